@@ -1,0 +1,233 @@
+package report
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// A Case is one outcome of a delivery. The zero Case is the unforeseen one.
+type Case int
+
+// The cases, in the order in which a delivery can meet them.
+const (
+	Internal           Case = iota // anything unforeseen
+	Usage                          // fewer than three arguments
+	BadHost                        // HOST has a byte that no host has
+	BadSender                      // SENDER cannot be sent in SMTP
+	BadRecipientArg                // a RECIPIENT has NUL, CR or LF: nothing is connected
+	ControlFiles                   // a control file is unreadable or malformed
+	NoSuchHost                     // the name does not exist, or cannot be a name
+	LookupFailed                   // DNS gave no answer that could be trusted
+	NullMX                         // RFC 7505
+	NoAddress                      // there are names but no addresses
+	OnlyOurselves                  // every exchanger is this host
+	NoConnection                   // no exchanger could be connected to
+	TLSUnavailable                 // TLS was wanted and not had
+	ProgramFailed                  // a protocol program did not do its job
+	Unreadable                     // the message could not be read
+	PartialLine                    // the message's last line has no newline
+	GreetingFailed                 // the greeting was not 220
+	NameRejected                   // HELO was not answered with 250
+	TooLarge                       // over the limit that SIZE announced
+	NeedsSMTPUTF8                  // an address above ASCII and a server without SMTPUTF8
+	SenderRejected                 // MAIL was refused
+	RecipientRejected              // RCPT was refused
+	RecipientMalformed             // a recipient cannot be sent in SMTP
+	AllRejected                    // no recipient was accepted
+	DataRejected                   // DATA was refused
+	MessageRejected                // refused after the last byte
+	ConnectionDied                 // the connection was lost
+	ProtocolError                  // what the server said is not the protocol
+	FuseBlown                      // timeoutremote
+	MessageAccepted                // 2xx after the last byte
+)
+
+// byReply stands in the table where Facts.Permanent decides between the
+// permanent letter of its kind and the temporary one.
+const (
+	messageByReply   Letter = 'm'
+	recipientByReply Letter = 'c'
+)
+
+// The catalogue. {ip}, {host}, {protocol}, {reason}, {seconds}, {size} and
+// {limit} stand for facts; {dup} for "Possible duplicate! " when the message's
+// last byte may have been sent.
+var catalogue = [...]struct {
+	letter Letter
+	text   string
+}{
+	Internal:           {Temporary, "Internal error: {reason}. (#4.3.5)"},
+	Usage:              {Permanent, "I (qmail-remote) was invoked improperly. (#5.3.5)"},
+	BadHost:            {Permanent, "I cannot send to a host with a control byte in its name: {host}. (#5.1.3)"},
+	BadSender:          {Permanent, "I cannot send a message with this envelope sender: {reason}. (#5.1.7)"},
+	BadRecipientArg:    {Permanent, "I cannot send to a recipient with a control byte: {reason}. (#5.1.3)"},
+	ControlFiles:       {Temporary, "Unable to read control files: {reason}. (#4.3.0)"},
+	NoSuchHost:         {Permanent, "Sorry, I couldn't find any host named {host}. (#5.1.2)"},
+	LookupFailed:       {Temporary, "Sorry, I couldn't look up {host}: {reason}. (#4.4.3)"},
+	NullMX:             {Permanent, "{host} does not accept mail (null MX). (#5.1.10)"},
+	NoAddress:          {Permanent, "Sorry, I couldn't find a mail exchanger or IP address. (#5.4.4)"},
+	OnlyOurselves:      {Permanent, "Sorry. Although I'm listed as a best-preference MX or A for that host,\nit isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"},
+	NoConnection:       {Temporary, "Sorry, I wasn't able to establish an {protocol} connection. (#4.4.1)"},
+	TLSUnavailable:     {Temporary, "Connected to {ip} but TLS could not be had: {reason}. (#4.7.5)"},
+	ProgramFailed:      {Temporary, "Unable to run the protocol program: {reason}. (#4.3.0)"},
+	Unreadable:         {Temporary, "Unable to read message: {reason}. (#4.3.0)"},
+	PartialLine:        {Permanent, "SMTP cannot transfer messages with partial final lines. (#5.6.2)"},
+	GreetingFailed:     {Temporary, "Connected to {ip} but greeting failed."},
+	NameRejected:       {Temporary, "Connected to {ip} but my name was rejected."},
+	TooLarge:           {Permanent, "{ip}: message of {size} bytes is over the limit of {limit}. (#5.3.4)"},
+	NeedsSMTPUTF8:      {Permanent, "{ip} cannot take an address that is not ASCII: SMTPUTF8 is not offered. (#5.6.7)"},
+	SenderRejected:     {messageByReply, "Connected to {ip} but sender was rejected."},
+	RecipientRejected:  {recipientByReply, "{ip} does not like recipient."},
+	RecipientMalformed: {Refused, "I cannot send to this recipient: {reason}. (#5.1.3)"},
+	AllRejected:        {messageByReply, "Giving up on {ip}."},
+	DataRejected:       {messageByReply, "{ip} failed on DATA command."},
+	MessageRejected:    {messageByReply, "{ip} failed after I sent the message."},
+	ConnectionDied:     {Temporary, "Connected to {ip} but connection died. {dup}(#4.4.2)"},
+	ProtocolError:      {Temporary, "Connected to {ip} but {reason}. {dup}(#4.5.0)"},
+	FuseBlown:          {Temporary, "Connected to {ip} but the conversation took longer than {seconds} seconds. {dup}(#4.4.2)"},
+	MessageAccepted:    {Delivered, "{ip} accepted message."},
+}
+
+// Facts fill the gaps of a case's wording. Those that a case does not mention
+// are left at zero. Strings from outside need no care: New makes them harmless.
+type Facts struct {
+	IP        string // the peer's address, without brackets; empty reads as unknown
+	Host      string
+	Protocol  string // in capitals
+	Reason    string // lower case, no full stop
+	Reply     string // the server's words, all lines
+	Seconds   int64
+	Size      int64  // bytes
+	Limit     int64  // bytes
+	Permanent bool   // the reply was 5xx (SMTP), D (QMTP)
+	Duplicate bool   // the message's last byte may have been sent
+	Detail    string // a further line, ours
+	TLS       *TLS   // the TLS that is up, nil for none
+}
+
+// New returns the report of case c: its wording, then what the server said, then
+// the detail, then, for a message report, the TLS line.
+func New(c Case, f Facts) Report {
+	if c < 0 || int(c) >= len(catalogue) {
+		c = Internal
+	}
+	row := catalogue[c]
+	letter := row.letter
+	switch {
+	case letter == messageByReply && f.Permanent:
+		letter = Permanent
+	case letter == messageByReply:
+		letter = Temporary
+	case letter == recipientByReply && f.Permanent:
+		letter = Refused
+	case letter == recipientByReply:
+		letter = Deferred
+	}
+	ip, dup := Foreign(f.IP), ""
+	if ip == "" {
+		ip = "unknown"
+	}
+	if f.Duplicate {
+		dup = "Possible duplicate! "
+	}
+	text := strings.NewReplacer(
+		"{ip}", ip,
+		"{host}", Diagnostic(f.Host),
+		"{protocol}", f.Protocol,
+		"{reason}", Diagnostic(f.Reason),
+		"{seconds}", strconv.FormatInt(f.Seconds, 10),
+		"{size}", strconv.FormatInt(f.Size, 10),
+		"{limit}", strconv.FormatInt(f.Limit, 10),
+		"{dup}", dup,
+	).Replace(row.text)
+	if f.Reply != "" {
+		text += "\nRemote host said: " + Foreign(f.Reply)
+	}
+	if f.Detail != "" {
+		text += "\n" + Foreign(f.Detail)
+	}
+	if f.TLS != nil && letter.OfMessage() {
+		text += "\n" + Foreign(f.TLS.String())
+	}
+	return Report{letter, text}
+}
+
+// An Error is an error that knows its report; its permanence is its letter's.
+type Error struct {
+	Case  Case
+	Facts Facts
+	Err   error // the cause, may be nil
+}
+
+// Error returns the report's text without its letter.
+func (e *Error) Error() string { return New(e.Case, e.Facts).Text }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// For returns the report of err: that of the *Error in its tree, and otherwise
+// Internal, which is temporary.
+func For(err error) Report {
+	var e *Error
+	if errors.As(err, &e) {
+		return New(e.Case, e.Facts)
+	}
+	return New(Internal, Facts{Reason: err.Error()})
+}
+
+// Exit codes of a protocol program, as its router reads them.
+const (
+	ExitNextExchanger = 75
+	ExitNoTLS         = 76
+	ExitFuse          = 124
+)
+
+// NoTransaction says that nothing was sent that a server could deliver, so that
+// another exchanger may be tried. Its text becomes the Z of the last one.
+type NoTransaction struct {
+	Reason Report
+	NoTLS  bool // TLS was accepted and failed, or was required and not to be had
+}
+
+func (e *NoTransaction) Error() string { return e.Reason.Text }
+
+// ExitCode returns 76 when TLS was the reason, else 75.
+func (e *NoTransaction) ExitCode() int {
+	if e.NoTLS {
+		return ExitNoTLS
+	}
+	return ExitNextExchanger
+}
+
+// Fuse says that timeoutremote ran out. Begun tells whether a transaction had
+// begun, and thus whether the stream beside it is to be printed.
+type Fuse struct {
+	Reason Report
+	Begun  bool
+}
+
+func (e *Fuse) Error() string { return e.Reason.Text }
+
+// ExitCode returns 124.
+func (e *Fuse) ExitCode() int { return ExitFuse }
+
+// ReasonFrom reads the reason that a protocol program printed beside exit 75 or
+// 76. Said that is one of this catalogue's own sentences keeps its letter; other
+// words are quoted after the wording of c, and are temporary.
+func ReasonFrom(said string, c Case, f Facts) Report {
+	said = Diagnostic(said)
+	if r := New(NeedsSMTPUTF8, f); r.Text == said {
+		return r
+	}
+	ip := Foreign(f.IP)
+	for _, opening := range []string{"Connected to " + ip + " ", ip + " "} {
+		if strings.HasPrefix(said, opening) {
+			return Report{Temporary, said}
+		}
+	}
+	if said != "" && f.Reason == "" {
+		f.Detail = "The protocol program said: " + said
+	}
+	return New(c, f)
+}

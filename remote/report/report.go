@@ -1,0 +1,159 @@
+// Package report is what a delivery has to say on descriptor 1: the letters
+// that qmail-rspawn reads, and every outcome that mxf can report with its
+// letter, its wording and its enhanced status code.
+//
+//	qmail-remote(8)  letters r, h, s and K, Z, D; each report ends in a zero byte
+//	RFC 3463         enhanced status codes
+//
+// The first sentence of each text is qmail-remote's own, because log analysers
+// and bounce parsers read it. Whatever is not known to be permanent is Z.
+package report
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// A Letter is the first byte of a report.
+type Letter byte
+
+// The letters of qmail-remote(8): three for a recipient, three for the message.
+const (
+	Accepted Letter = 'r' // recipient accepted
+	Refused  Letter = 'h' // recipient refused for good
+	Deferred Letter = 's' // recipient refused for now
+
+	Delivered Letter = 'K' // message accepted for every r recipient
+	Temporary Letter = 'Z' // temporary failure
+	Permanent Letter = 'D' // permanent failure
+)
+
+// OfRecipient tells whether l begins a recipient report.
+func (l Letter) OfRecipient() bool { return l == Accepted || l == Refused || l == Deferred }
+
+// OfMessage tells whether l begins a message report.
+func (l Letter) OfMessage() bool { return l == Delivered || l == Temporary || l == Permanent }
+
+// A Report is one letter and its text.
+type Report struct {
+	Letter Letter
+	Text   string
+}
+
+// A Stream is all that one delivery reports: recipient reports in the order of
+// the arguments, then one message report. There may be fewer recipient reports
+// than recipients when Message is Temporary or Permanent.
+type Stream struct {
+	Recipients []Report
+	Message    Report
+}
+
+// Only returns a stream that has no recipient reports.
+func Only(r Report) Stream { return Stream{Message: r} }
+
+// Bytes returns s as it goes to descriptor 1.
+func (s Stream) Bytes() []byte {
+	var b bytes.Buffer
+	for _, r := range s.Recipients {
+		r.appendTo(&b)
+	}
+	s.Message.appendTo(&b)
+	return b.Bytes()
+}
+
+func (r Report) appendTo(b *bytes.Buffer) {
+	b.WriteByte(byte(r.Letter))
+	b.WriteString(strings.ReplaceAll(r.Text, "\x00", "?"))
+	b.WriteByte(0)
+}
+
+// WriteTo writes s to w in a single Write, so that a reader never finds half of it.
+func (s Stream) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(s.Bytes())
+	return int64(n), err
+}
+
+// ErrIncomplete says that bytes are not, or not yet, a complete report stream.
+var ErrIncomplete = errors.New("incomplete reports")
+
+// Parse reads the report stream of a delivery to n recipients from the
+// beginning of b. What follows a complete stream is ignored. The error is
+// ErrIncomplete when b ends too early, and names the offending report when the
+// letters cannot be a stream for n recipients.
+func Parse(b []byte, n int) (Stream, error) {
+	var s Stream
+	for {
+		i := bytes.IndexByte(b, 0)
+		if i < 0 {
+			return Stream{}, ErrIncomplete
+		}
+		if i == 0 {
+			return Stream{}, errors.New("a report without a letter")
+		}
+		r := Report{Letter(b[0]), string(b[1:i])}
+		b = b[i+1:]
+		switch {
+		case r.Letter.OfRecipient():
+			if len(s.Recipients) == n {
+				return Stream{}, fmt.Errorf("more recipient reports than the %d recipients", n)
+			}
+			s.Recipients = append(s.Recipients, r)
+		case r.Letter == Delivered && len(s.Recipients) < n:
+			return Stream{}, fmt.Errorf("%d recipient reports for %d recipients", len(s.Recipients), n)
+		case r.Letter.OfMessage():
+			s.Message = r
+			return s, nil
+		default:
+			return Stream{}, fmt.Errorf("report letter %q", byte(r.Letter))
+		}
+	}
+}
+
+// TLS says in what TLS a report was made.
+type TLS struct {
+	Version    string // TLSv1.3
+	Cipher     string // IANA name of the cipher suite
+	Verified   bool   // the verdict on the certificate, enforced or not
+	ServerName string // the name that was asked for, an address for an address literal
+}
+
+// String returns the line that ends a message report, without a newline.
+func (t TLS) String() string {
+	verdict := "unverified"
+	if t.Verified {
+		verdict = "verified"
+	}
+	return fmt.Sprintf("TLS: %s %s %s %s", t.Version, t.Cipher, verdict, t.ServerName)
+}
+
+const (
+	// maxForeign bounds a reply that a report repeats; qmail-remote's HUGESMTPTEXT.
+	maxForeign = 5000
+	// maxReason bounds what a report quotes of another program's diagnostics.
+	maxReason = 1000
+)
+
+// Foreign makes text from outside fit for a report: CR removed, control bytes
+// other than newline shown as ?, bytes above 127 kept, no final newline, cut at
+// 5,000 bytes.
+func Foreign(text string) string { return harmless(text, maxForeign) }
+
+// Diagnostic is Foreign for another program's standard error, cut at 1,000 bytes.
+func Diagnostic(text string) string { return harmless(text, maxReason) }
+
+func harmless(text string, limit int) string {
+	out := make([]byte, 0, min(len(text), limit))
+	for i := 0; i < len(text) && len(out) < limit; i++ {
+		switch c := text[i]; {
+		case c == '\r':
+		case c < ' ' && c != '\n', c == 127:
+			out = append(out, '?')
+		default:
+			out = append(out, c)
+		}
+	}
+	return strings.TrimRight(string(out), "\n")
+}

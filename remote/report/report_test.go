@@ -1,0 +1,227 @@
+package report
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// The wording of reports.md, letter by letter.
+func TestCatalogue(t *testing.T) {
+	tls := &TLS{"TLSv1.3", "TLS_AES_128_GCM_SHA256", true, "mx.example.org"}
+	ip := "192.0.2.1"
+	for _, test := range []struct {
+		c     Case
+		facts Facts
+		want  string
+	}{
+		{MessageAccepted, Facts{IP: ip, Reply: "250 ok"}, "K192.0.2.1 accepted message.\nRemote host said: 250 ok"},
+		{MessageAccepted, Facts{IP: ip, Reply: "250 ok", TLS: tls},
+			"K192.0.2.1 accepted message.\nRemote host said: 250 ok\nTLS: TLSv1.3 TLS_AES_128_GCM_SHA256 verified mx.example.org"},
+		{RecipientRejected, Facts{IP: ip, Permanent: true, Reply: "550 no", TLS: tls}, "h192.0.2.1 does not like recipient.\nRemote host said: 550 no"},
+		{RecipientRejected, Facts{IP: ip, Reply: "450 later"}, "s192.0.2.1 does not like recipient.\nRemote host said: 450 later"},
+		{AllRejected, Facts{IP: ip, Permanent: true}, "DGiving up on 192.0.2.1."},
+		{AllRejected, Facts{IP: ip}, "ZGiving up on 192.0.2.1."},
+		{GreetingFailed, Facts{IP: ip, Permanent: true}, "ZConnected to 192.0.2.1 but greeting failed."},
+		{NameRejected, Facts{IP: ip}, "ZConnected to 192.0.2.1 but my name was rejected."},
+		{SenderRejected, Facts{IP: ip, Permanent: true}, "DConnected to 192.0.2.1 but sender was rejected."},
+		{SenderRejected, Facts{IP: ip}, "ZConnected to 192.0.2.1 but sender was rejected."},
+		{DataRejected, Facts{IP: ip, Permanent: true}, "D192.0.2.1 failed on DATA command."},
+		{MessageRejected, Facts{IP: ip}, "Z192.0.2.1 failed after I sent the message."},
+		{ConnectionDied, Facts{IP: ip}, "ZConnected to 192.0.2.1 but connection died. (#4.4.2)"},
+		{ConnectionDied, Facts{IP: ip, Duplicate: true}, "ZConnected to 192.0.2.1 but connection died. Possible duplicate! (#4.4.2)"},
+		{FuseBlown, Facts{IP: ip, Seconds: 1200}, "ZConnected to 192.0.2.1 but the conversation took longer than 1200 seconds. (#4.4.2)"},
+		{FuseBlown, Facts{IP: ip, Seconds: 2, Duplicate: true}, "ZConnected to 192.0.2.1 but the conversation took longer than 2 seconds. Possible duplicate! (#4.4.2)"},
+		{NoConnection, Facts{Protocol: "SMTP"}, "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)"},
+		{NoSuchHost, Facts{Host: "no.example"}, "DSorry, I couldn't find any host named no.example. (#5.1.2)"},
+		{LookupFailed, Facts{Host: "a.example", Reason: "server failure"}, "ZSorry, I couldn't look up a.example: server failure. (#4.4.3)"},
+		{NoAddress, Facts{}, "DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)"},
+		{NullMX, Facts{Host: "a.example"}, "Da.example does not accept mail (null MX). (#5.1.10)"},
+		{OnlyOurselves, Facts{}, "DSorry. Although I'm listed as a best-preference MX or A for that host,\nit isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"},
+		{PartialLine, Facts{}, "DSMTP cannot transfer messages with partial final lines. (#5.6.2)"},
+		{ControlFiles, Facts{Reason: "protocols:3: slice from -1 to 15"}, "ZUnable to read control files: protocols:3: slice from -1 to 15. (#4.3.0)"},
+		{TLSUnavailable, Facts{IP: ip, Reason: "not offered"}, "ZConnected to 192.0.2.1 but TLS could not be had: not offered. (#4.7.5)"},
+		{Usage, Facts{}, "DI (qmail-remote) was invoked improperly. (#5.3.5)"},
+		{TooLarge, Facts{IP: ip, Size: 11, Limit: 10}, "D192.0.2.1: message of 11 bytes is over the limit of 10. (#5.3.4)"},
+		{Internal, Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},
+		{Case(-1), Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},
+		{Case(1000), Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},
+		{MessageAccepted, Facts{Reply: "250 ok"}, "Kunknown accepted message.\nRemote host said: 250 ok"},
+	} {
+		r := New(test.c, test.facts)
+		if got := string(rune(r.Letter)) + r.Text; got != test.want {
+			t.Errorf("case %d:\n got %q\nwant %q", test.c, got, test.want)
+		}
+	}
+}
+
+// Every row says something, under a letter that goes to descriptor 1.
+func TestCatalogue_whole(t *testing.T) {
+	for c := range catalogue {
+		for _, permanent := range []bool{false, true} {
+			r := New(Case(c), Facts{Permanent: permanent})
+			if !r.Letter.OfMessage() && !r.Letter.OfRecipient() {
+				t.Errorf("case %d has letter %q", c, byte(r.Letter))
+			}
+			if r.Text == "" || strings.ContainsAny(r.Text, "{}") {
+				t.Errorf("case %d reads %q", c, r.Text)
+			}
+		}
+	}
+}
+
+// Facts are put in once: what a server says is never taken for a gap to fill.
+func TestNew_factsAreNotTemplates(t *testing.T) {
+	r := New(LookupFailed, Facts{Host: "{reason}", Reason: "{host}{dup}", Duplicate: true})
+	if want := "Sorry, I couldn't look up {reason}: {host}{dup}. (#4.4.3)"; r.Text != want {
+		t.Errorf("got %q, want %q", r.Text, want)
+	}
+}
+
+func TestForeign(t *testing.T) {
+	for _, test := range []struct{ in, want string }{
+		{"250-a\r\n250 b\r\n", "250-a\n250 b"},
+		{"a\x00b\x01c\x7fd\te", "a?b?c?d?e"},
+		{"h\xe9llo \u00e9", "h\xe9llo \u00e9"},
+		{strings.Repeat("x", 6000), strings.Repeat("x", 5000)},
+		{"\n\n", ""},
+	} {
+		if got := Foreign(test.in); got != test.want {
+			t.Errorf("Foreign(%.20q) = %.20q, want %.20q", test.in, got, test.want)
+		}
+	}
+	if got := len(Diagnostic(strings.Repeat("x", 6000))); got != 1000 {
+		t.Errorf("a diagnostic of %d bytes", got)
+	}
+}
+
+func TestStream_noZeroByteFromOutside(t *testing.T) {
+	s := Stream{[]Report{{Accepted, ""}, {Refused, "a\x00K"}}, Report{Delivered, "b\x00"}}
+	if got, want := string(s.Bytes()), "r\x00ha?K\x00Kb?\x00"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+type oneWrite struct{ writes int }
+
+func (w *oneWrite) Write(b []byte) (int, error) { w.writes++; return len(b), nil }
+
+func TestStream_oneWrite(t *testing.T) {
+	var w oneWrite
+	s := Stream{make([]Report, 1000), Report{Delivered, ""}}
+	if _, err := s.WriteTo(&w); err != nil || w.writes != 1 {
+		t.Errorf("%d writes, error %v", w.writes, err)
+	}
+}
+
+func TestParse(t *testing.T) {
+	accepted := Report{Accepted, ""}
+	for _, test := range []struct {
+		in   string
+		n    int
+		want Stream
+	}{
+		{"r\x00Kok\x00", 1, Stream{[]Report{accepted}, Report{Delivered, "ok"}}},
+		{"r\x00hno\x00K\x00", 2, Stream{[]Report{accepted, {Refused, "no"}}, Report{Delivered, ""}}},
+		{"Zlater\x00", 3, Only(Report{Temporary, "later"})},
+		{"r\x00Dno\x00", 3, Stream{[]Report{accepted}, Report{Permanent, "no"}}},
+		{"Dno\x00trailing", 1, Only(Report{Permanent, "no"})}, // what follows is not ours
+	} {
+		got, err := Parse([]byte(test.in), test.n)
+		if err != nil || !reflect.DeepEqual(got, test.want) {
+			t.Errorf("Parse(%q, %d) = %v, %v", test.in, test.n, got, err)
+		}
+	}
+	for _, test := range []struct {
+		in, why    string
+		n          int
+		incomplete bool
+	}{
+		{"", "nothing", 1, true},
+		{"r\x00", "no message report", 1, true},
+		{"r\x00K ok", "no final zero byte", 1, true},
+		{"K\x00", "K without the recipient's report", 1, false},
+		{"r\x00r\x00K\x00", "more reports than recipients", 1, false},
+		{"\x00", "no letter", 1, false},
+		{"x\x00", "no such letter", 1, false},
+		{"goodbye\n\x00", "prose", 1, false},
+	} {
+		_, err := Parse([]byte(test.in), test.n)
+		if err == nil || errors.Is(err, ErrIncomplete) != test.incomplete {
+			t.Errorf("%s: Parse(%q, %d): %v", test.why, test.in, test.n, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("r\x00hno\x00Kok\x00"), 2)
+	f.Add([]byte("Z\x00"), 1)
+	f.Fuzz(func(t *testing.T, b []byte, n int) {
+		s, err := Parse(b, n)
+		if err != nil {
+			return
+		}
+		if !bytes.HasPrefix(b, s.Bytes()) {
+			t.Errorf("%q was read as %q", b, s.Bytes())
+		}
+		if s.Message.Letter == Delivered && len(s.Recipients) != n {
+			t.Errorf("K with %d reports for %d recipients", len(s.Recipients), n)
+		}
+	})
+}
+
+func TestFor(t *testing.T) {
+	known := &Error{Case: NoAddress, Err: io.EOF}
+	if r := For(fmt.Errorf("while routing: %w", known)); r.Letter != Permanent {
+		t.Errorf("a known error became %c%s", r.Letter, r.Text)
+	}
+	if !errors.Is(known, io.EOF) {
+		t.Error("the cause is lost")
+	}
+	if r := For(io.ErrUnexpectedEOF); r.Letter != Temporary || !strings.Contains(r.Text, "unexpected EOF") {
+		t.Errorf("an unknown error became %c%s", r.Letter, r.Text)
+	}
+}
+
+func TestReasonFrom(t *testing.T) {
+	f := Facts{IP: "192.0.2.1"}
+	for _, test := range []struct {
+		said   string
+		letter Letter
+		want   string
+	}{
+		{"Connected to 192.0.2.1 but greeting failed.\nRemote host said: 554 no", Temporary, "Connected to 192.0.2.1 but greeting failed.\nRemote host said: 554 no"},
+		{New(NeedsSMTPUTF8, f).Text, Permanent, New(NeedsSMTPUTF8, f).Text},
+		{"cannot (#5.6.7)", Temporary, "Connected to 192.0.2.1 but connection died. (#4.4.2)\nThe protocol program said: cannot (#5.6.7)"},
+		{"", Temporary, "Connected to 192.0.2.1 but connection died. (#4.4.2)"},
+	} {
+		if r := ReasonFrom(test.said, ConnectionDied, f); r.Letter != test.letter || r.Text != test.want {
+			t.Errorf("%q became %c%q", test.said, r.Letter, r.Text)
+		}
+	}
+}
+
+func TestParseTLS(t *testing.T) {
+	for _, test := range []struct {
+		environ []string
+		verify  bool
+		want    string
+	}{
+		{[]string{"SSL_PROTOCOL=TLSv1.3", "SSL_CIPHER=C", "SSL_TLS_SNI_SERVERNAME=sent.example", "SSL_PEER_VERIFIED=yes"}, false, "TLS: TLSv1.3 C verified sent.example"},
+		{[]string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=C", "SSL_TLS_SNI_SERVERNAME", "SSL_PEER_VERIFIED=no:expired"}, true, "TLS: TLSv1.2 C unverified name.example"},
+		{[]string{"SSL_PROTOCOL=TLSv1.2"}, true, "TLS: TLSv1.2 unknown verified name.example"},
+		{[]string{"SSL_PROTOCOL=TLSv1.2"}, false, "TLS: TLSv1.2 unknown unverified name.example"},
+	} {
+		tls := ParseTLS(test.environ, "name.example", test.verify)
+		if tls == nil || tls.String() != test.want {
+			t.Errorf("%q: %v", test.environ, tls)
+		}
+	}
+	if tls := ParseTLS([]string{"SSL_CIPHER=C"}, "name.example", true); tls != nil {
+		t.Errorf("TLS out of nothing: %v", tls)
+	}
+}

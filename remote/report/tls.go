@@ -1,0 +1,32 @@
+package report
+
+import "strings"
+
+// ParseTLS reads the SSL_* assignments that a TLS client gives to its program
+// (mxf-tlsc(8), s6-tlsc). It returns nil when environ does not name SSL_PROTOCOL,
+// which is to say: no TLS. serverName serves where no name was sent as SNI, and
+// verify where the client does not tell its verdict: it says whether the client
+// had been told to enforce one.
+func ParseTLS(environ []string, serverName string, verify bool) *TLS {
+	t := TLS{Version: "", Cipher: "unknown", Verified: verify, ServerName: serverName}
+	for _, assignment := range environ {
+		name, value, _ := strings.Cut(assignment, "=")
+		if value == "" {
+			continue
+		}
+		switch name {
+		case "SSL_PROTOCOL":
+			t.Version = value
+		case "SSL_CIPHER":
+			t.Cipher = value
+		case "SSL_TLS_SNI_SERVERNAME":
+			t.ServerName = value
+		case "SSL_PEER_VERIFIED":
+			t.Verified = value == "yes"
+		}
+	}
+	if t.Version == "" {
+		return nil
+	}
+	return &t
+}
