@@ -1,0 +1,87 @@
+package control_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"nightmare.mail/mxf/control"
+)
+
+// BenchmarkRead is what a delivery pays for control files: a home with a me
+// only, and one with all of them and a thousand routes.
+func BenchmarkRead(b *testing.B) {
+	var routes strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&routes, "domain%d.example:relay%d.example.org:26\n", i, i%7)
+	}
+	for _, bench := range []struct {
+		name string
+		f    files
+	}{
+		{"defaults", nil},
+		{"everything", files{
+			"helohost": "out.example.org\n", "protocols": "qmtp:209:1:N:N:mxf-remote-qmtpc\nsmtp:25:0:N:Y:mxf-remote-smtpc\n",
+			"smtproutes": routes.String(), "qmtproutes": "example.com:relay\n", "trustanchors": "/etc/ssl/cert.pem\n", "tlsstrictness": "2\n",
+			"clientcert": "c\n", "clientkey": "k\n", "ipme": "192.0.2.1\n2001:db8::1\n", "timeoutconnect": "30\n", "timeoutremote": "600\n", "timeoutdns": "30\n",
+		}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			h := home(b, bench.f)
+			b.ReportAllocs()
+			for b.Loop() {
+				s, err := control.Read(h)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := s.Protocols[len(s.Protocols)-1].Routes.Lookup("domain999.example"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkReadClient(b *testing.B) {
+	h := home(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := control.ReadClient(h); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRoutes is a million routes: first to check them, as every delivery
+// does, then to find one.
+func BenchmarkRoutes(b *testing.B) {
+	var routes strings.Builder
+	for i := range 1_000_000 {
+		fmt.Fprintf(&routes, "customer-%06d.example.com:relay%d.example.org:26\n", i, i%7)
+	}
+	h := home(b, files{"protocols": "smtp:25:0:N:N:p\n", "smtproutes": routes.String()})
+	s, err := control.Read(h)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("read", func(b *testing.B) {
+		b.SetBytes(int64(routes.Len()))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := control.Read(h); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	for _, domain := range []string{"customer-999999.example.com", "elsewhere.example.net"} {
+		b.Run("lookup/"+domain, func(b *testing.B) {
+			b.SetBytes(int64(routes.Len()))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Protocols[0].Routes.Lookup(domain); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,299 @@
+// Package control reads the control files of a qmail home.
+//
+// Absent, default and malformed are three different answers. A file that is
+// not there takes its default; so does one that has one value and is empty.
+// A file that is there and cannot be read, or says something that has no
+// meaning, is an *Error that names the file, the line and what was expected:
+// nothing is ever guessed.
+//
+// In files with one value the first line counts. In lists every line is an
+// entry, but for empty ones and those that begin with '#'. Trailing spaces,
+// tabs and carriage returns are not part of a line: a file that went through
+// an editor with CR LF line ends means what it seems to mean.
+//
+//	mxf-control(5)            every file, its format and its default
+//	qmail-control(5)          me, helohost, smtproutes, timeoutconnect, timeoutremote
+//	RFC 2782                  the service names of protocols
+//	RFC 5321 4.1.3            address literals, in routes
+//	RFC 5890, UTS 46          names beyond ASCII, in helohost and routes
+//	RFC 4291 2.2, RFC 5952    IPv6 addresses: every spelling is read, one is compared
+//	MXPS                      slices (cr.yp.to/proto/mxps.txt)
+package control
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Defaults of control files that have one.
+const (
+	DefaultTimeoutConnect = 60 * time.Second
+	DefaultTimeoutRemote  = 1200 * time.Second
+	DefaultTimeoutDNS     = 60 * time.Second
+)
+
+// Client is what a protocol program must know.
+type Client struct {
+	HeloHost      string        // said in HELO and EHLO: ASCII, 1 to 255 bytes, no blanks
+	TimeoutRemote time.Duration // for the whole conversation; 0: no limit
+}
+
+// Settings is what the router must know.
+type Settings struct {
+	Client
+
+	Home      string     // absolute
+	Protocols []Protocol // at least one, in order of liking
+
+	TLSClient      string // absolute path of the implicit-TLS client; empty: none is named
+	UCSPITLSClient string // absolute path of the explicit-TLS client; empty: none is named
+
+	TrustAnchors Anchors
+	ClientCert   string // absolute path; empty: none
+	ClientKey    string // absolute path; empty exactly when ClientCert is
+
+	TLSStrictness int // 0, 1 or 2
+
+	IPMe        []netip.Addr // never delivered to; no zones, IPv4-mapped addresses as IPv4
+	IPMeDefault bool         // there is no ipme: the addresses of the machine's interfaces; IPMe is empty
+
+	TimeoutConnect time.Duration // for one TCP connection; 0: no limit
+	TimeoutDNS     time.Duration // for all lookups together; 0: no limit
+}
+
+// Anchors says where the trust anchors are: an absolute path in one of the
+// two, or, when there are none, in neither.
+type Anchors struct {
+	File string // PEM
+	Dir  string // a directory of certificates
+}
+
+// Read reads every control file of the router, routes included, in home/control.
+// An error is an *Error.
+func Read(home string) (*Settings, error) {
+	d, err := openDir(home)
+	if err != nil {
+		return nil, err
+	}
+	s := &Settings{Home: d.home}
+	for _, read := range []func(*Settings) error{
+		d.client, d.protocols, d.routes, d.tls, d.ipme, d.timeouts,
+	} {
+		if err := read(s); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// ReadClient reads the control files of a protocol program in home/control:
+// helohost, or else me, and timeoutremote. An error is an *Error.
+func ReadClient(home string) (Client, error) {
+	d, err := openDir(home)
+	if err != nil {
+		return Client{}, err
+	}
+	return d.readClient()
+}
+
+func (d dir) client(s *Settings) (err error) {
+	s.Client, err = d.readClient()
+	return err
+}
+
+func (d dir) readClient() (c Client, err error) {
+	if c.HeloHost, err = d.heloHost(); err != nil {
+		return Client{}, err
+	}
+	if c.TimeoutRemote, err = d.seconds("timeoutremote", DefaultTimeoutRemote); err != nil {
+		return Client{}, err
+	}
+	return c, nil
+}
+
+// heloHost reads me only where helohost leaves it the word: a me that nothing
+// here uses cannot stop mail.
+func (d dir) heloHost() (string, error) {
+	for _, name := range []string{"helohost", "me"} {
+		value, err := d.value(name)
+		if err != nil {
+			return "", err
+		}
+		if value == "" {
+			continue
+		}
+		host, problem := parseHeloHost(value)
+		if problem != "" {
+			return "", d.malformed(name, 1, problem)
+		}
+		return host, nil
+	}
+	return "", d.malformed("helohost", 0, fmt.Sprintf(
+		"expected a host name here or in control/me, and both are missing or empty (home is %q)", d.home))
+}
+
+func (d dir) tls(s *Settings) error {
+	for _, f := range []struct {
+		name string
+		to   *string
+	}{
+		{"tlsclient", &s.TLSClient},
+		{"ucspitlsclient", &s.UCSPITLSClient},
+	} {
+		value, err := d.path(f.name)
+		if err != nil {
+			return err
+		}
+		if value != "" {
+			*f.to = d.program(value)
+		}
+	}
+
+	anchors, err := d.path("trustanchors")
+	if err != nil {
+		return err
+	}
+	switch {
+	case strings.HasSuffix(anchors, "/"):
+		s.TrustAnchors.Dir = d.absolute(anchors)
+	case anchors != "":
+		s.TrustAnchors.File = d.absolute(anchors)
+	}
+
+	if err := d.clientCertificate(s); err != nil {
+		return err
+	}
+	strictness, err := d.number("tlsstrictness", 0, 2, "0, 1 or 2")
+	s.TLSStrictness = int(strictness)
+	return err
+}
+
+func (d dir) clientCertificate(s *Settings) error {
+	cert, err := d.path("clientcert")
+	if err != nil {
+		return err
+	}
+	key, err := d.path("clientkey")
+	if err != nil {
+		return err
+	}
+	switch {
+	case cert == "" && key == "":
+		return nil
+	case cert == "":
+		return d.malformed("clientcert", 0, "expected the certificate for control/clientkey, and this file is missing or empty; set both or neither")
+	case key == "":
+		return d.malformed("clientkey", 0, "expected the key for control/clientcert, and this file is missing or empty; set both or neither")
+	}
+	s.ClientCert, s.ClientKey = d.absolute(cert), d.absolute(key)
+	return nil
+}
+
+func (d dir) ipme(s *Settings) error {
+	data, err := d.read("ipme")
+	if data == nil || err != nil {
+		s.IPMeDefault = err == nil
+		return err
+	}
+	return d.entries("ipme", data, func(_ int, entry string) string {
+		addr, err := netip.ParseAddr(entry)
+		if err != nil || addr.Zone() != "" {
+			return fmt.Sprintf("expected one IPv4 or IPv6 address, without brackets, port or zone, found %q", clip(entry))
+		}
+		s.IPMe = append(s.IPMe, addr.Unmap())
+		return ""
+	})
+}
+
+func (d dir) timeouts(s *Settings) (err error) {
+	if s.TimeoutConnect, err = d.seconds("timeoutconnect", DefaultTimeoutConnect); err != nil {
+		return err
+	}
+	s.TimeoutDNS, err = d.seconds("timeoutdns", DefaultTimeoutDNS)
+	return err
+}
+
+// maxNumber is the largest number in a control file: 2^31-1, over 68 years,
+// which fits a time.Duration and every C program that reads the same file.
+const maxNumber = 1<<31 - 1
+
+// seconds reads a file with a number of seconds. 0 means no limit.
+func (d dir) seconds(name string, missing time.Duration) (time.Duration, error) {
+	n, err := d.number(name, int64(missing/time.Second), maxNumber,
+		"a whole number of seconds from 0 to 2147483647, 0 meaning no limit")
+	return time.Duration(n) * time.Second, err
+}
+
+// number reads a file with one number from 0 to highest. When it is missing or
+// empty the answer is missing.
+func (d dir) number(name string, missing, highest int64, expected string) (int64, error) {
+	value, err := d.value(name)
+	if err != nil {
+		return 0, err
+	}
+	if value == "" {
+		return missing, nil
+	}
+	n, ok := decimal(value, highest)
+	if !ok {
+		return 0, d.malformed(name, 1, fmt.Sprintf("expected %s, found %q", expected, clip(value)))
+	}
+	return n, nil
+}
+
+// decimal reads ASCII digits and nothing else. It is false for anything that
+// is not a number from 0 to highest, which is at most maxNumber.
+func decimal[S string | []byte](s S, highest int64) (int64, bool) {
+	n := int64(0)
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		if n = n*10 + int64(s[i]-'0'); n > highest {
+			return 0, false
+		}
+	}
+	return n, len(s) > 0
+}
+
+// path reads a file with one path.
+func (d dir) path(name string) (string, error) {
+	value, err := d.value(name)
+	if err != nil {
+		return "", err
+	}
+	if value != "" && isBlank(value[0]) {
+		return "", d.malformed(name, 1, fmt.Sprintf("expected a path without blanks before it, found %q", clip(value)))
+	}
+	return value, nil
+}
+
+// absolute makes a path that is relative to home absolute.
+func (d dir) absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return d.home + "/" + path
+}
+
+// program is absolute for a path with a slash in it. A bare name is beside our
+// own executable, or else in home/bin.
+func (d dir) program(name string) string {
+	if strings.Contains(name, "/") {
+		return d.absolute(name)
+	}
+	if self, err := os.Executable(); err == nil {
+		if real, err := filepath.EvalSymlinks(self); err == nil {
+			self = real
+		}
+		beside := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(beside); err == nil {
+			return beside
+		}
+	}
+	return filepath.Join(d.home, "bin", name)
+}

@@ -1,0 +1,537 @@
+package control_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"nightmare.mail/mxf/control"
+)
+
+// files is what a test puts into home/control.
+type files map[string]string
+
+// home makes a home with a control folder and, unless f says otherwise, a me.
+func home(t testing.TB, f files) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "control"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, files{"me": "mx.example.org\n"})
+	write(t, dir, f)
+	return dir
+}
+
+func write(t testing.TB, home string, f files) {
+	t.Helper()
+	for name, content := range f {
+		if err := os.WriteFile(filepath.Join(home, "control", name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func read(t testing.TB, f files) *control.Settings {
+	t.Helper()
+	s, err := control.Read(home(t, f))
+	if err != nil {
+		t.Fatalf("Read: %v", err)
+	}
+	return s
+}
+
+// refused wants an Error at file and line whose text has what in it.
+func refused(t *testing.T, err error, file string, line int, what string) {
+	t.Helper()
+	var e *control.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got %v, want an error in %s line %d", err, file, line)
+	}
+	if e.File != "control/"+file || e.Line != line || !strings.Contains(e.What, what) {
+		t.Errorf("got %q, want control/%s:%d: ...%s...", err, file, line, what)
+	}
+	if !strings.HasPrefix(e.What, "expected ") {
+		t.Errorf("%q does not begin with what was expected", e.What)
+	}
+	if want := fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.What); err.Error() != want {
+		t.Errorf("Error() is %q, want %q", err, want)
+	}
+	if strings.ContainsAny(err.Error(), "\n\x00") {
+		t.Errorf("%q is not one line", err)
+	}
+}
+
+func TestMissingFileTakesItsDefault(t *testing.T) {
+	h := home(t, nil)
+	s, err := control.Read(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := make([]*control.Routes, len(s.Protocols))
+	for i := range s.Protocols {
+		routes[i], s.Protocols[i].Routes = s.Protocols[i].Routes, nil
+	}
+	want := &control.Settings{
+		Client: control.Client{HeloHost: "mx.example.org", TimeoutRemote: 1200 * time.Second},
+		Home:   h,
+		Protocols: []control.Protocol{
+			{Service: "qmtps", Port: 6209, Slice: -1, Implicit: true, Program: "mxf-remote-qmtpc"},
+			{Service: "qmtp", Port: 209, Slice: 1, Program: "mxf-remote-qmtpc"},
+			{Service: "smtp", Port: 25, Slice: 0, Explicit: true, Program: "mxf-remote-smtpc"},
+		},
+		IPMeDefault:    true,
+		TimeoutConnect: 60 * time.Second,
+		TimeoutDNS:     60 * time.Second,
+	}
+	if !reflect.DeepEqual(s, want) {
+		t.Errorf("got  %+v\nwant %+v", s, want)
+	}
+	for i, r := range routes {
+		if r == nil {
+			t.Fatalf("protocol %d has nil routes", i)
+		}
+		if relay, err := r.Lookup("example.com"); relay != nil || err != nil {
+			t.Errorf("protocol %d: missing routes give %v, %v", i, relay, err)
+		}
+	}
+}
+
+func TestEmptySingleValuedFileTakesItsDefault(t *testing.T) {
+	want := read(t, nil)
+	for _, name := range []string{
+		"helohost", "tlsclient", "ucspitlsclient", "trustanchors", "clientcert", "clientkey",
+		"tlsstrictness", "timeoutconnect", "timeoutremote", "timeoutdns",
+	} {
+		for _, content := range []string{"", "\n", " \t \n", "\r\n", " ", "\nsecond line\n"} {
+			s := read(t, files{name: content})
+			s.Home = want.Home
+			s.Protocols, want.Protocols = nil, nil
+			if !reflect.DeepEqual(s, want) {
+				t.Errorf("%s = %q: got %+v, want %+v", name, content, s, want)
+			}
+		}
+	}
+}
+
+func TestSingleValuedFileIsItsFirstLineWithoutTrailingBlanks(t *testing.T) {
+	for _, content := range []string{
+		"17", "17\n", "17 \t \n", "17\r\n", "17 \r\n", "17\nnot a number\n", "17\n\n# nor this\n", "0017\n",
+	} {
+		if got := read(t, files{"timeoutdns": content}).TimeoutDNS; got != 17*time.Second {
+			t.Errorf("%q is %v", content, got)
+		}
+	}
+	got := read(t, files{"trustanchors": "certs/with a blank.pem \nother\n"}).TrustAnchors.File
+	if filepath.Base(got) != "with a blank.pem" {
+		t.Errorf("trustanchors is %q", got)
+	}
+}
+
+func TestHeloHost(t *testing.T) {
+	for _, test := range []struct {
+		f    files
+		want string
+	}{
+		{files{}, "mx.example.org"},
+		{files{"helohost": "out.example.org\n"}, "out.example.org"},
+		{files{"helohost": "\n"}, "mx.example.org"},
+		{files{"helohost": "out.example.org", "me": ""}, "out.example.org"},
+		{files{"helohost": "out.example.org", "me": "two words"}, "out.example.org"}, // me is not asked
+		{files{"helohost": "[192.0.2.1]"}, "[192.0.2.1]"},
+		{files{"helohost": "[IPv6:2001:db8::1]"}, "[IPv6:2001:db8::1]"},
+		{files{"helohost": "under_score"}, "under_score"},
+		{files{"helohost": "b\u00fccher.example"}, "xn--bcher-kva.example"}, // EHLO is ASCII
+		{files{"helohost": "\ufeffmx.example.org"}, "mx.example.org"},       // an editor's byte order mark
+		{files{"helohost": "Mixed.Example.ORG"}, "Mixed.Example.ORG"},
+		{files{"helohost": strings.Repeat("a", 255)}, strings.Repeat("a", 255)},
+	} {
+		h := home(t, test.f)
+		s, err := control.Read(h)
+		if err != nil {
+			t.Errorf("%q: %v", test.f, err)
+			continue
+		}
+		if s.HeloHost != test.want {
+			t.Errorf("%q: got %q, want %q", test.f, s.HeloHost, test.want)
+		}
+		c, err := control.ReadClient(h)
+		if err != nil || c != s.Client {
+			t.Errorf("%q: ReadClient gives %+v, %v, Read %+v", test.f, c, err, s.Client)
+		}
+	}
+}
+
+func TestNoNameToSayIsRefused(t *testing.T) {
+	for _, helohost := range []string{"missing", "", "\n"} {
+		for _, me := range []string{"missing", "", " \n"} {
+			h := home(t, files{"me": me, "helohost": helohost})
+			for name, content := range (files{"me": me, "helohost": helohost}) {
+				if content == "missing" {
+					if err := os.Remove(filepath.Join(h, "control", name)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			_, err := control.Read(h)
+			refused(t, err, "helohost", 0, "control/me")
+			refused(t, err, "helohost", 0, h) // which home it is, for $MXF_HOME may be wrong
+			_, err = control.ReadClient(h)
+			refused(t, err, "helohost", 0, "control/me")
+		}
+	}
+}
+
+func TestReadClientLooksAtItsOwnFilesOnly(t *testing.T) {
+	c, err := control.ReadClient(home(t, files{
+		"helohost": "out.example.org\n", "timeoutremote": "5\n",
+		"protocols": "nonsense", "smtproutes": "nonsense", "timeoutdns": "nonsense", "me": "two words",
+	}))
+	if want := (control.Client{HeloHost: "out.example.org", TimeoutRemote: 5 * time.Second}); c != want || err != nil {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	_, err = control.ReadClient(home(t, files{"timeoutremote": "5 s"}))
+	refused(t, err, "timeoutremote", 1, `"5 s"`)
+}
+
+func TestWholeNumbers(t *testing.T) {
+	for content, want := range map[string]time.Duration{
+		"0": 0, // no limit
+		"1": time.Second, "60": time.Minute, "2147483647": 2147483647 * time.Second, "007": 7 * time.Second,
+	} {
+		s := read(t, files{"timeoutconnect": content, "timeoutremote": content, "timeoutdns": content})
+		if s.TimeoutConnect != want || s.TimeoutRemote != want || s.TimeoutDNS != want {
+			t.Errorf("%q: got %v, %v, %v, want %v", content, s.TimeoutConnect, s.TimeoutRemote, s.TimeoutDNS, want)
+		}
+	}
+	for _, content := range badNumbers {
+		for _, name := range []string{"timeoutconnect", "timeoutremote", "timeoutdns", "tlsstrictness"} {
+			_, err := control.Read(home(t, files{name: content}))
+			refused(t, err, name, 1, "found ")
+		}
+	}
+}
+
+var badNumbers = []string{
+	"-1", "+1", "2147483648", "4294967296", "18446744073709551617", "99999999999999999999999999",
+	"1.5", "1e3", "0x10", "1_000", "60s", "six", " 60", "6 0", "60 # a minute", "\u0666\u0660", "\ufeff60", "#60",
+}
+
+func TestTLSStrictness(t *testing.T) {
+	for content, want := range map[string]int{"": 0, "0": 0, "1\n": 1, "2 \n": 2} {
+		if got := read(t, files{"tlsstrictness": content}).TLSStrictness; got != want {
+			t.Errorf("%q: got %d, want %d", content, got, want)
+		}
+	}
+	_, err := control.Read(home(t, files{"tlsstrictness": "3\n"}))
+	refused(t, err, "tlsstrictness", 1, `0, 1 or 2, found "3"`)
+}
+
+func TestPathsAreRelativeToHome(t *testing.T) {
+	h := home(t, files{
+		"tlsclient": "libexec/s6-tlsc\n", "ucspitlsclient": "/command/s6-ucspitlsc\n", "trustanchors": "control/ca.pem\n",
+		"clientcert": "/etc/ssl/cert.pem\n", "clientkey": "control/key.pem\n",
+		"protocols": "smtp:25:0:N:Y:libexec/client\nqmtp:209:1:N:N:/opt/client with: args\n",
+	})
+	s, err := control.Read(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ what, got, want string }{
+		{"tlsclient", s.TLSClient, h + "/libexec/s6-tlsc"},
+		{"ucspitlsclient", s.UCSPITLSClient, "/command/s6-ucspitlsc"},
+		{"trustanchors", s.TrustAnchors.File, h + "/control/ca.pem"},
+		{"no directory", s.TrustAnchors.Dir, ""},
+		{"clientcert", s.ClientCert, "/etc/ssl/cert.pem"},
+		{"clientkey", s.ClientKey, h + "/control/key.pem"},
+		{"program", s.Protocols[0].Program, h + "/libexec/client"},
+		{"the rest of the line", s.Protocols[1].Program, "/opt/client with: args"},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s: got %q, want %q", test.what, test.got, test.want)
+		}
+	}
+	for _, name := range []string{"tlsclient", "ucspitlsclient", "trustanchors", "clientcert", "clientkey"} {
+		_, err := control.Read(home(t, files{name: " /etc/ssl/cert.pem\n"}))
+		refused(t, err, name, 1, "without blanks before it")
+	}
+}
+
+func TestTrustAnchorsThatEndInASlashAreADirectory(t *testing.T) {
+	for content, want := range map[string]control.Anchors{
+		"/etc/ssl/certs/":    {Dir: "/etc/ssl/certs/"},
+		"/etc/ssl/certs/ \n": {Dir: "/etc/ssl/certs/"},
+		"/etc/ssl/certs":     {File: "/etc/ssl/certs"},
+		"":                   {},
+	} {
+		if got := read(t, files{"trustanchors": content}).TrustAnchors; got != want {
+			t.Errorf("%q: got %+v, want %+v", content, got, want)
+		}
+	}
+	s := read(t, files{"trustanchors": "anchors/"})
+	if want := (control.Anchors{Dir: s.Home + "/anchors/"}); s.TrustAnchors != want {
+		t.Errorf("relative: got %+v, want %+v", s.TrustAnchors, want)
+	}
+}
+
+func TestBareTLSClientIsBesideUsOrInBin(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Skip(err)
+	}
+	if self, err = filepath.EvalSymlinks(self); err != nil {
+		t.Fatal(err)
+	}
+	s := read(t, files{"tlsclient": filepath.Base(self), "ucspitlsclient": "no-such-client"})
+	if s.TLSClient != self {
+		t.Errorf("tlsclient: got %q, want %q", s.TLSClient, self)
+	}
+	if want := s.Home + "/bin/no-such-client"; s.UCSPITLSClient != want {
+		t.Errorf("ucspitlsclient: got %q, want %q", s.UCSPITLSClient, want)
+	}
+}
+
+func TestClientCertificateAndKeyBothOrNeither(t *testing.T) {
+	_, err := control.Read(home(t, files{"clientcert": "/c"}))
+	refused(t, err, "clientkey", 0, "both or neither")
+	_, err = control.Read(home(t, files{"clientcert": "/c", "clientkey": "\n"}))
+	refused(t, err, "clientkey", 0, "both or neither")
+	_, err = control.Read(home(t, files{"clientkey": "/k"}))
+	refused(t, err, "clientcert", 0, "both or neither")
+	_, err = control.Read(home(t, files{"clientkey": "/k", "clientcert": ""}))
+	refused(t, err, "clientcert", 0, "both or neither")
+	if s := read(t, files{"clientcert": "/c", "clientkey": "/k"}); s.ClientCert != "/c" || s.ClientKey != "/k" {
+		t.Errorf("got %q, %q", s.ClientCert, s.ClientKey)
+	}
+}
+
+func TestIPMe(t *testing.T) {
+	for _, content := range []string{"", "\n", "# none of them is ours\n", " \n\r\n"} {
+		if s := read(t, files{"ipme": content}); len(s.IPMe) != 0 || s.IPMeDefault {
+			t.Errorf("%q: got %v, default %v: no address is ours", content, s.IPMe, s.IPMeDefault)
+		}
+	}
+	s := read(t, files{"ipme": "# the gateway's\n192.0.2.1 \n\n2001:DB8:0::1\r\n::ffff:192.0.2.2"})
+	want := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.2")}
+	if !reflect.DeepEqual(s.IPMe, want) || s.IPMeDefault {
+		t.Errorf("got %v, default %v", s.IPMe, s.IPMeDefault)
+	}
+	for _, bad := range []string{
+		"[192.0.2.1]", "[2001:db8::1]", "192.0.2.1:25", "192.0.2.0/24", "192.0.2.256", "192.0.2", "192.0.2.01",
+		"fe80::1%eth0", " 192.0.2.1", "192.0.2.1 192.0.2.2", "mx.example.org", " # no comment", "192.0.2.1 # gateway",
+	} {
+		_, err := control.Read(home(t, files{"ipme": "# ours\n\n" + bad + "\n192.0.2.1\n"}))
+		refused(t, err, "ipme", 3, "one IPv4 or IPv6 address")
+	}
+}
+
+func TestProtocols(t *testing.T) {
+	s := read(t, files{"protocols": "# ours\n\nsmtp:2525:0:N:N:sender\t \r\n  \nlmtp-x1:65535:15:Y:N:a:b:c"})
+	for i := range s.Protocols {
+		s.Protocols[i].Routes = nil
+	}
+	want := []control.Protocol{
+		{Service: "smtp", Port: 2525, Program: "sender"},
+		{Service: "lmtp-x1", Port: 65535, Slice: 15, Implicit: true, Program: "a:b:c"},
+	}
+	if !reflect.DeepEqual(s.Protocols, want) {
+		t.Errorf("got %+v, want %+v", s.Protocols, want)
+	}
+}
+
+func TestSameServiceTwiceIsMalformed(t *testing.T) {
+	_, err := control.Read(home(t, files{"protocols": "smtp:25:0:N:Y:a\nqmtp:209:1:N:N:b\nsmtp:26:2:N:N:c\n"}))
+	refused(t, err, "protocols", 3, `"smtp"`)
+}
+
+func TestNoProtocolAtAllIsMalformed(t *testing.T) {
+	for _, content := range []string{"", "\n", " \t\n", "# smtp:25:0:N:Y:mxf-remote-smtpc\n"} {
+		_, err := control.Read(home(t, files{"protocols": content}))
+		refused(t, err, "protocols", 0, "at least one protocol")
+	}
+}
+
+func TestEveryServiceHasItsRoutes(t *testing.T) {
+	h := home(t, files{
+		"protocols":  "smtp:25:0:N:Y:a\nqmtps:209:1:Y:N:b\nlmtp:24:2:N:N:c\nuucp:540:3:N:N:d\n",
+		"smtproutes": "example.com:smtp.example.org\n", "qmtpsroutes": "example.com:qmtps.example.org\n", "lmtproutes": "example.com:lmtp.example.org\n",
+		"qmtproutes": "nobody reads this\n",
+	})
+	s, err := control.Read(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.Protocols {
+		relay, err := p.Routes.Lookup("example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Service == "uucp" {
+			if relay != nil {
+				t.Errorf("uucp has a route: %v", relay)
+			}
+		} else if want := p.Service + ".example.org"; relay == nil || relay.Host != want {
+			t.Errorf("%s: got %v, want %s", p.Service, relay, want)
+		}
+	}
+	write(t, h, files{"lmtproutes": "# none\nexample.com\n"})
+	_, err = control.Read(h)
+	refused(t, err, "lmtproutes", 2, "domain:relay")
+}
+
+func TestMalformedAnywhereReadsNothing(t *testing.T) {
+	for name, content := range (files{
+		"me": "two words", "protocols": "smtp", "qmtpsroutes": "x", "qmtproutes": "x", "smtproutes": "x", "tlsclient": " x", "ucspitlsclient": " x",
+		"trustanchors": "\tx", "clientcert": " x", "clientkey": " x", "tlsstrictness": "x", "ipme": "x", "timeoutconnect": "x", "timeoutremote": "x",
+		"timeoutdns": "x",
+	}) {
+		s, err := control.Read(home(t, files{name: content + "\n"}))
+		if s != nil {
+			t.Errorf("%s: settings come with an error", name)
+		}
+		refused(t, err, name, 1, "expected ")
+	}
+	for _, bad := range []string{
+		"two words", "tab\tbed", "bell\a", "del\x7f", "mx.example.org\x1b[2J", strings.Repeat("a", 256), "\xff\xfe", "b\u00fccher example", "\u00ad\u00ad", " mx.example.org",
+	} {
+		_, err := control.Read(home(t, files{"helohost": bad}))
+		refused(t, err, "helohost", 1, "a host name without blanks")
+		_, err = control.ReadClient(home(t, files{"me": bad}))
+		refused(t, err, "me", 1, "a host name without blanks")
+	}
+}
+
+// every names all control files of the default protocols, helohost without me.
+var every = []string{
+	"helohost", "me", "protocols", "qmtpsroutes", "qmtproutes", "smtproutes", "tlsclient", "ucspitlsclient", "trustanchors",
+	"clientcert", "clientkey", "tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns",
+}
+
+func TestUnreadable(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		make func(path string) error
+		what string
+		is   error
+	}{
+		{"directory", func(p string) error { return os.Mkdir(p, 0o755) }, "a directory", nil},
+		{"dangling link", func(p string) error { return os.Symlink("nowhere", p) }, "a symbolic link to nothing", nil},
+		{"link to itself", func(p string) error { return os.Symlink(filepath.Base(p), p) }, "symbolic links", syscall.ELOOP},
+		{"FIFO", func(p string) error { return syscall.Mkfifo(p, 0o644) }, "FIFO", nil},
+		{"device", func(p string) error { return os.Symlink("/dev/zero", p) }, "device", nil},
+		{"no permission", func(p string) error { return os.WriteFile(p, []byte("1\n"), 0) }, "permission denied", fs.ErrPermission},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.is == fs.ErrPermission && os.Geteuid() == 0 {
+				t.Skip("root reads everything")
+			}
+			for _, name := range every {
+				h := home(t, nil)
+				path := filepath.Join(h, "control", name)
+				if err := os.RemoveAll(path); err != nil {
+					t.Fatal(err)
+				}
+				if err := test.make(path); err != nil {
+					t.Fatal(err)
+				}
+				_, err := control.Read(h)
+				refused(t, err, name, 0, test.what)
+				if test.is != nil && !errors.Is(err, test.is) {
+					t.Errorf("%v does not wrap %v", err, test.is)
+				}
+			}
+		})
+	}
+}
+
+func TestControlThatIsAFile(t *testing.T) {
+	h := t.TempDir()
+	if err := os.WriteFile(filepath.Join(h, "control"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := control.Read(h)
+	refused(t, err, "helohost", 0, "not a directory")
+}
+
+func TestRelativeHome(t *testing.T) {
+	h := home(t, files{"trustanchors": "ca.pem"})
+	t.Chdir(filepath.Dir(h))
+	s, err := control.Read(filepath.Base(h))
+	if err != nil || s.Home != h || s.TrustAnchors.File != h+"/ca.pem" {
+		t.Errorf("got %+v, %v", s, err)
+	}
+}
+
+func TestZeroByteIsMalformed(t *testing.T) {
+	for _, name := range every {
+		_, err := control.Read(home(t, files{name: "\n# second\n# th\x00rd\n"}))
+		refused(t, err, name, 3, "zero byte")
+	}
+}
+
+func TestLineLimit(t *testing.T) {
+	for _, name := range every {
+		h := home(t, files{name: "\n#" + strings.Repeat("x", 4096) + "\n"})
+		_, err := control.Read(h)
+		refused(t, err, name, 2, "at most 4096 bytes")
+		_, err = control.Read(home(t, files{name: "\n#" + strings.Repeat("x", 4096)}))
+		refused(t, err, name, 2, "at most 4096 bytes")
+	}
+	comment := "#" + strings.Repeat("x", 4095) + "\n"
+	s := read(t, files{
+		"ipme": comment + "192.0.2.1\n", "smtproutes": comment + ":relay\n" + comment,
+		"trustanchors": "/" + strings.Repeat("x", 4095) + "\n",
+		"protocols":    comment + "smtp:25:0:N:Y:" + strings.Repeat("p", 4082) + "\n",
+	})
+	if len(s.TrustAnchors.File) != 4096 || len(s.Protocols[0].Program) != 4082 || len(s.IPMe) != 1 {
+		t.Error("a line of 4096 bytes was not read whole")
+	}
+}
+
+func TestFileLimit(t *testing.T) {
+	// lines makes a file of n bytes that begins with first.
+	lines := func(first string, n int) string {
+		const comment = "# this line is here for its length only\n"
+		return (first + strings.Repeat(comment, n/len(comment)+1))[:n]
+	}
+	for _, name := range every {
+		if strings.HasSuffix(name, "routes") {
+			continue
+		}
+		_, err := control.Read(home(t, files{name: lines("\n", control.MaxFile+1)}))
+		refused(t, err, name, 0, "at most 1048576 bytes")
+	}
+	if s := read(t, files{"timeoutdns": lines("5\n", control.MaxFile)}); s.TimeoutDNS != 5*time.Second {
+		t.Errorf("a file of 1 MiB gives %v", s.TimeoutDNS)
+	}
+	read(t, files{"smtproutes": lines(":relay\n", control.MaxFile+1)})
+
+	h := home(t, files{"smtproutes": ":relay\n"})
+	path := filepath.Join(h, "control", "smtproutes")
+	if err := os.Truncate(path, control.MaxRoutes+1); err != nil {
+		t.Skip(err)
+	}
+	_, err := control.Read(h)
+	refused(t, err, "smtproutes", 0, "at most 67108864 bytes")
+	if err := os.Truncate(path, control.MaxRoutes); err != nil {
+		t.Fatal(err)
+	}
+	_, err = control.Read(h)
+	refused(t, err, "smtproutes", 2, "at most 4096 bytes") // a line of zeros, not the file
+}
+
+func TestErrorsQuoteForeignText(t *testing.T) {
+	_, err := control.Read(home(t, files{"timeoutdns": "\x1b[31m" + strings.Repeat("x", 1000)}))
+	refused(t, err, "timeoutdns", 1, `\x1b[31m`)
+	if len(err.Error()) > 300 {
+		t.Errorf("an error of %d bytes", len(err.Error()))
+	}
+}

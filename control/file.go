@@ -1,0 +1,191 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Limits. Real files are far below them; what is above is not a control file.
+const (
+	MaxLine   = 4096     // bytes of a line without its newline
+	MaxFile   = 1 << 20  // bytes of a file that is not a table of routes
+	MaxRoutes = 64 << 20 // bytes of a table of routes: about 1,500,000 of them
+)
+
+// maxQuoted is how much of a file's own text an error repeats, in bytes: it
+// must fit a line of the log beside what was expected.
+const maxQuoted = 80
+
+// An Error says what is wrong with a control file. Its text is the file's name
+// below home, the line, what was expected, for example
+//
+//	control/smtproutes:3: expected a port from 1 to 65535, found "smtp"
+type Error struct {
+	File string // for example control/smtproutes
+	Line int    // from 1; 0: the file as a whole
+	What string // what was expected, and what was found instead
+
+	err error // of the operating system, when the file could not be read
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.What) }
+
+// Unwrap returns the operating system's error, or nil.
+func (e *Error) Unwrap() error { return e.err }
+
+// dir is home/control.
+type dir struct{ home string }
+
+func openDir(home string) (dir, error) {
+	absolute, err := filepath.Abs(home)
+	if err != nil {
+		return dir{}, &Error{File: "control", What: fmt.Sprintf("expected an absolute home: %v", err), err: err}
+	}
+	return dir{absolute}, nil
+}
+
+func (d dir) name(file string) string { return d.home + "/control/" + file }
+
+func (d dir) malformed(file string, line int, what string) error {
+	return &Error{File: "control/" + file, Line: line, What: what}
+}
+
+func (d dir) unreadable(file string, err error) error {
+	reason := err
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		reason = p.Err // the path stands before it already
+	}
+	return &Error{File: "control/" + file, What: fmt.Sprintf("expected a file that can be read: %v", reason), err: err}
+}
+
+// stat finds a control file without opening it, since opening a FIFO would
+// wait for its writer. It returns nil when there is none.
+func (d dir) stat(file string) (fs.FileInfo, error) {
+	info, err := os.Stat(d.name(file))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(d.name(file)); err == nil {
+			return nil, d.malformed(file, 0, "expected a file, found a symbolic link to nothing")
+		}
+		return nil, nil
+	case err != nil:
+		return nil, d.unreadable(file, err)
+	case info.IsDir():
+		return nil, d.malformed(file, 0, "expected a file, found a directory")
+	case !info.Mode().IsRegular():
+		return nil, d.malformed(file, 0, "expected a regular file, found a device, FIFO or socket")
+	}
+	return info, nil
+}
+
+// read returns what is in a file of at most MaxFile bytes, its lines checked.
+// It returns nil when there is none, and never nil when there is one.
+func (d dir) read(file string) ([]byte, error) {
+	info, err := d.stat(file)
+	if info == nil || err != nil {
+		return nil, err
+	}
+	if info.Size() > MaxFile {
+		return nil, d.tooLarge(file, MaxFile)
+	}
+	f, err := os.Open(d.name(file))
+	if err != nil {
+		return nil, d.unreadable(file, err)
+	}
+	defer f.Close()
+	return d.readAll(file, f, info.Size())
+}
+
+// readAll reads f, which should have size bytes but may have changed since, to
+// its end, but at most MaxFile bytes, and checks its lines.
+func (d dir) readAll(file string, f io.Reader, size int64) ([]byte, error) {
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	n, err := data.ReadFrom(io.LimitReader(f, MaxFile+1))
+	if err != nil {
+		return nil, d.unreadable(file, err)
+	}
+	if n > MaxFile {
+		return nil, d.tooLarge(file, MaxFile)
+	}
+	return data.Bytes(), d.checkLines(file, data.Bytes(), 0)
+}
+
+func (d dir) tooLarge(file string, limit int) error {
+	return d.malformed(file, 0, fmt.Sprintf("expected a file of at most %d bytes, found a longer one", limit))
+}
+
+// checkLines checks what holds in every control file. before is the number of
+// lines before data.
+func (d dir) checkLines(file string, data []byte, before int) error {
+	if i := bytes.IndexByte(data, 0); i >= 0 {
+		line := before + 1 + bytes.Count(data[:i], []byte("\n"))
+		return d.malformed(file, line, "expected text, found a zero byte")
+	}
+	for line := before + 1; len(data) > 0; line++ {
+		n := bytes.IndexByte(data, '\n')
+		if n < 0 {
+			n = len(data)
+		}
+		if n > MaxLine {
+			return d.tooLong(file, line)
+		}
+		data = data[min(n+1, len(data)):]
+	}
+	return nil
+}
+
+func (d dir) tooLong(file string, line int) error {
+	return d.malformed(file, line, fmt.Sprintf("expected a line of at most %d bytes, found a longer one", MaxLine))
+}
+
+// value reads a file with one value: its first line, or "" when there is none.
+func (d dir) value(file string) (string, error) {
+	data, err := d.read(file)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	return string(trim(line)), nil
+}
+
+// entries calls each for every entry of a list. each returns what is wrong
+// with it, or "".
+func (d dir) entries(file string, data []byte, each func(line int, entry string) string) error {
+	line := 0
+	for text := range bytes.Lines(data) {
+		line++
+		text = trim(bytes.TrimSuffix(text, []byte("\n")))
+		if len(text) == 0 || text[0] == '#' {
+			continue
+		}
+		if problem := each(line, string(text)); problem != "" {
+			return d.malformed(file, line, problem)
+		}
+	}
+	return nil
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }
+
+// trim removes trailing blanks.
+func trim(line []byte) []byte {
+	for len(line) > 0 && isBlank(line[len(line)-1]) {
+		line = line[:len(line)-1]
+	}
+	return line
+}
+
+// clip cuts what an error repeats.
+func clip(s string) string {
+	if len(s) <= maxQuoted {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxQuoted], "") + "..."
+}

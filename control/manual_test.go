@@ -1,0 +1,51 @@
+package control
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestManual holds mxf-control(5) to what is true: its defaults are ours, and
+// its examples of lists are well-formed.
+func TestManual(t *testing.T) {
+	page, err := os.ReadFile("../doc/mxf-control.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(page), `\&.`, ".")
+	if !strings.Contains(text, "\n"+defaultProtocols+".Ed\n") {
+		t.Error("the default protocols are not those of the manual")
+	}
+	for _, name := range []string{
+		"me", "helohost", "protocols", "smtproutes", "qmtproutes", "qmtpsroutes", "tlsclient", "ucspitlsclient", "trustanchors",
+		"clientcert", "clientkey", "tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns",
+	} {
+		if !regexp.MustCompile(`(?m)^\.It Pa .*\b` + name + `\b`).MatchString(text) {
+			t.Errorf("%s has no entry", name)
+		}
+	}
+	_, examples, _ := strings.Cut(text, "\n.Sh EXAMPLES\n")
+	routes := between(examples, "# the branch office", ".Ed")
+	r, err := parseTable(routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for domain, want := range map[string]string{
+		"x.branch.example.com": "2001:db8::25", "[2001:db8::1]": "test.example.com", "partner.example.org": "", "example.net": "192.0.2.25",
+	} {
+		if relay, err := r.Lookup(domain); err != nil || relay == nil || whither(relay) != want {
+			t.Errorf("%s: got %v, %v, want %q", domain, relay, err, want)
+		}
+	}
+	protocols, err := dir{"/home"}.parseProtocols([]byte(between(examples, "smtps:465:", ".Ed")))
+	if err != nil || len(protocols) != 2 {
+		t.Errorf("got %+v, %v", protocols, err)
+	}
+}
+
+// between returns text from the first begin, which it has, to the end after it.
+func between(text, begin, end string) string {
+	return text[strings.Index(text, begin):][:strings.Index(text[strings.Index(text, begin):], end)]
+}

@@ -1,0 +1,105 @@
+package control
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Limits of names.
+const (
+	maxHeloHost = 255 // RFC 5321 4.5.3.1.2
+	maxName     = 253 // RFC 1035 2.3.4, as text without the final dot
+	maxLabel    = 63  // RFC 1035 2.3.4
+)
+
+// parseHeloHost accepts whatever a server can read as one word: me is often a
+// name that exists nowhere, or an address literal. Names beyond ASCII become
+// A-labels, for no server is known to speak SMTPUTF8 before it is greeted.
+func parseHeloHost(s string) (host, problem string) {
+	const expected = "a host name without blanks and control bytes"
+	host = s
+	if !isASCII(s) {
+		var ok bool
+		if host, ok = parseName(s); !ok {
+			return "", fmt.Sprintf("expected %s, found %q, which is not a valid international name", expected, clip(s))
+		}
+	}
+	for i := range len(host) {
+		if host[i] <= ' ' || host[i] == 0x7f {
+			return "", fmt.Sprintf("expected %s, found %q", expected, clip(s))
+		}
+	}
+	if len(host) > maxHeloHost {
+		return "", fmt.Sprintf("expected %s, of at most %d bytes, found %d", expected, maxHeloHost, len(host))
+	}
+	return host, ""
+}
+
+// parseName returns a host name as it is compared and looked up: lower case,
+// A-labels, no final dot. Underscores are let through: they exist in the wild.
+func parseName(s string) (name string, ok bool) {
+	if !isASCII(s) {
+		if s, ok = toASCII(s); !ok {
+			return "", false
+		}
+	}
+	s = strings.TrimSuffix(s, ".")
+	return strings.ToLower(s), isName(s)
+}
+
+// isName tells whether s is labels of letters, digits, underscores and hyphens,
+// these within a label only, inside the limits of DNS (RFC 1123 2.1).
+func isName[S string | []byte](s S) bool {
+	if len(s) == 0 || len(s) > maxName {
+		return false
+	}
+	label, before := 0, byte('.')
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c|0x20 && c|0x20 <= 'z', '0' <= c && c <= '9', c == '_', c == '-' && before != '.':
+			label++
+		case c == '.' && before != '-' && label > 0 && label <= maxLabel:
+			label = 0
+		default:
+			return false
+		}
+		before = c
+	}
+	return before != '-' && label > 0 && label <= maxLabel
+}
+
+// endsInNumber tells whether the last label is a number. No such host name
+// exists (RFC 1123 2.1, RFC 3696 2); it is a mistyped IPv4 address.
+func endsInNumber(name string) bool {
+	return strings.Trim(name[strings.LastIndexByte(name, '.')+1:], "0123456789") == ""
+}
+
+// parseLiteral parses an address in brackets: [192.0.2.1], [2001:db8::1] or
+// [IPv6:2001:db8::1] (RFC 5321 4.1.3). An IPv4-mapped address is the IPv4 one.
+func parseLiteral(s string) (netip.Addr, bool) {
+	if len(s) < 2 || s[0] != '[' || s[len(s)-1] != ']' {
+		return netip.Addr{}, false
+	}
+	s = s[1 : len(s)-1]
+	const tag = "IPv6:"
+	tagged := len(s) > len(tag) && strings.EqualFold(s[:len(tag)], tag)
+	if tagged {
+		s = s[len(tag):]
+	}
+	addr, err := netip.ParseAddr(s)
+	if err != nil || addr.Zone() != "" || tagged && addr.Is4() {
+		return netip.Addr{}, false
+	}
+	return addr.Unmap(), true
+}
+
+func isASCII[S string | []byte](s S) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}

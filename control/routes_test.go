@@ -1,0 +1,542 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+)
+
+var goodRelays = []struct {
+	relay string
+	want  Relay
+}{
+	{"", Relay{}},
+	{"relay", Relay{Host: "relay"}},
+	{"Relay.Example.ORG", Relay{Host: "relay.example.org"}},
+	{"relay.example.org.", Relay{Host: "relay.example.org"}},
+	{"under_score.example.org", Relay{Host: "under_score.example.org"}},
+	{"4you.example", Relay{Host: "4you.example"}},
+	{"relay.example.org:26", Relay{Host: "relay.example.org", Port: 26}},
+	{"relay:1", Relay{Host: "relay", Port: 1}},
+	{"relay:65535", Relay{Host: "relay", Port: 65535}},
+	{"relay:0026", Relay{Host: "relay", Port: 26}},
+	{"b\u00fccher.example:26", Relay{Host: "xn--bcher-kva.example", Port: 26}},
+	{"192.0.2.1", Relay{Addr: netip.MustParseAddr("192.0.2.1")}},
+	{"192.0.2.1:26", Relay{Addr: netip.MustParseAddr("192.0.2.1"), Port: 26}},
+	{"[192.0.2.1]", Relay{Addr: netip.MustParseAddr("192.0.2.1")}},
+	{"[192.0.2.1]:26", Relay{Addr: netip.MustParseAddr("192.0.2.1"), Port: 26}},
+	{"[2001:db8::25]", Relay{Addr: netip.MustParseAddr("2001:db8::25")}},
+	{"[2001:db8::25]:26", Relay{Addr: netip.MustParseAddr("2001:db8::25"), Port: 26}},
+	{"[IPv6:2001:DB8:0::25]:26", Relay{Addr: netip.MustParseAddr("2001:db8::25"), Port: 26}},
+	{"[::ffff:192.0.2.1]", Relay{Addr: netip.MustParseAddr("192.0.2.1")}},
+}
+
+var badRelays = []struct{ relay, expected string }{
+	{"relay:", "a port"},             // none
+	{"relay:0", "a port"},            // out of range
+	{"relay:65536", "a port"},        // out of range
+	{"relay:-1", "a port"},           // sign
+	{"relay:smtp", "a port"},         // name
+	{"relay: 26", "a port"},          // blank
+	{"relay:26:27", "a port"},        // one too many
+	{"relay:26 # comment", "a port"}, // comments have their own line
+	{"2001:db8::25", "an IPv6 address stands in brackets: [2001:"}, // no brackets
+	{"::1", "in brackets: [::1]"},                                  // no brackets
+	{":", "a port"},                                                // neither
+	{":26", "no port where there is no relay"},                     // of what?
+	{" relay", "a host name"},                                      // blank
+	{"two relays", "a host name"},                                  // blank
+	{"relay\texample", "a host name"},                              // blank
+	{"-relay.example", "a host name"},                              // hyphen at a label's edge
+	{"relay-.example", "a host name"},                              // likewise
+	{"relay.example-", "a host name"},                              // likewise
+	{"relay..example", "a host name"},                              // empty label
+	{".example.org", "a host name"},                                // empty label
+	{".", "a host name"},                                           // the root
+	{"relay@example.org", "a host name"},                           // an address
+	{"relay/25", "a host name"},                                    // slash
+	{"192.0.2.256", "a host name"},                                 // no address, no name
+	{"192.0.2", "a host name"},                                     // no address, no name
+	{"10", "a host name"},                                          // no address, no name
+	{"192.0.2.1.", "a host name"},                                  // no address, no name
+	{strings.Repeat("a", 64) + ".example", "a host name"},          // long label
+	{strings.Repeat("a.", 127) + "a", "a host name"},               // long name
+	{"b\u00fc cher.example", "a host name"},                        // blank
+	{"\xff.example", "a host name"},                                // not UTF-8
+	{"[192.0.2.1", "an address in brackets"},                       // unclosed
+	{"[]", "an address in brackets"},                               // empty
+	{"[relay]", "an address in brackets"},                          // a name
+	{"[192.0.2.1]x", "an address in brackets"},                     // something behind it
+	{"[192.0.2.1]26", "an address in brackets"},                    // no colon
+	{"[fe80::1%eth0]", "an address in brackets"},                   // a zone
+	{"[IPv6:192.0.2.1]", "an address in brackets"},                 // not IPv6
+	{"[IPv6:]", "an address in brackets"},                          // empty
+	{"[2001:db8::25]:", "a port"},                                  // none
+	{"[2001:db8::25]:0", "a port"},                                 // out of range
+}
+
+func TestParseRelay(t *testing.T) {
+	for _, test := range goodRelays {
+		if got, problem := parseRelay(test.relay); problem != "" || got != test.want {
+			t.Errorf("%q: got %+v, %q, want %+v", test.relay, got, problem, test.want)
+		}
+	}
+	for _, test := range badRelays {
+		got, problem := parseRelay(test.relay)
+		if !strings.HasPrefix(problem, "expected ") || !strings.Contains(problem, test.expected) || got != (Relay{}) {
+			t.Errorf("%q: got %+v, %q, want %q", test.relay, got, problem, test.expected)
+		}
+	}
+}
+
+// goodDomains are spellings and what Lookup is asked for.
+var goodDomains = map[string]string{
+	"":                              "",
+	"example.com":                   "example.com",
+	"Example.COM":                   "example.com",
+	"example.com.":                  "example.com",
+	"com":                           "com",
+	"192.0.2.1":                     "192.0.2.1", // a name as far as anyone can tell
+	"_under-score.example":          "_under-score.example",
+	".example.com":                  ".example.com",
+	".COM":                          ".com",
+	".example.com.":                 ".example.com",
+	"[192.0.2.1]":                   "[192.0.2.1]",
+	"[2001:DB8:0:0::1]":             "[2001:db8::1]",
+	"[IPv6:2001:DB8:0::1]":          "[2001:db8::1]",
+	"[ipv6:2001:db8::1]":            "[2001:db8::1]",
+	"[::ffff:192.0.2.1]":            "[192.0.2.1]",
+	strings.Repeat("a.", 126) + "a": strings.Repeat("a.", 126) + "a",
+}
+
+var badDomains = []string{
+	" example.com",                   // blank
+	"example.com ",                   // blank before the colon
+	"exam ple.com",                   // blank
+	" ",                              // nothing but a blank
+	"*.example.com",                  // not how a suffix is spelt
+	"*",                              // not how the empty domain is spelt
+	"user@example.com",               // an address
+	"-example.com",                   // hyphen at a label's edge
+	"example-.com",                   // likewise
+	".example-",                      // likewise
+	"example..com",                   // empty label
+	"..example.com",                  // empty label
+	".",                              // a suffix of nothing
+	"..",                             // likewise
+	"[192.0.2.256]",                  // no address
+	"[example.com]",                  // no address
+	"[]",                             // no address
+	"[fe80::1%eth0]",                 // zone
+	"[192.0.2.0/24]",                 // network
+	".[192.0.2.1]",                   // a suffix of an address
+	"192.0.2.1]",                     // unopened
+	"ex\x01ample.com",                // control byte
+	"\xff.example",                   // not UTF-8
+	strings.Repeat("a", 64) + ".com", // long label
+	strings.Repeat("a.", 127) + "a",  // long name, 255 bytes
+}
+
+func TestCanonicalDomain(t *testing.T) {
+	for s, want := range goodDomains {
+		if got, ok := canonicalDomain(s); !ok || got != want {
+			t.Errorf("%q: got %q, %v, want %q", s, got, ok, want)
+		}
+		r := table(t, s+":relay.example.org:26")
+		if s == "" || s[0] == '.' {
+			want = "x" + want // what ends so
+		}
+		if relay, err := r.Lookup(want); err != nil || relay == nil || relay.Port != 26 {
+			t.Errorf("%q does not match %q: %v, %v", s, want, relay, err)
+		}
+	}
+	for _, s := range badDomains {
+		_, err := parseTable(s + ":relay")
+		var e *Error
+		if !errors.As(err, &e) || e.Line != 1 || !strings.HasPrefix(e.What, "expected a domain") {
+			t.Errorf("%q: got %v", s, err)
+		}
+	}
+	for _, s := range []string{"example.com", "[192.0.2.1", "[192.0.2.1]", "[192.0.2.1]relay", "[192.0.2.1] :relay", "[2001:db8::1", "x", "relay 26"} {
+		if _, err := parseTable(s); err == nil || !strings.Contains(err.Error(), "domain:relay or domain:relay:port") {
+			t.Errorf("%q: got %v", s, err)
+		}
+	}
+}
+
+// parseTable is a short table, checked.
+func parseTable(text string) (*Routes, error) {
+	r := &Routes{dir: dir{"/home"}, file: "smtproutes", data: []byte(text)}
+	if err := r.dir.checkLines(r.file, r.data, 0); err != nil {
+		return nil, err
+	}
+	var c checker
+	err := c.check(r, r.data, 0)
+	r.unicode = c.unicode
+	return r, err
+}
+
+func table(t testing.TB, text string) *Routes {
+	t.Helper()
+	r, err := parseTable(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestLookup(t *testing.T) {
+	const text = `# artificial routes
+example.com:exact.example.org
+.example.com:suffix.example.org:26
+.sub.example.com:longer.example.org
+
+.com:tld.example.org
+shielded.example.net:
+.example.net:net.example.org
+.shielded.example.net:
+[192.0.2.1]:v4.example.org
+[IPv6:2001:DB8:0::1]:[2001:db8::25]:26
+twice.example:first.example.org
+Twice.Example:second.example.org
+not.example.com:192.0.2.25
+` + "blanks.example:blanks.example.org \t\r\n"
+	for _, all := range []string{"", ":all.example.org:587\n"} {
+		r := table(t, text+all)
+		for _, test := range []struct {
+			domain, relay string
+			port          uint16
+			line          int
+		}{
+			{"example.com", "exact.example.org", 0, 2},
+			{"www.example.com", "suffix.example.org", 26, 3},
+			{"a.b.example.com", "suffix.example.org", 26, 3},
+			{"sub.example.com", "suffix.example.org", 26, 3}, // .sub.example.com needs something before its dot
+			{"x.sub.example.com", "longer.example.org", 0, 4},
+			{"notexample.com", "tld.example.org", 0, 6},
+			{"not.example.com", "192.0.2.25", 0, 14}, // exact, though a suffix matches
+			{"shielded.example.net", "", 0, 7},
+			{"x.shielded.example.net", "", 0, 9},
+			{"other.example.net", "net.example.org", 0, 8},
+			{"[192.0.2.1]", "v4.example.org", 0, 10},
+			{"[2001:db8::1]", "2001:db8::25", 26, 11},
+			{"twice.example", "second.example.org", 0, 13}, // the last one, as in qmail
+			{"blanks.example", "blanks.example.org", 0, 15},
+			{"com", "all", 0, 0},
+			{"example.net", "all", 0, 0},
+			{"example.org", "all", 0, 0},
+			{"example.com.example.org", "all", 0, 0},
+			{"[192.0.2.11]", "all", 0, 0},
+			{"192.0.2.1", "all", 0, 0},
+		} {
+			if test.relay == "all" {
+				test.relay, test.port, test.line = "all.example.org", 587, 16
+				if all == "" {
+					test.line = 0
+				}
+			}
+			relay, err := r.Lookup(test.domain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.line == 0 {
+				if relay != nil {
+					t.Errorf("%s: got %+v, want none", test.domain, relay)
+				}
+				continue
+			}
+			if relay == nil || relay.Line != test.line || relay.Port != test.port || whither(relay) != test.relay {
+				t.Errorf("%s: got %+v, want %q port %d line %d", test.domain, relay, test.relay, test.port, test.line)
+			}
+		}
+	}
+}
+
+func whither(r *Relay) string {
+	if r.Addr.IsValid() {
+		return r.Addr.String()
+	}
+	return r.Host
+}
+
+func TestNilAndEmptyRoutesHaveNothing(t *testing.T) {
+	for _, r := range []*Routes{nil, {}, table(t, ""), table(t, "\n# nothing\n \n")} {
+		if relay, err := r.Lookup("example.com"); relay != nil || err != nil {
+			t.Errorf("got %v, %v", relay, err)
+		}
+	}
+}
+
+// long makes a table above MaxFile with line as its last one.
+func long(line string) string {
+	var b strings.Builder
+	for i := 0; b.Len() <= MaxFile; i++ {
+		fmt.Fprintf(&b, "domain%d.example:relay%d.example.org\n", i, i%7)
+	}
+	return b.String() + line
+}
+
+func writeRoutes(t testing.TB, text string) dir {
+	t.Helper()
+	d := dir{t.TempDir()}
+	if err := os.MkdirAll(filepath.Dir(d.name("smtproutes")), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	rewrite(t, d, text)
+	return d
+}
+
+func rewrite(t testing.TB, d dir, text string) {
+	t.Helper()
+	if err := os.WriteFile(d.name("smtproutes"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLongTable(t *testing.T) {
+	text := long("last.example:last.example.org:26") // no newline
+	lines := strings.Count(text, "\n") + 1
+	r, err := writeRoutes(t, text).readRoutes("smtproutes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.data != nil {
+		t.Error("a long table is in memory")
+	}
+	for domain, want := range map[string]*Relay{
+		"domain0.example":    {Host: "relay0.example.org", Line: 1},
+		"domain9000.example": {Host: "relay5.example.org", Line: 9001},
+		"last.example":       {Host: "last.example.org", Port: 26, Line: lines},
+		"none.example":       nil,
+	} {
+		if relay, err := r.Lookup(domain); err != nil || !reflect.DeepEqual(relay, want) {
+			t.Errorf("%s: got %+v, %v, want %+v", domain, relay, err, want)
+		}
+	}
+	for line, what := range map[string]string{
+		"last.example\n":                             "domain:relay",
+		"last.example:relay:smtp\n":                  "a port",
+		"last.\x00example:relay\n":                   "zero byte",
+		"# " + strings.Repeat("x", MaxLine) + "\n":   "at most 4096 bytes",
+		"# " + strings.Repeat("x", MaxLine):          "at most 4096 bytes",
+		"# " + strings.Repeat("x", 2*blockSize):      "at most 4096 bytes",
+		"*:" + strings.Repeat("x", MaxLine-2) + "\n": "a domain",
+	} {
+		_, err := writeRoutes(t, long(line)).readRoutes("smtproutes")
+		var e *Error
+		if !errors.As(err, &e) || e.Line != lines || !strings.Contains(e.What, what) {
+			t.Errorf("%.20q: got %v, want line %d: %s", line, err, lines, what)
+		}
+	}
+}
+
+func TestLongTableThatChanged(t *testing.T) {
+	d := writeRoutes(t, long("last.example:old.example.org\n"))
+	r, err := d.readRoutes("smtproutes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rewrite(t, d, long("last.example:newer.example.org\n"))
+	if relay, err := r.Lookup("last.example"); err != nil || relay == nil || relay.Host != "newer.example.org" {
+		t.Errorf("got %v, %v", relay, err)
+	}
+	rewrite(t, d, "short.example:relay\n")
+	if relay, err := r.Lookup("short.example"); err != nil || relay == nil || relay.Host != "relay" {
+		t.Errorf("got %v, %v", relay, err)
+	}
+	rewrite(t, d, long("last.example:old:example\n"))
+	var e *Error
+	if relay, err := r.Lookup("domain0.example"); relay != nil || !errors.As(err, &e) || !strings.Contains(e.What, "a port") {
+		t.Errorf("got %v, %v", relay, err)
+	}
+	if err := os.Remove(d.name("smtproutes")); err != nil {
+		t.Fatal(err)
+	}
+	if relay, err := r.Lookup("domain0.example"); relay != nil || !errors.As(err, &e) || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, %v", relay, err)
+	}
+}
+
+func TestOneTableManyLookups(t *testing.T) {
+	d := writeRoutes(t, long("last.example:last.example.org\n"))
+	r, err := d.readRoutes("smtproutes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rewrite(t, d, long("last.example:other.example.org\n"))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if relay, err := r.Lookup("last.example"); err != nil || relay == nil {
+				t.Errorf("got %v, %v", relay, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// reference is the obvious way to do what Routes does.
+func reference(text, domain string) (relay *Relay, bad int) {
+	routes := map[string]Relay{}
+	for i, line := range strings.Split(text, "\n") {
+		if len(line) > MaxLine || strings.Contains(line, "\x00") {
+			return nil, i + 1
+		}
+		line = strings.TrimRight(line, " \t\r")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		colon := strings.Index(line, ":")
+		if line[0] == '[' {
+			if colon = strings.Index(line, "]:") + 1; colon == 0 || strings.Index(line, "]") != colon-1 {
+				return nil, i + 1
+			}
+		}
+		if colon < 0 {
+			return nil, i + 1
+		}
+		canonical, ok := canonicalDomain(line[:colon])
+		relay, problem := parseRelay(line[colon+1:])
+		if !ok || problem != "" {
+			return nil, i + 1
+		}
+		relay.Line = i + 1
+		routes[canonical] = relay
+	}
+	keys := []string{domain}
+	for i := 1; i < len(domain); i++ {
+		if domain[i] == '.' && domain[0] != '[' {
+			keys = append(keys, domain[i:])
+		}
+	}
+	for _, key := range append(keys, "") {
+		if relay, ok := routes[key]; ok {
+			return &relay, 0
+		}
+	}
+	return nil, 0
+}
+
+// seedRoutes gives each of the tables of this file to add, with a domain.
+func seedRoutes(add func(text, domain string)) {
+	var all strings.Builder
+	for s, domain := range goodDomains {
+		add(s+":relay\n", domain)
+		add(s+":relay\n", "x"+domain)
+		all.WriteString(s + ":relay." + fmt.Sprint(len(s)) + ".example\n")
+	}
+	for _, domain := range goodDomains {
+		add(all.String(), domain)
+		add(all.String()+"# end", "www"+domain)
+	}
+	for _, s := range badDomains {
+		add(s+":relay", "example.com")
+		add("example.com:relay\n\n"+s+":relay\r\n", "example.com")
+	}
+	for _, test := range goodRelays {
+		add("example.com:"+test.relay, "example.com")
+		add(".com:relay\nexample.com:"+test.relay+" \n\n[2001:db8::1]:"+test.relay, "example.com")
+		add("[2001:db8::1]:"+test.relay, "[2001:db8::1]")
+	}
+	for _, test := range badRelays {
+		add("example.com:"+test.relay, "example.com")
+		add("# a comment\n\n.com:relay\n.com:"+test.relay+"\n", "example.com")
+	}
+	add("b\u00fccher.example:relay\n.B\u00dcCHER.example:relay2", "xn--bcher-kva.example")
+	add(strings.Repeat("x", MaxLine)+"\n", "x")
+	add("#"+strings.Repeat("x", MaxLine)+"\n", "x")
+	add("a:b\n\x00:\n", "a")
+}
+
+func checkAgainstReference(t *testing.T, text, domain string) {
+	if d, ok := canonicalDomain(domain); !ok || d != domain || strings.HasPrefix(d, ".") {
+		return // the router never asks so
+	}
+	want, bad := reference(text, domain)
+	r, err := parseTable(text)
+	if err != nil {
+		checkError(t, err, "control/smtproutes", []byte(text))
+	}
+	var e *Error
+	if bad != 0 && !errors.As(err, &e) || bad == 0 && err != nil {
+		t.Fatalf("%q: got %v, want line %d", text, err, bad)
+	}
+	// Zero bytes and long lines are found before anything else.
+	if e != nil && e.Line != bad && !strings.Contains(e.What, "zero byte") && !strings.Contains(e.What, "bytes, found a longer") {
+		t.Fatalf("%q: got %v, want line %d", text, err, bad)
+	}
+	checkPieces(t, text, domain, want, bad)
+	if bad != 0 {
+		return
+	}
+	if got, err := r.Lookup(domain); err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("%q, %q: got %+v, %v, want %+v", text, domain, got, err, want)
+	}
+}
+
+// checkPieces wants of a table that is read in pieces what a short one gives.
+func checkPieces(t *testing.T, text, domain string, want *Relay, bad int) {
+	r := &Routes{file: "smtproutes"}
+	var c checker
+	s := search{domain: domain, rank: -1, unicode: true}
+	err := r.pieces(iotest.HalfReader(strings.NewReader(text)), make([]byte, MaxLine+1), func(block []byte, before int) error {
+		if err := c.check(r, block, before); err != nil {
+			return err
+		}
+		s.block(block, before)
+		return nil
+	})
+	if bad != 0 {
+		if err == nil {
+			t.Fatalf("%q in pieces: no error, want line %d", text, bad)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatalf("%q in pieces: %v", text, err)
+	}
+	if want == nil && s.rank >= 0 || want != nil && s.line != want.Line {
+		t.Fatalf("%q in pieces, %q: line %d, want %+v", text, domain, s.line, want)
+	}
+}
+
+// FuzzRoutes compares with the obvious way.
+func FuzzRoutes(f *testing.F) {
+	seedRoutes(func(text, domain string) { f.Add(text, domain) })
+	f.Fuzz(func(t *testing.T, text, domain string) {
+		checkAgainstReference(t, text, domain)
+	})
+}
+
+// TestEveryShortTable compares with the obvious way for all tables of up to
+// three lines made of domains that can match a.b.c in some manner.
+func TestEveryShortTable(t *testing.T) {
+	lines := []string{"", "# a.b.c:r", "a.b.c:r1", "A.B.C.:r2", ".b.c:r3", ".B.c:", ".c:r5:5", ":r6", ".a.b.c:r7", "b.c:r8", ".b.c"}
+	for _, a := range lines {
+		for _, b := range lines {
+			for _, c := range lines {
+				text := a + "\n" + b + "\r\n" + c
+				for _, domain := range []string{"a.b.c", "x.a.b.c"} {
+					checkAgainstReference(t, text, domain)
+				}
+			}
+		}
+	}
+}
+
+func TestReadErrorInALongTable(t *testing.T) {
+	r := &Routes{file: "smtproutes"}
+	broken := iotest.TimeoutReader(bytes.NewReader(bytes.Repeat([]byte(":relay\n"), 100)))
+	err := r.pieces(iotest.OneByteReader(broken), make([]byte, MaxLine+1), func([]byte, int) error { return nil })
+	if !errors.Is(err, iotest.ErrTimeout) || !strings.HasPrefix(err.Error(), "control/smtproutes:0: expected a file that can be read") {
+		t.Errorf("got %v", err)
+	}
+}
