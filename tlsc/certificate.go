@@ -1,0 +1,145 @@
+package tlsc
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// A Certificate is what a client shows of itself, with its private key.
+type Certificate struct{ pair tls.Certificate }
+
+// LoadCertificate reads a client certificate and its private key. Both may be PEM or
+// DER, and both may be in the same file. A PEM file, or certificates in DER one after
+// another, may hold the certificates of authorities too: they are sent along. The
+// key is RSA, ECDSA or Ed25519, in PKCS #8, PKCS #1 or SEC 1, not encrypted.
+//
+// Errors are of KindSettings: a file that cannot be read or does not hold what it
+// should, a key that does not fit.
+func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
+	pair, err := loadPair(certFile, keyFile)
+	if err != nil {
+		return nil, &Error{Kind: KindSettings, What: "cannot use client certificate: " + err.Error(), Err: err}
+	}
+	return &Certificate{pair: *pair}, nil
+}
+
+func loadPair(certFile, keyFile string) (*tls.Certificate, error) {
+	chain, err := loadChain(certFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := loadKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	pair := &tls.Certificate{PrivateKey: key}
+	for i, c := range chain {
+		public, comparable := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+		if !comparable || !public.Equal(key.Public()) {
+			continue
+		}
+		pair.Leaf = c
+		pair.Certificate = [][]byte{c.Raw}
+		for _, other := range append(chain[:i:i], chain[i+1:]...) {
+			pair.Certificate = append(pair.Certificate, other.Raw)
+		}
+		return pair, nil
+	}
+	return nil, fmt.Errorf("the key in %s does not fit the certificate in %s", keyFile, certFile)
+}
+
+func loadChain(path string) ([]*x509.Certificate, error) {
+	data, err := readSteady(path)
+	if err != nil {
+		return nil, err
+	}
+	blocks := pemBlocks(data)
+	if blocks == nil {
+		chain, err := x509.ParseCertificates(data)
+		if err != nil || len(chain) == 0 {
+			return nil, fmt.Errorf("no certificate in %s", path)
+		}
+		return chain, nil
+	}
+	var chain []*x509.Certificate
+	for _, block := range blocks {
+		if block.Type != "CERTIFICATE" && block.Type != "X509 CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("malformed certificate in %s: %s", path, plain(err))
+		}
+		chain = append(chain, c)
+	}
+	if len(chain) == 0 {
+		return nil, fmt.Errorf("no certificate in %s", path)
+	}
+	return chain, nil
+}
+
+func loadKey(path string) (crypto.Signer, error) {
+	data, err := readSteady(path)
+	if err != nil {
+		return nil, err
+	}
+	blocks := pemBlocks(data)
+	if blocks == nil {
+		return parseKey(path, data)
+	}
+	for _, block := range blocks {
+		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+			return nil, fmt.Errorf("the private key in %s is encrypted", path)
+		}
+		if block.Type == "PRIVATE KEY" || strings.HasSuffix(block.Type, " PRIVATE KEY") {
+			return parseKey(path, block.Bytes)
+		}
+	}
+	return nil, fmt.Errorf("no private key in %s", path)
+}
+
+// pemBlocks returns nil when the data is not PEM.
+func pemBlocks(data []byte) []*pem.Block {
+	var blocks []*pem.Block
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			return blocks
+		}
+		blocks = append(blocks, block)
+		data = rest
+	}
+}
+
+// parseKey tries the three forms; they cannot be taken for one another.
+func parseKey(path string, der []byte) (crypto.Signer, error) {
+	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return key, nil
+	}
+	if key, err := x509.ParseECPrivateKey(der); err == nil {
+		return key, nil
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("no private key in %s", path)
+	}
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		return key, nil
+	case *ecdsa.PrivateKey:
+		return key, nil
+	case ed25519.PrivateKey:
+		return key, nil
+	}
+	return nil, fmt.Errorf("private key in %s: %w", path, errKeyKind)
+}
+
+var errKeyKind = errors.New("neither RSA, ECDSA nor Ed25519")

@@ -1,0 +1,106 @@
+package tlsc
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"slices"
+	"testing"
+)
+
+func TestLoadCertificate(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1, err := x509.MarshalECPrivateKey(ecKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := newCA(t, "root", nil)
+	for _, tt := range []struct {
+		name, label string
+		key         crypto.Signer
+		der         []byte
+	}{
+		{"RSA PKCS#1", "RSA PRIVATE KEY", rsaKey, x509.MarshalPKCS1PrivateKey(rsaKey)},
+		{"RSA PKCS#8", "PRIVATE KEY", rsaKey, pkcs8(t, rsaKey)},
+		{"ECDSA SEC 1", "EC PRIVATE KEY", ecKey, sec1},
+		{"ECDSA PKCS#8", "PRIVATE KEY", ecKey, pkcs8(t, ecKey)},
+		{"Ed25519 PKCS#8", "PRIVATE KEY", edKey, pkcs8(t, edKey)},
+	} {
+		leaf := issue(t, root, tt.key, func(c *x509.Certificate) { c.Subject.CommonName = tt.name })
+		params := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 1, 42}})
+		keyPEM := pem.EncodeToMemory(&pem.Block{Type: tt.label, Bytes: tt.der})
+		together := writeFile(t, "both.pem", slices.Concat(params, keyPEM, leaf.pem(), root.pem()))
+		for form, files := range map[string][2]string{
+			"PEM":              {writeFile(t, "cert", leaf.pem()), writeFile(t, "key", keyPEM)},
+			"PEM, chain":       {writeFile(t, "cert", slices.Concat(leaf.pem(), root.pem())), writeFile(t, "key", keyPEM)},
+			"PEM, chain first": {writeFile(t, "cert", slices.Concat(root.pem(), leaf.pem())), writeFile(t, "key", keyPEM)},
+			"DER":              {writeFile(t, "cert", leaf.cert.Raw), writeFile(t, "key", tt.der)},
+			"DER, chain":       {writeFile(t, "cert", slices.Concat(leaf.cert.Raw, root.cert.Raw)), writeFile(t, "key", tt.der)},
+			"one file":         {together, together},
+		} {
+			c, err := LoadCertificate(files[0], files[1])
+			if err != nil {
+				t.Errorf("%s, %s: %v", tt.name, form, err)
+				continue
+			}
+			want := 2
+			if form == "PEM" || form == "DER" {
+				want = 1
+			}
+			if !c.pair.Leaf.Equal(leaf.cert) || len(c.pair.Certificate) != want || !slices.Equal(c.pair.Certificate[0], leaf.cert.Raw) {
+				t.Errorf("%s, %s: %d certificates, leaf %q", tt.name, form, len(c.pair.Certificate), c.pair.Leaf.Subject)
+			}
+		}
+	}
+}
+
+func pkcs8(t *testing.T, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func TestLoadCertificateRefused(t *testing.T) {
+	leaf := newCA(t, "leaf", nil)
+	certificate := writeFile(t, "cert", leaf.pem())
+	key := writeFile(t, "key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8(t, leaf.key)}))
+	other := writeFile(t, "other", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8(t, newKey(t))}))
+	sealed := writeFile(t, "sealed", pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}))
+	legacy := writeFile(t, "legacy", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: []byte{1}}))
+	text := writeFile(t, "text", []byte("hello"))
+	bad := writeFile(t, "bad", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}}))
+	for _, tt := range []struct{ certificate, key, want string }{
+		{certificate, other, "the key in " + other + " does not fit the certificate in " + certificate},
+		{certificate, sealed, "the private key in " + sealed + " is encrypted"},
+		{certificate, legacy, "the private key in " + legacy + " is encrypted"},
+		{certificate, text, "no private key in " + text},
+		{certificate, certificate, "no private key in " + certificate},
+		{text, key, "no certificate in " + text},
+		{key, key, "no certificate in " + key},
+		{bad, key, "malformed certificate in " + bad + ": .*"},
+		{"/nonexistent", key, "open /nonexistent: no such file or directory"},
+		{certificate, "/nonexistent", "open /nonexistent: no such file or directory"},
+	} {
+		_, err := LoadCertificate(tt.certificate, tt.key)
+		wantError(t, err, KindSettings, "cannot use client certificate: "+tt.want)
+	}
+}
