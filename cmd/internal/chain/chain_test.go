@@ -1,0 +1,435 @@
+package chain
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type exits int
+
+func (e exits) Error() string { return "exits" }
+func (e exits) ExitCode() int { return int(e) }
+
+func TestExitCode(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("any"), 111},
+		{exits(97), 97},
+		{fmt.Errorf("outer: %w", exits(98)), 98},
+		{errors.Join(errors.New("other"), exits(96)), 96},
+		{exits(0), 111}, // an error is not success
+		{exits(-1), 111},
+		{exits(256), 111}, // would be 0 to wait(2)
+		{Fail(100, "usage: %w", exits(97)), 100},
+	} {
+		if got := ExitCode(c.err); got != c.want {
+			t.Errorf("ExitCode(%v) = %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestGuard(t *testing.T) {
+	trace := filepath.Join(t.TempDir(), "trace")
+	t.Setenv("MXF_TRACE", trace)
+	var status int
+	said := stderrOf(t, func() { status = Guard("prog", func() int { panic("first\nsecond") }) })
+	if status != 111 || said != "prog: fatal: internal error: first?second\n" {
+		t.Errorf("a panic: status %d, %q on standard error", status, said)
+	}
+	if got, _ := os.ReadFile(trace); !bytes.Contains(got, []byte("chain_test.go")) {
+		t.Errorf("the trace does not tell where: %q", got)
+	}
+	if status := Guard("prog", func() int { return 7 }); status != 7 {
+		t.Errorf("status %d, want 7", status)
+	}
+}
+
+// stderrOf returns what f writes to descriptor 2.
+func stderrOf(t *testing.T, f func()) string {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	saved := dup(t, 2)
+	defer unix.Close(saved)
+	if err := dup2(int(file.Fd()), 2); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dup2(saved, 2) }()
+	f()
+	got, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(got)
+}
+
+func TestComplainIsOneBoundedLine(t *testing.T) {
+	said := stderrOf(t, func() { Complain("prog", "fatal", "a\x1b[31m\r\nb\x00"+strings.Repeat("x", 1<<20)+"\n") })
+	if len(said) > maxLine+1 || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "prog: fatal: a?[31m??b?xxx") {
+		t.Errorf("%d bytes: %.40q", len(said), said)
+	}
+}
+
+func TestSilence(t *testing.T) {
+	said := stderrOf(t, func() {
+		if err := Silence(); err != nil {
+			t.Error(err)
+		}
+		Complain("prog", "fatal", "nobody hears it")
+	})
+	if said != "" {
+		t.Errorf("%q", said)
+	}
+}
+
+func TestHomeVersionBeside(t *testing.T) {
+	t.Setenv("MXF_HOME", "")
+	if got := Home(); got != "/var/qmail" {
+		t.Errorf("Home() = %q", got)
+	}
+	t.Setenv("MXF_HOME", "/elsewhere")
+	if got := Home(); got != "/elsewhere" {
+		t.Errorf("Home() = %q", got)
+	}
+	if got := Version("mxf-any"); got != "mxf-any "+version+" "+runtime.Version() {
+		t.Errorf("Version() = %q", got)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Beside("other"); err != nil || got != filepath.Join(filepath.Dir(self), "other") {
+		t.Errorf("Beside() = %q, %v", got, err)
+	}
+}
+
+func TestTrace(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "trace")
+	t.Setenv("MXF_TRACE", name)
+	if err := os.WriteFile(name, []byte("before\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	OpenTrace()("one")
+	OpenTrace()("two\rlines\nof it\n")
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(got), "\n"), "\n")
+	wants := []string{"before", "one", "two?lines", "of it"}
+	if len(lines) != len(wants) {
+		t.Fatalf("%q", lines)
+	}
+	for i, want := range wants[1:] {
+		var stamp string
+		var pid int
+		n, err := fmt.Sscan(lines[i+1], &stamp, &pid)
+		if _, bad := time.Parse(time.RFC3339Nano, stamp); bad != nil || n != 2 || err != nil || pid != os.Getpid() || !strings.HasSuffix(lines[i+1], " "+want) {
+			t.Errorf("%q", lines[i+1])
+		}
+	}
+}
+
+func TestTraceThatCannotBeWritten(t *testing.T) {
+	folder := t.TempDir()
+	fifo := filepath.Join(folder, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", folder, folder + "/none/trace", fifo} {
+		t.Setenv("MXF_TRACE", name)
+		within(t, name, func() {
+			if OpenTrace() != nil {
+				t.Errorf("MXF_TRACE=%q can be traced to", name)
+			}
+		})
+	}
+	// A FIFO with a reader that reads nothing: full, and no reason to wait.
+	reader, err := unix.Open(fifo, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(reader)
+	t.Setenv("MXF_TRACE", fifo)
+	within(t, "a full FIFO", func() {
+		trace := OpenTrace()
+		for range 100 {
+			trace(strings.Repeat("x", 4000))
+		}
+	})
+	if _, err := os.Stat("/dev/full"); err == nil {
+		t.Setenv("MXF_TRACE", "/dev/full")
+		if trace := OpenTrace(); trace != nil {
+			trace("dropped")
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	env := []string{"A=1", "B=2", "A=3", "bare", "C=x=y"}
+	if v, ok := Lookup(env, "A"); v != "1" || !ok {
+		t.Errorf("A is %q, %v", v, ok)
+	}
+	if v, ok := Lookup(env, "C"); v != "x=y" || !ok {
+		t.Errorf("C is %q, %v", v, ok)
+	}
+	for _, name := range []string{"D", "bare", ""} {
+		if _, ok := Lookup(env, name); ok {
+			t.Errorf("%q is there", name)
+		}
+	}
+	got := Change(env, []string{"A=new", "B", "", "=x", "D=", "E=1", "E"})
+	if want := []string{"bare", "C=x=y", "A=new", "D="}; !slices.Equal(got, want) {
+		t.Errorf("Change: %q, want %q", got, want)
+	}
+	if env[0] != "A=1" || len(env) != 5 {
+		t.Errorf("Change changed its argument: %q", env)
+	}
+}
+
+func TestTLSSetting(t *testing.T) {
+	for _, name := range []string{"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "CERTFILE:a.example", "KEYFILE:a.example"} {
+		if !TLSSetting(name) {
+			t.Errorf("%s stays", name)
+		}
+	}
+	for _, name := range []string{"", "CADIRS", "CADIR:x", "CERTFILES", "SSL_PROTOCOL", "TCPREMOTEIP", "PATH"} {
+		if TLSSetting(name) {
+			t.Errorf("%s goes", name)
+		}
+	}
+}
+
+func TestFindProgram(t *testing.T) {
+	dir := t.TempDir()
+	write := func(path string, mode os.FileMode) string {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	plain := write("a/plain", 0o644)
+	second := write("b/prog", 0o755)
+	write("a/later", 0o644)
+	later := write("b/later", 0o755)
+	if err := os.MkdirAll(filepath.Join(dir, "a", "prog"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := []string{"PATH=" + filepath.Join(dir, "none") + ":" + filepath.Join(dir, "a") + ":" + filepath.Join(dir, "b")}
+	for _, c := range []struct {
+		name    string
+		environ []string
+		want    string
+		code    int
+	}{
+		{"prog", path, second, 0}, // a folder of that name comes first
+		{"later", path, later, 0},
+		{"plain", path, "", 126}, // no run bit
+		{plain, path, "", 126},
+		{"absent", path, "", 127},
+		{"", path, "", 127},
+		{dir + "/absent", path, "", 127},
+		{plain + "/under", path, "", 127},
+		{dir, path, "", 126}, // a folder
+		{second, nil, second, 0},
+		{"sh", nil, "", 0}, // no PATH: the default one
+		{"sh", []string{"PATH=" + dir}, "", 127},
+		{"sh", []string{"PATH="}, "", 127}, // the current folder
+	} {
+		got, err := FindProgram(c.name, c.environ)
+		if ExitCode(err) != c.code || c.want != "" && got != c.want {
+			t.Errorf("FindProgram(%q, %q) = %q, %v, want %q and %d", c.name, c.environ, got, err, c.want, c.code)
+		}
+	}
+	t.Chdir(filepath.Join(dir, "b"))
+	for _, p := range []string{"PATH=", "PATH=/nowhere:", "PATH=:/nowhere"} {
+		if got, err := FindProgram("prog", []string{p}); got != "./prog" || err != nil {
+			t.Errorf("%s: %q, %v", p, got, err)
+		}
+	}
+}
+
+// highest is maxID as an int, which is negative where those have 32 bits.
+func highest() int {
+	n := uint32(maxID)
+	return int(n)
+}
+
+func TestIdentity(t *testing.T) {
+	for _, c := range []struct {
+		environ []string
+		want    Identity
+		bad     bool
+	}{
+		{nil, Identity{}, false},
+		{[]string{"TLS_UID=12"}, Identity{uid: 12, setUID: true}, false},
+		{[]string{"TLS_UID=12", "TLS_GID=0"}, Identity{uid: 12, setUID: true, setGID: true}, false},
+		{[]string{"TLS_UID=4294967294"}, Identity{uid: highest(), setUID: true}, false},
+		{[]string{"TLS_UID=4294967295"}, Identity{}, true}, // -1: "leave it"
+		{[]string{"TLS_UID=-1"}, Identity{}, true},
+		{[]string{"TLS_UID="}, Identity{}, true},
+		{[]string{"TLS_UID=root"}, Identity{}, true},
+		{[]string{"TLS_UID=1", "TLS_GID=1x"}, Identity{}, true},
+		{[]string{"TLS_GID= 1"}, Identity{}, true},
+	} {
+		got, err := ReadIdentity(c.environ)
+		if got != c.want || c.bad != (ExitCode(err) == ExitUsage) {
+			t.Errorf("%q: %+v, %v", c.environ, got, err)
+		}
+	}
+}
+
+func TestInheritedIsNotOurs(t *testing.T) {
+	r, w, err := Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if Inherited(r) == nil {
+		t.Error("a close-on-exec descriptor cannot have come from the caller")
+	}
+	if _, err := unix.FcntlInt(uintptr(r), unix.F_SETFD, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := Inherited(r); err != nil {
+		t.Error(err)
+	}
+	Seal()
+	if Inherited(r) == nil {
+		t.Error("Seal left a descriptor to be inherited")
+	}
+	if err := Inherited(2); err != nil {
+		t.Errorf("Seal touched standard error: %v", err)
+	}
+	Close(r, w)
+	if err := Inherited(r); !errors.Is(err, syscall.EBADF) {
+		t.Errorf("a closed descriptor: %v", err)
+	}
+}
+
+// good and bad command lines seed the fuzzer too.
+var goodTunnels = []struct {
+	line string
+	want Tunnel
+	prog string
+}{
+	{"", Tunnel{Verify: true, Verbosity: 1, ReadFD: 6, WriteFD: 7}, ""},
+	{"prog -S", Tunnel{Verify: true, Verbosity: 1, ReadFD: 6, WriteFD: 7}, "prog -S"},
+	{"-- -S", Tunnel{Verify: true, Verbosity: 1, ReadFD: 6, WriteFD: 7}, "-S"},
+	{"- x", Tunnel{Verify: true, Verbosity: 1, ReadFD: 6, WriteFD: 7}, "- x"},
+	{"-Sjzv0 -K60000 prog", Tunnel{CloseNotify: true, Verify: true, HandshakeTimeout: time.Minute, ReadFD: 6, WriteFD: 7}, "prog"},
+	{"-S -j -z -v 0 -K 60000 -k mx.example.org -y --no-verify-cert -- prog a", // what the router says
+		Tunnel{CloseNotify: true, ClientCertificate: true, HandshakeTimeout: time.Minute, ServerName: "mx.example.org", ReadFD: 6, WriteFD: 7}, "prog a"},
+	{"-SJyZ -SsjJYyzZ prog", Tunnel{EnforceCloseNotify: true, ClientCertificate: true, Keep: true, Verify: true, Verbosity: 1, ReadFD: 6, WriteFD: 7}, "prog"},
+	{"--no-verify-cert --verify-cert -6 8 -79 p", Tunnel{Verify: true, Verbosity: 1, ReadFD: 8, WriteFD: 9}, "p"},
+	{"--close-notify --enforce-close-notify --client-cert --keep --verbosity=2 --handshake-timeout=1 --servername=a --read-fd=3 --write-fd=4 p",
+		Tunnel{true, true, true, true, true, 2, time.Millisecond, "a", 3, 4}, "p"},
+	{"--no-close-notify --no-enforce-close-notify --no-client-cert --no-keep --verbosity 2 --kimeout 1 --servername a --read-fd 3 --write-fd 4 p",
+		Tunnel{false, false, false, false, true, 2, time.Millisecond, "a", 3, 4}, "p"},
+	{"-SvK5 p", Tunnel{}, "bad"}, // K5 is no number
+	{"-k a -k b p", Tunnel{Verify: true, Verbosity: 1, ServerName: "b", ReadFD: 6, WriteFD: 7}, "p"},
+	{"--servername=a=b p", Tunnel{Verify: true, Verbosity: 1, ServerName: "a=b", ReadFD: 6, WriteFD: 7}, "p"},
+	{"--servername= p", Tunnel{Verify: true, Verbosity: 1, ReadFD: 6, WriteFD: 7}, "p"},
+	{"-67 -7 6 p", Tunnel{Verify: true, Verbosity: 1, ReadFD: 7, WriteFD: 6}, "p"}, // -6 7, swapped
+	{"-K 4294967295 p", Tunnel{Verify: true, Verbosity: 1, HandshakeTimeout: 4294967295 * time.Millisecond, ReadFD: 6, WriteFD: 7}, "p"},
+}
+
+var badTunnels = []string{
+	"-q p",                      // unknown
+	"-Sq p",                     // unknown within a bundle
+	"--close p",                 // long names are not abbreviated
+	"--close-notify=yes p",      // a flag
+	"--=x p",                    // no name
+	"---S p",                    // three dashes
+	"-K",                        // no value
+	"-k",                        //
+	"--servername",              //
+	"-v -- p",                   // "--" is no value
+	"-K 1.5 p",                  // not a number
+	"-K -1 p",                   //
+	"-K+1 p",                    //
+	"--verbosity= p",            //
+	"-v x p",                    //
+	"-K 4294967296 p",           // above an unsigned int
+	"-6 2 p",                    // below 3
+	"-7 0 p",                    //
+	"-6 2147483648 p",           // above an int
+	"-6 9 -7 9 p",               // equal
+	"-7 6 p",                    // equal to the default
+	"-6 99999999999999999999 p", // does not fit
+	"--version p",               // alone only
+	"--help p",                  //
+}
+
+func TestParseTunnel(t *testing.T) {
+	for _, c := range goodTunnels {
+		got, prog, err := ParseTunnel(strings.Fields(c.line))
+		if c.prog == "bad" {
+			if ExitCode(err) != ExitUsage {
+				t.Errorf("%q: %v", c.line, err)
+			}
+			continue
+		}
+		if err != nil || !reflect.DeepEqual(got, c.want) || strings.Join(prog, " ") != c.prog {
+			t.Errorf("%q:\n got %+v %q %v\nwant %+v %q", c.line, got, prog, err, c.want, c.prog)
+		}
+	}
+	for _, line := range badTunnels {
+		if got, prog, err := ParseTunnel(strings.Fields(line)); ExitCode(err) != ExitUsage {
+			t.Errorf("%q: %+v %q %v, want an error", line, got, prog, err)
+		}
+	}
+	if _, _, err := ParseTunnel([]string{"-k", "", "p"}); err != nil {
+		t.Errorf("an empty name: %v", err)
+	}
+}
+
+func FuzzParseTunnel(f *testing.F) {
+	for _, c := range goodTunnels {
+		f.Add(strings.ReplaceAll(c.line, " ", "\n"))
+	}
+	for _, line := range badTunnels {
+		f.Add(strings.ReplaceAll(line, " ", "\n"))
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		args := strings.Split(line, "\n")
+		got, prog, err := ParseTunnel(args)
+		if err != nil {
+			if ExitCode(err) != ExitUsage || strings.ContainsAny(err.Error(), "\x00\r\n") {
+				t.Errorf("%q: %q", args, err)
+			}
+			return
+		}
+		if got.ReadFD < FirstFree || got.WriteFD < FirstFree || got.ReadFD == got.WriteFD || got.HandshakeTimeout < 0 || got.Verbosity < 0 {
+			t.Errorf("%q: %+v", args, got)
+		}
+		// The parent hands the child what stands before the program.
+		if given := args[:len(args)-len(prog)]; len(prog) > 0 {
+			again, rest, err := ParseTunnel(given)
+			if err != nil || again != got || len(rest) != 0 {
+				t.Errorf("%q: the child sees %+v %q %v, the parent %+v", given, again, rest, err, got)
+			}
+		}
+	})
+}

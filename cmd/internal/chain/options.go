@@ -1,0 +1,179 @@
+package chain
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// An Option is one option of a command line: a flag has Set, one with a value
+// has Take.
+type Option struct {
+	Short byte     // 0: none
+	Long  []string // names without the dashes; more than one mean the same
+	Set   func()
+	Take  func(value string) error
+}
+
+// ParseOptions reads options from the front of args and returns what follows
+// them. Flags can be bundled (-Sjz), a value stands in the same argument or in
+// the next (-K60000, -zK 60000, --name=value, --name value); "--" ends them, as
+// does the first argument that is none, a lone "-" too. Long names are not
+// abbreviated. This is what skarnet.org's programs do, who want a long option's
+// value after "=", though.
+//
+// Errors have exit status 100.
+func ParseOptions(args []string, options []Option) (rest []string, err error) {
+	for len(args) > 0 {
+		arg := args[0]
+		switch {
+		case arg == "--":
+			return args[1:], nil
+		case len(arg) < 2 || arg[0] != '-':
+			return args, nil
+		case strings.HasPrefix(arg, "--"):
+			args, err = long(args, options)
+		default:
+			args, err = short(args, options)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func long(args []string, options []Option) ([]string, error) {
+	name, value, attached := strings.Cut(args[0][2:], "=")
+	for _, o := range options {
+		for _, l := range o.Long {
+			if l != name {
+				continue
+			}
+			if o.Set != nil {
+				if attached {
+					return nil, Fail(ExitUsage, "option %q takes no value", "--"+name)
+				}
+				o.Set()
+				return args[1:], nil
+			}
+			if attached {
+				return args[1:], o.take("--"+name, value)
+			}
+			return o.next("--"+name, args)
+		}
+	}
+	return nil, Fail(ExitUsage, "unknown option %q", args[0])
+}
+
+func short(args []string, options []Option) ([]string, error) {
+	arg := args[0]
+next:
+	for i := 1; i < len(arg); i++ {
+		for _, o := range options {
+			if o.Short != arg[i] || o.Short == 0 {
+				continue
+			}
+			if o.Set != nil {
+				o.Set()
+				continue next
+			}
+			if i+1 < len(arg) {
+				return args[1:], o.take("-"+arg[i:i+1], arg[i+1:])
+			}
+			return o.next("-"+arg[i:i+1], args)
+		}
+		return nil, Fail(ExitUsage, "unknown option %q", "-"+arg[i:i+1])
+	}
+	return args[1:], nil
+}
+
+// next takes the value from the next argument.
+func (o Option) next(name string, args []string) ([]string, error) {
+	if len(args) < 2 || args[1] == "--" {
+		return nil, Fail(ExitUsage, "option %q wants a value", name)
+	}
+	return args[2:], o.take(name, args[1])
+}
+
+func (o Option) take(name, value string) error {
+	if err := o.Take(value); err != nil {
+		return Fail(ExitUsage, "option %q: %w", name, err)
+	}
+	return nil
+}
+
+// Count returns a Take that wants a decimal number from least to most, neither
+// of them below zero.
+func Count[N int | int64](into *N, least, most N) func(string) error {
+	return func(value string) error {
+		n, err := strconv.ParseUint(value, 10, 63)
+		if err != nil || n < uint64(least) || n > uint64(most) {
+			return Fail(ExitUsage, "%q is not a number from %d to %d", value, least, most)
+		}
+		*into = N(n)
+		return nil
+	}
+}
+
+// Tunnel is the command line that mxf-tlsc and mxf-ucspitlsc share with
+// s6-tlsc and s6-ucspitlsc.
+type Tunnel struct {
+	CloseNotify        bool          // -S: say close_notify at the end of the program's data
+	EnforceCloseNotify bool          // -J: an end without close_notify is an error
+	ClientCertificate  bool          // -y: show $CERTFILE when asked for one
+	Keep               bool          // -Z: leave the TLS settings in the environment
+	Verify             bool          // --verify-cert, the default
+	Verbosity          int           // -v
+	HandshakeTimeout   time.Duration // -K; 0 is none
+	ServerName         string        // -k; "" is none
+	ReadFD, WriteFD    int           // -6, -7
+}
+
+const (
+	maxDescriptor = 1<<31 - 1 // an int of C
+	maxTimeout    = 1<<32 - 1 // milliseconds: an unsigned int of C, 49 days
+	maxVerbosity  = 1<<31 - 1
+)
+
+// ParseTunnel reads that command line. What follows the options is returned as
+// the program to run, which may be empty. The last of a contradicting pair of
+// options wins.
+//
+// Errors have exit status 100.
+func ParseTunnel(args []string) (t Tunnel, program []string, err error) {
+	t = Tunnel{Verify: true, Verbosity: 1, ReadFD: 6, WriteFD: 7}
+	var milliseconds int64
+	on := func(short byte, long string, to *bool) Option {
+		return Option{Short: short, Long: []string{long}, Set: func() { *to = true }}
+	}
+	off := func(short byte, long string, to *bool) Option {
+		return Option{Short: short, Long: []string{long}, Set: func() { *to = false }}
+	}
+	program, err = ParseOptions(args, []Option{
+		on('S', "close-notify", &t.CloseNotify),
+		off('s', "no-close-notify", &t.CloseNotify),
+		on('J', "enforce-close-notify", &t.EnforceCloseNotify),
+		off('j', "no-enforce-close-notify", &t.EnforceCloseNotify),
+		on('y', "client-cert", &t.ClientCertificate),
+		off('Y', "no-client-cert", &t.ClientCertificate),
+		on('Z', "keep", &t.Keep),
+		off('z', "no-keep", &t.Keep),
+		on(0, "verify-cert", &t.Verify),
+		off(0, "no-verify-cert", &t.Verify),
+		{Short: 'v', Long: []string{"verbosity"}, Take: Count(&t.Verbosity, 0, maxVerbosity)},
+		// s6-networking 2.8.0.1 itself calls it kimeout.
+		{Short: 'K', Long: []string{"handshake-timeout", "kimeout"}, Take: Count(&milliseconds, 0, maxTimeout)},
+		{Short: 'k', Long: []string{"servername"}, Take: func(v string) error { t.ServerName = v; return nil }},
+		{Short: '6', Long: []string{"read-fd"}, Take: Count(&t.ReadFD, FirstFree, maxDescriptor)},
+		{Short: '7', Long: []string{"write-fd"}, Take: Count(&t.WriteFD, FirstFree, maxDescriptor)},
+	})
+	t.HandshakeTimeout = time.Duration(milliseconds) * time.Millisecond
+	if err == nil && t.ReadFD == t.WriteFD {
+		err = Fail(ExitUsage, "the descriptors to read from and to write to are both %d", t.ReadFD)
+	}
+	if err != nil {
+		return Tunnel{}, nil, err
+	}
+	return t, program, nil
+}

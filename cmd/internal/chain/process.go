@@ -1,0 +1,248 @@
+package chain
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// FirstFree is the lowest descriptor that is not one of the standard three.
+const FirstFree = 3
+
+// lastProbed ends the search for open descriptors where the system cannot list
+// them; the limit on their number can be a billion.
+const lastProbed = 1 << 16
+
+// Seal has no descriptor from 3 on survive an exec, except those that Exec and
+// Spawn hand over by name: what the caller left open by accident is no business of
+// the programs that come after.
+func Seal() {
+	if sealAll(FirstFree) {
+		return
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		for fd := FirstFree; fd < lastProbed; fd++ {
+			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
+		}
+		return
+	}
+	for _, entry := range open {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd >= FirstFree {
+			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
+		}
+	}
+}
+
+// Inherited returns an error when fd did not come from the caller: it is not
+// open, or it is one of Go's own, which are all close-on-exec. To be asked before
+// [Seal].
+func Inherited(fd int) error {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err == nil && flags&unix.FD_CLOEXEC != 0 {
+		err = unix.EBADF
+	}
+	if err != nil {
+		return notOpen(fd, err)
+	}
+	return nil
+}
+
+// Pipe makes a pipe whose ends are close-on-exec and block.
+func Pipe() (r, w int, err error) {
+	var p [2]int
+	err = pipe(&p)
+	return p[0], p[1], err
+}
+
+// Socketpair makes a pair of stream sockets that are close-on-exec and block.
+func Socketpair() (a, b int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	p, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return -1, -1, os.NewSyscallError("socketpair", err)
+	}
+	syscall.CloseOnExec(p[0])
+	syscall.CloseOnExec(p[1])
+	return p[0], p[1], nil
+}
+
+// Null opens /dev/null for both directions, close-on-exec.
+func Null() (int, error) {
+	fd, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, Fail(ExitTemporary, "unable to open %s: %w", os.DevNull, err)
+	}
+	return fd, nil
+}
+
+// Close closes descriptors.
+func Close(fds ...int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// File wraps a descriptor that no other process shares, so that Go's poller
+// takes care of it and a Close wakes a Read.
+func File(fd int, name string) (*os.File, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, notOpen(fd, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// SpawnSelf runs the executable of this process once more, under the name and
+// with the arguments argv. Its descriptors 0, 1, 2... are fds, in order, and it
+// has no others.
+func SpawnSelf(argv, environ []string, fds []int) (pid int, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, Fail(ExitTemporary, "unable to find my own executable: %w", err)
+	}
+	files := make([]uintptr, len(fds))
+	for i, fd := range fds {
+		files[i] = uintptr(fd)
+	}
+	// Not os.StartProcess: its pidfd is of no use here and costs a probe.
+	pid, err = syscall.ForkExec(self, argv, &syscall.ProcAttr{Env: environ, Files: files})
+	if err != nil {
+		return 0, Fail(ExitTemporary, "unable to run %q: %w", self, err)
+	}
+	return pid, nil
+}
+
+// Wait reaps the child pid and returns its exit status, or the signal that
+// ended it.
+func Wait(pid int) (status int, by syscall.Signal, err error) {
+	for {
+		var ws syscall.WaitStatus
+		_, err := syscall.Wait4(pid, &ws, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 0, 0, os.NewSyscallError("wait", err)
+		case ws.Exited():
+			return ws.ExitStatus(), 0, nil
+		case ws.Signaled():
+			return 0, ws.Signal(), nil
+		}
+	}
+}
+
+// A Place is a descriptor and the number that a program shall find it under.
+type Place struct{ FD, Number int }
+
+// Exec replaces this process by the program at path, with the descriptors of
+// places besides the standard three. It returns only on failure, with exit status
+// 127 when there is no such program and 126 otherwise; the descriptors may have
+// been moved by then.
+func Exec(path string, argv, environ []string, places ...Place) error {
+	for _, p := range places {
+		if err := place(p); err != nil {
+			return Fail(ExitTemporary, "unable to move descriptor %d to %d: %w", p.FD, p.Number, err)
+		}
+	}
+	return cannotRun(argv[0], syscall.Exec(path, argv, environ))
+}
+
+func place(p Place) error {
+	if p.FD != p.Number {
+		return dup2(p.FD, p.Number)
+	}
+	_, err := unix.FcntlInt(uintptr(p.FD), unix.F_SETFD, 0)
+	return err
+}
+
+// executable returns why the file at path cannot be executed, as far as that
+// can be told without trying.
+func executable(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err
+	}
+	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFREG {
+		return unix.EACCES
+	}
+	return unix.Access(path, unix.X_OK)
+}
+
+// Silence lets nothing more come out of descriptor 2.
+func Silence() error {
+	null, err := Null()
+	if err != nil {
+		return err
+	}
+	defer Close(null)
+	return os.NewSyscallError("dup2", dup2(null, 2))
+}
+
+// CatchSIGPIPE has a write to a pipe that nobody reads fail with EPIPE on
+// descriptors 1 and 2 too. The signal is caught, not ignored, so that programs
+// run from here get the default disposition back.
+func CatchSIGPIPE() {
+	// Nobody reads the channel: a signal that finds it full is dropped.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+}
+
+// An Identity is whom to become. The zero Identity is to stay who one is.
+type Identity struct {
+	uid, gid       int
+	setUID, setGID bool
+}
+
+// maxID is the highest user or group number; the one above it means "leave
+// as it is" to the system calls.
+const maxID = 1<<32 - 2
+
+// ReadIdentity reads TLS_UID and TLS_GID. The error's exit status is 100 when
+// one of them is not a number.
+func ReadIdentity(environ []string) (id Identity, err error) {
+	if id.uid, id.setUID, err = number(environ, "TLS_UID"); err != nil {
+		return Identity{}, err
+	}
+	if id.gid, id.setGID, err = number(environ, "TLS_GID"); err != nil {
+		return Identity{}, err
+	}
+	return id, nil
+}
+
+func number(environ []string, name string) (int, bool, error) {
+	text, set := Lookup(environ, name)
+	if !set {
+		return 0, false, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n > maxID {
+		return 0, false, Fail(ExitUsage, "%s is %q, which is not a number that a user or group can have", name, text)
+	}
+	return int(n), true, nil
+}
+
+// Assume gives up the supplementary groups, the group and the user of this
+// process, of all its threads and for good. It does nothing unless the process
+// is root's.
+func (id Identity) Assume() error {
+	if os.Geteuid() != 0 || !id.setUID && !id.setGID {
+		return nil
+	}
+	if err := syscall.Setgroups([]int{}); err != nil {
+		return Fail(ExitTemporary, "unable to give up supplementary groups: %w", err)
+	}
+	if id.setGID {
+		if err := syscall.Setgid(id.gid); err != nil {
+			return Fail(ExitTemporary, "unable to become group %d: %w", id.gid, err)
+		}
+	}
+	if id.setUID {
+		if err := syscall.Setuid(id.uid); err != nil {
+			return Fail(ExitTemporary, "unable to become user %d: %w", id.uid, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package chain
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// version is the suite's: -ldflags "-X .../cmd/internal/chain.version=1.2.3".
+var version = "0.1.0"
+
+// home is the qmail home of this build:
+// -ldflags "-X nightmare.mail/mxf/cmd/internal/chain.home=/somewhere".
+var home = "/var/qmail"
+
+// Home returns the qmail home: $MXF_HOME when it is set and not empty, else the
+// one set at build time.
+func Home() string {
+	if h := os.Getenv("MXF_HOME"); h != "" {
+		return h
+	}
+	return home
+}
+
+// Version returns the line that a program prints for --version: its name, the
+// suite's version, Go's version.
+func Version(program string) string {
+	return program + " " + version + " " + runtime.Version()
+}
+
+// Beside returns the path of the program name in the folder of the running
+// executable. It does not look whether there is one.
+func Beside(name string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(self); err == nil {
+		self = real
+	}
+	return filepath.Join(filepath.Dir(self), name), nil
+}
+
+// defaultPath is searched when $PATH is not set.
+const defaultPath = "/usr/bin:/bin"
+
+// FindProgram returns the path under which name can be executed: name itself
+// when there is a slash in it, else the first executable file of that name in
+// the folders of $PATH in environ (an empty one is the current folder, as for
+// execvp). The error's exit status is 127 when there is none, 126 when there is
+// one that cannot be run.
+func FindProgram(name string, environ []string) (string, error) {
+	if name == "" {
+		return "", Fail(ExitNotFound, "unable to run %q: %w", name, syscall.ENOENT)
+	}
+	if strings.Contains(name, "/") {
+		if err := executable(name); err != nil {
+			return "", cannotRun(name, err)
+		}
+		return name, nil
+	}
+	path, set := Lookup(environ, "PATH")
+	if !set {
+		path = defaultPath
+	}
+	found := error(syscall.ENOENT)
+	for _, folder := range strings.Split(path, ":") {
+		if folder == "" {
+			folder = "."
+		}
+		// No filepath.Join: it would make "./name" a name without a slash.
+		candidate := folder + "/" + name
+		err := executable(candidate)
+		if err == nil {
+			return candidate, nil
+		}
+		if !absent(err) {
+			found = err
+		}
+	}
+	return "", cannotRun(name, found)
+}
+
+func absent(err error) bool {
+	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// cannotRun is the error for a program that was not found or could not be
+// executed.
+func cannotRun(name string, err error) error {
+	code := ExitCannotExec
+	if absent(err) {
+		code = ExitNotFound
+	}
+	return Fail(code, "unable to run %q: %w", name, err)
+}
+
+// IsChild reports whether the process was started as name: the same executable
+// plays more than one part and the zeroth argument says which.
+func IsChild(name string) bool {
+	return len(os.Args) > 0 && filepath.Base(os.Args[0]) == name
+}
