@@ -1,0 +1,311 @@
+package smtpc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+const (
+	// blockSize is what is read of the message at a time. A message that fits
+	// into one block is read once and kept.
+	blockSize = 64 << 10
+	// minBlock is the least that is set aside for a message that says it is
+	// empty: its length may have been wrong.
+	minBlock = 512
+	// maxEmptyReads bounds the reads in a row that bring nothing.
+	maxEmptyReads = 100
+)
+
+// errPartialLine says that the message's last line has no newline.
+var errPartialLine = errors.New("partial final line")
+
+// errShrunk and errTruncated are what a message does that is written to while
+// it is being sent.
+var (
+	errShrunk    = errors.New("it became shorter while it was being sent")
+	errTruncated = errors.New("it changed while it was being sent")
+)
+
+// An unreadableError is a message that could not be read, or not as promised.
+type unreadableError struct{ err error }
+
+func (e *unreadableError) Error() string { return e.err.Error() }
+func (e *unreadableError) Unwrap() error { return e.err }
+
+// A message is the source of what is sent after MAIL and RCPT.
+type message struct {
+	reader io.Reader
+	block  []byte // what reader is read into
+	err    error  // what the last read from reader ended with
+	held   bool   // all of the message is in block
+
+	scanned  bool  // the following are known
+	size     int64 // bytes with CR LF line ends, dots not stuffed (RFC 1870 section 5)
+	eightBit bool
+	partial  bool
+}
+
+// newMessage looks a message through when r can be rewound, and leaves r alone
+// when not. The error is an *unreadableError.
+func newMessage(r io.Reader) (*message, error) {
+	if r == nil {
+		r = new(bytes.Reader)
+	}
+	m := &message{reader: r}
+	seeker, ok := r.(io.Seeker)
+	if !ok {
+		return m, nil
+	}
+	start, err := seeker.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return m, nil
+	}
+	length, err := remaining(seeker, start)
+	if err == nil {
+		err = m.scan(length)
+	}
+	if err == nil && !m.held {
+		_, err = seeker.Seek(start, io.SeekStart)
+	}
+	if err != nil {
+		return nil, &unreadableError{err}
+	}
+	return m, nil
+}
+
+// remaining is the number of bytes from start to the end of s, which is put back
+// to start.
+func remaining(s io.Seeker, start int64) (int64, error) {
+	end, err := s.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	_, err = s.Seek(start, io.SeekStart)
+	return max(end-start, 0), err
+}
+
+// scan reads the message to its end and keeps it if it fits into a block.
+// length is what is expected, in bytes.
+func (m *message) scan(length int64) error {
+	m.block = make([]byte, min(max(length+1, minBlock), blockSize))
+	var c counter
+	for first := true; ; first = false {
+		n, err := io.ReadFull(m.reader, m.block)
+		c.add(m.block[:n])
+		switch {
+		case err == io.EOF, err == io.ErrUnexpectedEOF:
+			if first {
+				m.held, m.block = true, m.block[:n]
+			}
+			m.scanned, m.size, m.eightBit = true, c.size, c.eightBit
+			m.partial = c.any && c.last != '\n' && c.last != '\r'
+			return nil
+		case err != nil:
+			return err
+		case len(m.block) < blockSize:
+			m.block = make([]byte, blockSize)
+		}
+	}
+}
+
+// next returns the next bytes of the message, valid until it is called again,
+// and io.EOF after the last.
+func (m *message) next() ([]byte, error) {
+	if m.held {
+		block := m.block
+		m.block = nil
+		if len(block) == 0 {
+			return nil, io.EOF
+		}
+		return block, nil
+	}
+	if m.block == nil {
+		m.block = make([]byte, blockSize)
+	}
+	for range maxEmptyReads {
+		if m.err != nil {
+			return nil, m.err
+		}
+		var n int
+		if n, m.err = m.reader.Read(m.block); n > 0 {
+			return m.block[:n], nil
+		}
+	}
+	return nil, io.ErrNoProgress
+}
+
+// verify tells what is wrong with a message that e has encoded to its end.
+func (m *message) verify(e *encoder) error {
+	switch {
+	case m.scanned && e.size < m.size:
+		return &unreadableError{errShrunk}
+	case m.scanned && !e.bol:
+		return &unreadableError{errTruncated}
+	case !e.bol:
+		return errPartialLine
+	}
+	return nil
+}
+
+// A counter counts what the encoder would write.
+type counter struct {
+	size     int64
+	eightBit bool
+	any      bool
+	last     byte
+}
+
+func (c *counter) add(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	lf, cr := bytes.Count(b, []byte{'\n'}), bytes.Count(b, []byte{'\r'})
+	ends := lf + cr
+	if cr > 0 {
+		ends -= bytes.Count(b, []byte("\r\n"))
+	}
+	if c.last == '\r' && b[0] == '\n' {
+		ends--
+	}
+	c.size += int64(len(b) - lf - cr + 2*ends)
+	c.eightBit = c.eightBit || hasEightBit(b)
+	c.any, c.last = true, b[len(b)-1]
+}
+
+func hasEightBit(b []byte) bool {
+	const high = 0x8080808080808080
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.NativeEndian.Uint64(b)&high != 0 {
+			return true
+		}
+	}
+	for _, c := range b {
+		if c >= 0x80 {
+			return true
+		}
+	}
+	return false
+}
+
+// An encoder turns message text into lines for the wire: every LF, CR LF and
+// bare CR is one CR LF and, when stuff is set, every line that then begins with
+// a dot gets another (RFC 5321 sections 2.3.8 and 4.5.2). No input can thus
+// make an end of data. Text may be cut anywhere between two calls of append.
+type encoder struct {
+	stuff bool
+	bol   bool  // at the beginning of a line
+	cr    bool  // the line end before was a CR, whose LF may follow
+	size  int64 // bytes returned so far, less the stuffed dots
+}
+
+func newEncoder(stuff bool) encoder { return encoder{stuff: stuff, bol: true} }
+
+// append appends src in its wire form to dst. It grows by 2*len(src) at most.
+func (e *encoder) append(dst, src []byte) []byte {
+	before, stuffed := len(dst), 0
+	if e.cr && len(src) > 0 {
+		e.cr = false
+		if src[0] == '\n' {
+			src = src[1:]
+		}
+	}
+	lf, cr := -1, -1
+	for i := 0; i < len(src); {
+		lf, cr = following(src, i, lf, '\n'), following(src, i, cr, '\r')
+		end := min(lf, cr)
+		if e.bol && e.stuff && src[i] == '.' {
+			dst = append(dst, '.')
+			stuffed++
+		}
+		dst = append(dst, src[i:end]...)
+		if e.bol = end < len(src); !e.bol {
+			break
+		}
+		dst = append(dst, '\r', '\n')
+		i = end + 1
+		if end == cr {
+			if i == len(src) {
+				e.cr = true
+			} else if src[i] == '\n' {
+				i++
+			}
+		}
+	}
+	e.size += int64(len(dst) - before - stuffed)
+	return dst
+}
+
+// following is the first position of c at or after i, len(b) when there is none.
+// found is what it returned before: a search is repeated only once it is passed,
+// so that a block is searched once for each of its line ends.
+func following(b []byte, i, found int, c byte) int {
+	if found >= i {
+		return found
+	}
+	if n := bytes.IndexByte(b[i:], c); n >= 0 {
+		return i + n
+	}
+	return len(b)
+}
+
+// The sizes of what is written at a time.
+const (
+	// flightSize bounds the message bytes of one write, and so a chunk: well
+	// under the 1 MiB that a chunk may have, for the sake of memory.
+	flightSize = 256 << 10
+	// minFlight is the least room for message bytes.
+	minFlight = 4 << 10
+	// minPiece is the room under which a flight counts as full.
+	minPiece = 1 << 10
+
+	endOfData = ".\r\n"
+)
+
+// maxChunkHeader is the length of the longest BDAT command that is used.
+var maxChunkHeader = len(chunkHeader(flightSize, true))
+
+func chunkHeader(size int, last bool) string {
+	if last {
+		return fmt.Sprintf("BDAT %d LAST\r\n", size)
+	}
+	return fmt.Sprintf("BDAT %d\r\n", size)
+}
+
+// A flight is the bytes of one write: commands, and message text behind them.
+// Room is left in front of the text, so that a BDAT command that names its
+// length can be put there without moving it.
+type flight struct {
+	buf   []byte // text is buf[front:]
+	front int
+	lead  []byte // commands that the next write begins with
+}
+
+func newFlight(lead []byte, m *message) *flight {
+	room := int64(flightSize)
+	if m.scanned {
+		room = min(room, max(2*m.size, minFlight))
+	}
+	front := len(lead) + maxChunkHeader
+	return &flight{buf: make([]byte, front, front+int(room)+len(endOfData)), front: front, lead: lead}
+}
+
+// room is how much more text fits in.
+func (f *flight) room() int { return cap(f.buf) - len(endOfData) - len(f.buf) }
+
+// text is how much there is.
+func (f *flight) text() int { return len(f.buf) - f.front }
+
+// take returns lead, header and text as one slice, and empties the flight; the
+// slice is valid until the flight is used again.
+func (f *flight) take(header string) []byte {
+	start := f.front - len(header)
+	copy(f.buf[start:], header)
+	start -= len(f.lead)
+	copy(f.buf[start:], f.lead)
+	out := f.buf[start:]
+	f.buf, f.lead = f.buf[:f.front], nil
+	return out
+}

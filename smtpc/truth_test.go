@@ -1,0 +1,410 @@
+package smtpc_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/smtpc"
+	"nightmare.mail/mxf/smtpc/smtptest"
+)
+
+const (
+	peerIP   = "192.0.2.1"
+	peerName = "mx.example.org"
+	tlsLine  = "\nTLS: TLSv1.3 TLS_AES_128_GCM_SHA256 unverified mx.example.org"
+)
+
+// serverTLS is a server's certificate and key, made once.
+var serverTLS = sync.OnceValue(func() *tls.Config {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{peerName}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+})
+
+// startTLS is what a TLS client would do on conn, without verification.
+func startTLS(conn net.Conn) func(context.Context) (net.Conn, []string, error) {
+	return func(ctx context.Context) (net.Conn, []string, error) {
+		c := tls.Client(conn, &tls.Config{ServerName: peerName, InsecureSkipVerify: true})
+		if err := c.HandshakeContext(ctx); err != nil {
+			return nil, nil, err
+		}
+		state := c.ConnectionState()
+		return c, []string{
+			"SSL_PROTOCOL=" + strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1),
+			"SSL_CIPHER=" + tls.CipherSuiteName(state.CipherSuite),
+			"SSL_TLS_SNI_SERVERNAME=" + peerName,
+			"SSL_PEER_VERIFIED=no:nobody asked",
+		}, nil
+	}
+}
+
+// A result is what a program around Deliver would show: the exit code, what
+// goes to descriptor 1, and the reason on descriptor 2.
+type result struct {
+	exit    int
+	reports string
+	reason  string
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("exit %d, reports %q, reason %q", r.exit, r.reports, r.reason)
+}
+
+func deliver(ctx context.Context, conn net.Conn, job *smtpc.Job) result {
+	stream, err := smtpc.Deliver(ctx, conn, job)
+	var r result
+	if stream.Message.Letter != 0 {
+		r.reports = string(stream.Bytes())
+	}
+	if err != nil {
+		r.exit, r.reason = 111, err.Error()
+		var coded interface{ ExitCode() int }
+		if errors.As(err, &coded) {
+			r.exit = coded.ExitCode()
+		}
+		if r.exit == 124 {
+			r.reason = "" // stands in the report, if there is one
+		}
+	}
+	return r
+}
+
+// newJob is a job with n recipients and a short message.
+func newJob(n int) *smtpc.Job {
+	job := &smtpc.Job{
+		Sender:        "sender@example.net",
+		Message:       strings.NewReader("Subject: test\n\n.dot\nend\n"),
+		HeloHost:      "client.example.net",
+		RemoteIP:      peerIP,
+		ServerName:    peerName,
+		TimeoutRemote: 20 * time.Second,
+	}
+	for i := range n {
+		job.Recipients = append(job.Recipients, fmt.Sprintf("r%d@example.org", i))
+	}
+	return job
+}
+
+// The modes of conversation, by what the server offers.
+const (
+	lockstep   = ""
+	pipelining = "PIPELINING"
+	chunking   = "PIPELINING CHUNKING"
+)
+
+// A fault is what a server does at one point.
+type fault string
+
+const (
+	closes  fault = "closes"
+	resets  fault = "resets"
+	stalls  fault = "stalls"
+	garbage fault = "hello"
+	says2xx fault = "200 fine"
+	says3xx fault = "399 more"
+	says4xx fault = "451 later"
+	says5xx fault = "554-no\n554 never"
+	says421 fault = "421 closing"
+)
+
+var faults = []fault{closes, resets, stalls, garbage, says2xx, says3xx, says4xx, says5xx, says421}
+
+func (f fault) action() smtptest.Action {
+	switch f {
+	case closes:
+		return smtptest.Action{Close: true}
+	case resets:
+		return smtptest.Action{Reset: true}
+	case stalls:
+		return smtptest.Action{Stall: true}
+	}
+	return smtptest.Action{Reply: string(f), Close: f == says421}
+}
+
+// A scenario is one row of the truth table.
+type scenario struct {
+	mode       string
+	secure     bool // STARTTLS is offered and used
+	recipients int
+	at         smtptest.Point
+	fault      fault
+}
+
+func (s scenario) String() string {
+	return fmt.Sprintf("mode %q secure %v recipients %d: %s %d (in TLS: %v) %s",
+		s.mode, s.secure, s.recipients, s.at.Phase, s.at.N, s.at.Secure, s.fault)
+}
+
+// fuse is how long a server may stall. It has to outlast what comes before.
+const fuse = 3 * time.Second
+
+// oracle says what reports.md, smtp.md and programs.md want of a scenario. It
+// knows nothing of how the client goes about it.
+func oracle(s scenario) result {
+	at := s.at.Phase
+	sent := at == smtptest.Message || s.mode == chunking && (at == smtptest.MAIL || at == smtptest.RCPT)
+	begun := sent || at == smtptest.RCPT || at == smtptest.DATA
+	line, dup := "", ""
+	if s.at.Secure {
+		line = tlsLine
+	}
+	if sent {
+		dup = "Possible duplicate! "
+	}
+	accepted := s.recipients // recipients with an r before the fault
+	switch at {
+	case smtptest.RCPT:
+		accepted = s.at.N
+	case smtptest.DATA, smtptest.Message:
+	default:
+		accepted = 0
+	}
+	said := "\nRemote host said: " + string(s.fault)
+	recipients := strings.Repeat("r\x00", accepted)
+
+	message := func(text string) result { return result{reports: recipients + text + line + "\x00"} }
+	next := func(text string) result { return result{exit: 75, reason: text + line} }
+	broken := func(text string) result {
+		if begun {
+			return message("Z" + text)
+		}
+		return next(text)
+	}
+	success := func(recipients string) result {
+		line := ""
+		if s.secure && (at != smtptest.STARTTLS) && !(at == smtptest.EHLO && !s.at.Secure) {
+			line = tlsLine
+		}
+		return result{reports: recipients + "K" + peerIP + " accepted message.\nRemote host said: 250 accepted" + line + "\x00"}
+	}
+	all := func() string { return strings.Repeat("r\x00", s.recipients) }
+	byReply := func(text string) result {
+		if s.fault == says5xx {
+			return message("D" + text + said)
+		}
+		return message("Z" + text + said)
+	}
+
+	switch {
+	case s.fault == closes, s.fault == resets:
+		return broken("Connected to " + peerIP + " but connection died. " + dup + "(#4.4.2)")
+	case s.fault == stalls && begun:
+		r := message(fmt.Sprintf("ZConnected to %s but the conversation took longer than %d seconds. %s(#4.4.2)", peerIP, fuse/time.Second, dup))
+		r.exit = 124
+		return r
+	case s.fault == stalls:
+		return result{exit: 124}
+	case s.fault == garbage:
+		return broken(fmt.Sprintf("Connected to %s but it sent %q, which is not a reply. %s(#4.5.0)", peerIP, s.fault, dup))
+	}
+	out := func(to string) result {
+		return broken(fmt.Sprintf("Connected to %s but it answered %q to %s. %s(#4.5.0)", peerIP, s.fault, to, dup))
+	}
+	refusal := s.fault == says4xx || s.fault == says5xx || s.fault == says421
+
+	switch at {
+	case smtptest.Greeting:
+		return next("Connected to " + peerIP + " but greeting failed." + said)
+	case smtptest.EHLO:
+		switch s.fault {
+		case says5xx:
+			return success(all())
+		case says4xx, says421:
+			return next("Connected to " + peerIP + " but my name was rejected." + said)
+		}
+		return out("EHLO")
+	case smtptest.STARTTLS:
+		switch s.fault {
+		case says5xx, says4xx:
+			return success(all())
+		case says421:
+			return next("Connected to " + peerIP + " but TLS could not be had: STARTTLS was refused. (#4.7.5)" + said)
+		}
+		return out("STARTTLS")
+	case smtptest.MAIL:
+		switch {
+		case refusal:
+			return byReply("Connected to " + peerIP + " but sender was rejected.")
+		case s.fault == says2xx:
+			return success(all())
+		}
+		return out("MAIL")
+	case smtptest.RCPT:
+		dislike := peerIP + " does not like recipient." + said + "\x00"
+		switch {
+		case s.fault == says2xx:
+			return success(all())
+		case s.fault == says3xx:
+			return out("RCPT")
+		case s.fault == says421:
+			recipients += strings.Repeat("s"+dislike, s.recipients-s.at.N)
+			if accepted > 0 {
+				return message("ZConnected to " + peerIP + " but connection died. " + dup + "(#4.4.2)")
+			}
+		default:
+			letter := "s"
+			if s.fault == says5xx {
+				letter = "h"
+			}
+			recipients += letter + dislike + strings.Repeat("r\x00", s.recipients-s.at.N-1)
+			if s.recipients > 1 {
+				return success(recipients)
+			}
+		}
+		if s.fault == says5xx {
+			return message("DGiving up on " + peerIP + ".")
+		}
+		return message("ZGiving up on " + peerIP + ".")
+	case smtptest.DATA:
+		switch {
+		case s.fault == says3xx:
+			return success(all())
+		case refusal:
+			return byReply(peerIP + " failed on DATA command.")
+		}
+		return out("DATA")
+	case smtptest.Message:
+		switch {
+		case s.fault == says2xx:
+			r := success(all())
+			r.reports = strings.Replace(r.reports, "250 accepted", string(s.fault), 1)
+			return r
+		case refusal:
+			return byReply(peerIP + " failed after I sent the message.")
+		case s.mode == chunking:
+			return out("BDAT")
+		}
+		return out("the message")
+	}
+	panic("a phase that the oracle does not know")
+}
+
+// scenarios are all rows of the table.
+func scenarios() []scenario {
+	var all []scenario
+	for _, mode := range []string{lockstep, pipelining, chunking} {
+		for _, secure := range []bool{false, true} {
+			for _, n := range []int{1, 3} {
+				for _, at := range points(mode, secure, n) {
+					for _, f := range faults {
+						if f == resets && at.Phase == smtptest.Greeting {
+							continue // net.Dial can fail with it
+						}
+						all = append(all, scenario{mode, secure, n, at, f})
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+func points(mode string, secure bool, recipients int) []smtptest.Point {
+	p := []smtptest.Point{{Phase: smtptest.Greeting}, {Phase: smtptest.EHLO}}
+	if secure {
+		p = append(p, smtptest.Point{Phase: smtptest.STARTTLS}, smtptest.Point{Phase: smtptest.EHLO, Secure: true})
+	}
+	p = append(p, smtptest.Point{Phase: smtptest.MAIL, Secure: secure})
+	for i := range recipients {
+		p = append(p, smtptest.Point{Phase: smtptest.RCPT, N: i, Secure: secure})
+	}
+	if mode != chunking {
+		p = append(p, smtptest.Point{Phase: smtptest.DATA, Secure: secure})
+	}
+	return append(p, smtptest.Point{Phase: smtptest.Message, Secure: secure})
+}
+
+// run plays a scenario, and tells what came of it and what the server saw.
+func (s scenario) run(t *testing.T) (result, *smtptest.Conversation) {
+	server := &smtptest.Server{
+		Extensions: strings.Fields(s.mode + " 8BITMIME"),
+		Act: func(p smtptest.Point) smtptest.Action {
+			if p == s.at {
+				return s.fault.action()
+			}
+			return smtptest.Action{}
+		},
+	}
+	job := newJob(s.recipients)
+	if s.fault == stalls {
+		job.TimeoutRemote = fuse
+	}
+	if s.secure {
+		server.TLS = serverTLS()
+	}
+	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
+	job.StartTLS = startTLS(conn)
+	r := deliver(t.Context(), conn, job)
+	return r, server.Last(t)
+}
+
+// maxAtOnce bounds the conversations under way, those aside that only wait.
+const maxAtOnce = 32
+
+// TestTruth drives the client against a server that goes wrong at each point in
+// each way, and compares everything that is reported with the oracle.
+func TestTruth(t *testing.T) {
+	t.Parallel()
+	serverTLS()
+	var running sync.WaitGroup
+	turn := make(chan struct{}, maxAtOnce)
+	for _, s := range scenarios() {
+		running.Go(func() {
+			if s.fault != stalls {
+				turn <- struct{}{}
+				defer func() { <-turn }()
+			}
+			got, seen := s.run(t)
+			if want := oracle(s); got != want {
+				t.Errorf("%v\n got %v\nwant %v\nserver saw %q", s, got, want, seen.Commands)
+			}
+			delivered := strings.Contains(got.reports, "\x00K")
+			bounced := strings.HasPrefix(got.reports, "D") || strings.Contains(got.reports, "\x00D")
+			if delivered && !seen.Accepted || bounced && seen.Accepted {
+				t.Errorf("%v\n reported %q, accepted: %v", s, got.reports, seen.Accepted)
+			}
+			if seen.Err != nil && s.fault != stalls && s.fault != resets && s.fault != garbage {
+				var lost net.Error
+				if !errors.As(seen.Err, &lost) {
+					t.Errorf("%v\n server: %v", s, seen.Err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	t.Logf("%d conversations", len(scenarios()))
+}
+
+// TestReportsCanBeRead holds what Deliver returns against the parser of the
+// router.
+func TestReportsCanBeRead(t *testing.T) {
+	for _, s := range scenarios() {
+		r := oracle(s)
+		if r.reports == "" {
+			continue
+		}
+		if _, err := report.Parse([]byte(r.reports), s.recipients); err != nil {
+			t.Errorf("%v: %v", s, err)
+		}
+	}
+}

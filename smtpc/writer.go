@@ -1,0 +1,206 @@
+package smtpc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// errHalted ends a writer whose session has no more use for what it writes.
+var errHalted = errors.New("halted")
+
+// A writer is the goroutine that writes while replies are read. It decides
+// alone what is written, one flight at a time, until it is halted; a flight that
+// was begun is written whole.
+type writer struct {
+	s    *session
+	done chan struct{}
+
+	// inside is set when what was written ended in the middle of data, where no
+	// command can follow. It may be read after done.
+	inside bool
+
+	mu     sync.Mutex // guards what follows
+	halted bool
+	chunks int // BDAT commands begun
+	last   int // which of them was LAST, counted from 1; 0: none yet
+	err    error
+}
+
+// write starts a goroutine in which work writes. An earlier one is waited for.
+func (s *session) write(work func(*writer) error) *writer {
+	before := s.writing
+	w := &writer{s: s, done: make(chan struct{})}
+	s.writing = w
+	go func() {
+		defer close(w.done)
+		if before != nil {
+			<-before.done
+			if err := before.failure(); err != nil {
+				w.fail(err)
+				return
+			}
+		}
+		w.fail(w.guarded(work))
+	}()
+	return w
+}
+
+func (w *writer) guarded(work func(*writer) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic while sending: %v", p)
+		}
+	}()
+	return work(w)
+}
+
+// fail keeps err and sees to it that the reader notices.
+func (w *writer) fail(err error) {
+	if err == nil || errors.Is(err, errHalted) {
+		return
+	}
+	w.mu.Lock()
+	w.err = err
+	w.mu.Unlock()
+	if isLost(err) {
+		w.s.setReadDeadline(time.Now().Add(lingerLimit))
+	} else {
+		w.s.setReadDeadline(past)
+	}
+}
+
+// failure is the error that the writer ended with, nil while it has not.
+func (w *writer) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// halt keeps the writer from beginning another flight.
+func (w *writer) halt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.halted = true
+}
+
+// wait waits for the writer to end, limit at most, and tells whether it has.
+func (w *writer) wait(limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-w.done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// begin is called before each flight. It notes that the message's last byte is
+// in it before the first byte of the flight can be sent.
+func (w *writer) begin(chunk, last bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.halted {
+		return errHalted
+	}
+	if chunk {
+		w.chunks++
+	}
+	if last {
+		w.last = w.chunks
+		w.s.mu.Lock()
+		w.s.lastByte = true
+		w.s.mu.Unlock()
+	}
+	return nil
+}
+
+// chunk tells whether the nth BDAT command was begun, and whether it was LAST.
+func (w *writer) chunk(n int) (begun, last bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return n <= w.chunks, n == w.last
+}
+
+func (w *writer) flush(p []byte) error {
+	if _, err := w.s.conn.Write(p); err != nil {
+		return &lostError{err}
+	}
+	return nil
+}
+
+// commands writes lead alone.
+func (w *writer) commands(lead []byte) error {
+	if err := w.begin(false, false); err != nil {
+		return err
+	}
+	return w.flush(lead)
+}
+
+// data writes the message and the end of data.
+func (w *writer) data(m *message) error {
+	f, e := newFlight(nil, m), newEncoder(true)
+	w.inside = true
+	err := w.encode(m, f, &e, func() error {
+		if err := w.begin(false, false); err != nil {
+			return err
+		}
+		return w.flush(f.take(""))
+	})
+	if err != nil {
+		return err
+	}
+	f.buf = append(f.buf, endOfData...)
+	if err := w.begin(false, true); err != nil {
+		return err
+	}
+	w.s.trace("> .")
+	w.inside = false
+	return w.flush(f.take(""))
+}
+
+// chunked writes the message as BDAT commands, the first of them behind lead.
+func (w *writer) chunked(lead []byte, m *message) error {
+	f, e := newFlight(lead, m), newEncoder(false)
+	chunk := func(last bool) error {
+		header := chunkHeader(f.text(), last)
+		if err := w.begin(true, last); err != nil {
+			return err
+		}
+		w.s.trace("> " + header[:len(header)-len("\r\n")])
+		return w.flush(f.take(header))
+	}
+	if err := w.encode(m, f, &e, func() error { return chunk(false) }); err != nil {
+		return err
+	}
+	return chunk(true)
+}
+
+// encode puts the message into f and calls full whenever f is full and there is
+// more. What is left in f at the end is the last of it; it is known then that
+// the message is whole.
+func (w *writer) encode(m *message, f *flight, e *encoder, full func() error) error {
+	for {
+		block, err := m.next()
+		if err == io.EOF {
+			return m.verify(e)
+		}
+		if err != nil {
+			return &unreadableError{err}
+		}
+		for len(block) > 0 {
+			n := min(len(block), f.room()/2)
+			if n < minPiece && n < len(block) {
+				if err := full(); err != nil {
+					return err
+				}
+				continue
+			}
+			f.buf = e.append(f.buf, block[:n])
+			block = block[n:]
+		}
+	}
+}
