@@ -1,0 +1,451 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/smtpc"
+	"nightmare.mail/mxf/tlsc"
+)
+
+// A delivery is one job on its way through its candidates.
+type delivery struct {
+	*Router
+	job       *Job
+	message   *source
+	connector connector
+	rand      *rand.Rand
+
+	tried   map[trial]bool  // what was connected to, or could not be
+	began   time.Time       // start of the first connection
+	reasons []report.Report // why each attempt was left, in their order
+	wantTLS []target        // given up for want of TLS, at strictness 1
+}
+
+// A trial is an address and the service that was to be had there: an exchanger
+// that both SRV and MX name is not tried twice.
+type trial struct {
+	service string
+	addr    netip.AddrPort
+}
+
+// A target is one address of a candidate.
+type target struct {
+	candidate *Candidate
+	addr      netip.AddrPort
+}
+
+// An attempt is one connection and what is to be spoken over it.
+type attempt struct {
+	target
+	conn  *net.TCPConn
+	local netip.AddrPort
+	tls   smtpc.Policy // for implicit TLS: May, or Verify
+	noSNI bool
+}
+
+// run tries candidate after candidate until one attempt reports.
+func (d *delivery) run(ctx context.Context, candidates []Candidate) report.Stream {
+	d.tried = make(map[trial]bool)
+	conversed := false
+	for i := range candidates {
+		c := &candidates[i]
+		if !c.Twin {
+			conversed = false
+		} else if conversed {
+			d.tracef("skip %s %s: the conversation in the protocol of its slice had begun", c.Protocol.Service, c.Host)
+			continue
+		}
+		stream, final := d.tryCandidate(ctx, c, &conversed)
+		if final {
+			return stream
+		}
+	}
+	if len(d.wantTLS) > 0 {
+		d.tracef("second pass, in the clear")
+	}
+	for _, t := range d.wantTLS {
+		if stream, final := d.tryOnce(ctx, t, smtpc.None, false); final {
+			return stream
+		}
+	}
+	return report.Only(d.lastReason())
+}
+
+// tryCandidate tries the addresses of one candidate until none is left. It sets
+// conversed when a protocol was spoken with one of them.
+func (d *delivery) tryCandidate(ctx context.Context, c *Candidate, conversed *bool) (report.Stream, bool) {
+	addrs := d.living(c)
+	for len(addrs) > 0 {
+		if d.began.IsZero() {
+			d.began = time.Now()
+		} else if d.late() {
+			d.tracef("no further attempt: timeoutremote has gone by since the first")
+			return report.Only(d.lastReason()), true
+		}
+		conn, failures := d.connect(ctx, c, addrs)
+		for _, f := range failures {
+			addrs = without(addrs, f.addr)
+			d.noConnection(c, f)
+		}
+		if conn == nil {
+			break
+		}
+		addr := remoteAddr(conn)
+		addrs = without(addrs, addr)
+		stream, final, spoke := d.converse(ctx, target{c, addr}, conn)
+		if spoke {
+			*conversed = true
+		}
+		if final {
+			return stream, true
+		}
+	}
+	return report.Stream{}, false
+}
+
+// living returns the addresses of c that may be tried, in order: no dead hosts,
+// and not more than one delivery may try.
+func (d *delivery) living(c *Candidate) []netip.AddrPort {
+	var addrs []netip.AddrPort
+	left := maxAddresses - len(d.tried)
+	for _, a := range order(c.Addrs, d.rand) {
+		addr := netip.AddrPortFrom(a, c.Port)
+		switch {
+		case d.connector.dead.dead(a):
+			d.tracef("skip %s %s: it did not answer lately (tcpto)", c.Protocol.Service, addr)
+			d.reasons = append(d.reasons, report.New(report.NoConnection, report.Facts{
+				Protocol: strings.ToUpper(c.Protocol.Service),
+				Detail:   fmt.Sprintf("%s did not answer lately and was not tried (see qmail-tcpto)", place(c, addr)),
+			}))
+		case d.tried[trial{c.Protocol.Service, addr}]:
+			d.tracef("skip %s %s: it was tried already", c.Protocol.Service, addr)
+		case left == 0:
+			d.tracef("skip %s %s: %d addresses are enough for one delivery", c.Protocol.Service, addr, maxAddresses)
+		default:
+			addrs = append(addrs, addr)
+			left--
+		}
+	}
+	return addrs
+}
+
+func (d *delivery) connect(ctx context.Context, c *Candidate, addrs []netip.AddrPort) (*net.TCPConn, []failure) {
+	conn, failures := d.connector.connect(ctx, addrs)
+	for _, f := range failures {
+		d.tried[trial{c.Protocol.Service, f.addr}] = true
+	}
+	if conn != nil {
+		d.tried[trial{c.Protocol.Service, remoteAddr(conn)}] = true
+	}
+	return conn, failures
+}
+
+// late tells whether the time in which attempts may be started is over.
+func (d *delivery) late() bool {
+	limit := d.Settings.TimeoutRemote
+	return limit > 0 && time.Since(d.began) >= limit
+}
+
+func (d *delivery) noConnection(c *Candidate, f failure) {
+	d.reasons = append(d.reasons, report.New(report.NoConnection, report.Facts{
+		Protocol: strings.ToUpper(c.Protocol.Service),
+		Detail:   fmt.Sprintf("%s: %v", place(c, f.addr), f.err),
+	}))
+}
+
+// converse carries out the attempt on conn, and those on the same address that
+// tlsstrictness allows for when it fails for want of TLS. spoke is false when TLS
+// failed before the first byte of the protocol.
+func (d *delivery) converse(ctx context.Context, t target, conn *net.TCPConn) (stream report.Stream, final, spoke bool) {
+	protocol := t.candidate.Protocol
+	policy := d.policy(protocol)
+	stream, err := d.attempt(ctx, t, conn, policy, false)
+	spoke = !protocol.Implicit
+	if stream, final := d.settled(stream, err); final {
+		return stream, true, spoke
+	}
+	var none *report.NoTransaction
+	if !errors.As(err, &none) || !none.NoTLS {
+		return stream, false, true
+	}
+	if d.Settings.TLSStrictness < strict && unrecognizedName(none) && policy != smtpc.None {
+		d.tracef("retry %s without a server name", t.addr)
+		var again *report.NoTransaction
+		stream, final, again = d.tryAgain(ctx, t, policy, true)
+		if final {
+			return stream, true, spoke
+		}
+		if again == nil || !again.NoTLS {
+			return stream, false, spoke || again != nil
+		}
+	}
+	switch {
+	case !protocol.Explicit || d.Settings.TLSStrictness == strict:
+	case d.Settings.TLSStrictness == firm:
+		d.wantTLS = append(d.wantTLS, t)
+	default:
+		d.tracef("retry %s in the clear", t.addr)
+		stream, final, _ = d.tryAgain(ctx, t, smtpc.None, false)
+		return stream, final, true
+	}
+	return report.Stream{}, false, spoke
+}
+
+// tryOnce connects to t and carries out one attempt.
+func (d *delivery) tryOnce(ctx context.Context, t target, policy smtpc.Policy, noSNI bool) (report.Stream, bool) {
+	stream, final, _ := d.tryAgain(ctx, t, policy, noSNI)
+	return stream, final
+}
+
+// tryAgain connects to t once more. The error is nil when there was no connection
+// or the attempt is final.
+func (d *delivery) tryAgain(ctx context.Context, t target, policy smtpc.Policy, noSNI bool) (report.Stream, bool, *report.NoTransaction) {
+	if d.late() {
+		return report.Only(d.lastReason()), true, nil
+	}
+	conn, failures := d.connect(ctx, t.candidate, []netip.AddrPort{t.addr})
+	for _, f := range failures {
+		d.noConnection(t.candidate, f)
+	}
+	if conn == nil {
+		return report.Stream{}, false, nil
+	}
+	stream, err := d.attempt(ctx, t, conn, policy, noSNI)
+	stream, final := d.settled(stream, err)
+	var none *report.NoTransaction
+	errors.As(err, &none)
+	return stream, final, none
+}
+
+// attempt carries out one attempt on conn, which it closes.
+func (d *delivery) attempt(ctx context.Context, t target, conn *net.TCPConn, policy smtpc.Policy, noSNI bool) (report.Stream, error) {
+	defer conn.Close()
+	a := &attempt{target: t, conn: conn, local: localAddr(conn), tls: policy, noSNI: noSNI}
+	d.tracef("attempt %s with %s: %s", t.addr, t.candidate.Protocol.Service, t.candidate.Why)
+	carry := d.inChain
+	if d.ownProcess(t.candidate.Protocol) {
+		carry = d.inProcess
+	}
+	return carry(ctx, a)
+}
+
+// settled tells whether an attempt ends the delivery, and with which reports. The
+// reason of one that does not is remembered, and the message set back.
+func (d *delivery) settled(stream report.Stream, err error) (report.Stream, bool) {
+	var none *report.NoTransaction
+	var fuse *report.Fuse
+	switch {
+	case err == nil:
+		return stream, true
+	case errors.As(err, &fuse):
+		if fuse.Begun {
+			return stream, true
+		}
+		return report.Only(fuse.Reason), true
+	case errors.As(err, &none):
+		d.tracef("left: %s", oneLine(none.Reason.Text))
+		d.reasons = append(d.reasons, none.Reason)
+		if err := d.message.rewind(); err != nil {
+			d.tracef("no further attempt: %v", err)
+			return report.Only(d.lastReason()), true
+		}
+		return report.Stream{}, false
+	}
+	return report.Only(report.For(err)), true
+}
+
+// lastReason is what is reported when nothing is left to try: the last reason, and
+// how many addresses were tried. A permanent one stands only when all are: a
+// server that could not be asked might have said yes.
+func (d *delivery) lastReason() report.Report {
+	if len(d.reasons) == 0 {
+		return report.New(report.NoConnection, report.Facts{Protocol: "SMTP"})
+	}
+	last := d.reasons[len(d.reasons)-1]
+	for _, r := range d.reasons {
+		if r.Letter == report.Temporary && last.Letter == report.Permanent {
+			last = r
+		}
+	}
+	addrs := make(map[netip.Addr]bool)
+	for t := range d.tried {
+		addrs[t.addr.Addr()] = true
+	}
+	switch n := len(addrs); n {
+	case 0:
+		last.Text += "\nNo address was tried."
+	case 1:
+		last.Text += "\n1 address was tried."
+	default:
+		last.Text += fmt.Sprintf("\n%d addresses were tried; this is about the last.", n)
+	}
+	return last
+}
+
+// policy says what TLS is to be had with protocol at the first attempt.
+func (d *delivery) policy(protocol *control.Protocol) smtpc.Policy {
+	switch {
+	case !protocol.Implicit && !protocol.Explicit, !tlsOn(d.Settings, protocol):
+		return smtpc.None
+	case d.Settings.TLSStrictness == strict:
+		return smtpc.Verify
+	case d.Settings.TLSStrictness == firm:
+		return smtpc.Must
+	}
+	return smtpc.May
+}
+
+// checkTLS refuses settings that contradict one another before anything is
+// looked up: a TLS client that cannot be run, and a strictness that no usable
+// protocol can keep.
+func (d *delivery) checkTLS() error {
+	s := d.Settings
+	secure := false
+	for i := range s.Protocols {
+		p := &s.Protocols[i]
+		if !p.Implicit && !p.Explicit || !tlsOn(s, p) {
+			continue
+		}
+		secure = true
+		name, client := "ucspitlsclient", s.UCSPITLSClient
+		if p.Implicit {
+			name, client = "tlsclient", s.TLSClient
+		}
+		if client == "" {
+			continue
+		}
+		if err := runnable(client); err != nil {
+			return &control.Error{File: "control/" + name, Line: 1, What: fmt.Sprintf("cannot run %q: %v", client, err)}
+		}
+	}
+	if s.TLSStrictness == strict && !secure {
+		return &control.Error{File: "control/tlsstrictness", Line: 1,
+			What: "2 wants TLS always, and there is none: trustanchors names nothing, or no protocol has TLS"}
+	}
+	return nil
+}
+
+// controlError gives a *control.Error its report.
+func controlError(err error) error {
+	var malformed *control.Error
+	if !errors.As(err, &malformed) {
+		return err
+	}
+	return &report.Error{Case: report.ControlFiles, Facts: report.Facts{Reason: malformed.Error()}, Err: err}
+}
+
+// ownProcess tells whether an attempt in protocol is carried out in this process:
+// when its program is one of ours and so is its TLS client.
+func (d *delivery) ownProcess(protocol *control.Protocol) bool {
+	if protocol.Program != smtpProgram && protocol.Program != qmtpProgram {
+		return false
+	}
+	return !(protocol.Implicit && d.Settings.TLSClient != "") && !(protocol.Explicit && d.Settings.UCSPITLSClient != "")
+}
+
+// tlsClientPath returns the TLS client for protocol.
+func (d *delivery) tlsClientPath(protocol *control.Protocol) (string, error) {
+	client, own := d.Settings.UCSPITLSClient, "mxf-ucspitlsc"
+	if protocol.Implicit {
+		client, own = d.Settings.TLSClient, "mxf-tlsc"
+	}
+	if client != "" {
+		return client, nil
+	}
+	return filepath.Join(d.Programs, own), nil
+}
+
+// programPath finds a protocol program: relative to home when it has a slash, else
+// beside our own executable, then in <home>/bin.
+func (d *delivery) programPath(program string) (string, error) {
+	places := []string{filepath.Join(d.Programs, program), filepath.Join(d.Settings.Home, "bin", program)}
+	switch {
+	case filepath.IsAbs(program):
+		places = []string{program}
+	case strings.Contains(program, "/"):
+		places = []string{filepath.Join(d.Settings.Home, program)}
+	}
+	var first error
+	for _, place := range places {
+		err := runnable(place)
+		if err == nil {
+			return place, nil
+		}
+		if first == nil {
+			first = fmt.Errorf("%q: %w", place, err)
+		}
+	}
+	return "", &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: first.Error()}, Err: first}
+}
+
+// runnable returns nil for a file that this process may execute.
+func runnable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return plain(err)
+	case info.IsDir():
+		return errors.New("it is a directory")
+	case syscall.Access(path, 1) != nil: // X_OK
+		return errors.New("it may not be executed")
+	}
+	return nil
+}
+
+// unrecognizedName tells whether a server would not do TLS under the name it was
+// asked for. A chain of programs has only words to say so.
+func unrecognizedName(e *report.NoTransaction) bool {
+	return strings.Contains(e.Reason.Text, tlsc.ErrUnrecognizedName.Error())
+}
+
+func place(c *Candidate, addr netip.AddrPort) string {
+	if c.Host == "" {
+		return fmt.Sprintf("%s port %d", addr.Addr(), addr.Port())
+	}
+	return fmt.Sprintf("%s (%s) port %d", c.Host, addr.Addr(), addr.Port())
+}
+
+func without(addrs []netip.AddrPort, addr netip.AddrPort) []netip.AddrPort {
+	kept := make([]netip.AddrPort, 0, len(addrs))
+	for _, a := range addrs {
+		if a != addr {
+			kept = append(kept, a)
+		}
+	}
+	return kept
+}
+
+func remoteAddr(conn *net.TCPConn) netip.AddrPort { return unmapped(conn.RemoteAddr()) }
+func localAddr(conn *net.TCPConn) netip.AddrPort  { return unmapped(conn.LocalAddr()) }
+
+func unmapped(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	addr := tcp.AddrPort()
+	return netip.AddrPortFrom(addr.Addr().Unmap().WithZone(""), addr.Port())
+}
+
+// plain strips an error of the operation and the path that its text would repeat.
+func plain(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", " / ") }

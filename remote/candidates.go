@@ -1,0 +1,633 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/report"
+)
+
+const (
+	// maxTargets bounds the names whose addresses are looked up for one delivery.
+	// A zone that has more is cut where it is worst.
+	maxTargets = 500
+	// maxTargetAddrs bounds the addresses kept of one exchanger; twenty are tried.
+	maxTargetAddrs = 1000
+	// maxDroppedTraced bounds the trace lines on exchangers that are not candidates.
+	maxDroppedTraced = 50
+
+	// hurriedSRV and hurriedMX stand for a quarter and a half of timeoutdns when
+	// that sets no limit.
+	hurriedSRV = 5 * time.Second
+	hurriedMX  = 10 * time.Second
+)
+
+// MXPS: a preference in this range names a slice, which is a protocol.
+const (
+	firstSliced = 12800
+	lastSliced  = 13055
+	sliceCount  = 16
+	otherSlice  = 0 // that of every other preference
+)
+
+// A Finder finds where a message is to go, and why.
+type Finder struct {
+	Settings *control.Settings
+	Resolver *Resolver
+	Ours     func(netip.Addr) bool // tells whether an address is in ipme; nil: none is
+	Rand     *rand.Rand            // for shuffles and weights; nil: seeded by the system
+	Trace    func(line string)     // nil: no trace; called from the caller's goroutine only
+}
+
+// An exchanger is a host that takes mail for the domain, with the ways in which
+// it is to be spoken to.
+type exchanger struct {
+	host     string       // as its record spells it; empty: addrs are known
+	addrs    []netip.Addr // at least one, unless its lookups failed
+	ways     []way        // in the order in which they are tried
+	rank     string       // exchangers of the same rank are compared by standing
+	standing uint16       // preference or priority: lower is better
+	relay    bool         // from a route, and so not subject to loop cutting
+
+	ours    netip.Addr // an address of it that is ours
+	trouble *lookup    // a lookup of its addresses that failed for now
+}
+
+// A way is a protocol, and a port, to try with an exchanger.
+type way struct {
+	protocol *control.Protocol
+	port     uint16
+	why      string
+	twin     bool
+}
+
+// A search is one use of a Finder.
+type search struct {
+	*Finder
+	host    Host
+	given   string              // the host as the caller spells it
+	usable  []*control.Protocol // in file order
+	out     []*control.Protocol // those that the host declines by SRV
+	rand    *rand.Rand
+	dropped int // exchangers that are not candidates
+}
+
+// Candidates returns the exchangers for host, the HOST argument, in the order in
+// which they are to be tried, at least one. It takes timeoutdns at most.
+//
+// The error is a *report.Error of case BadHost, NoSuchHost, LookupFailed, NullMX,
+// NoAddress, OnlyOurselves, or, when no protocol can be used, ControlFiles.
+func (f *Finder) Candidates(ctx context.Context, host string) ([]Candidate, error) {
+	s := &search{Finder: f, given: host, rand: f.Rand}
+	if s.rand == nil {
+		s.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	var err error
+	if s.host, err = ParseHost(host); err != nil {
+		return nil, err
+	}
+	for i := range f.Settings.Protocols {
+		if p := &f.Settings.Protocols[i]; usable(f.Settings, p) {
+			s.usable = append(s.usable, p)
+		}
+	}
+	if len(s.usable) == 0 {
+		return nil, unreadable("control/protocols: no protocol is usable while TLS is off")
+	}
+	if f.Settings.TimeoutDNS > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.Settings.TimeoutDNS)
+		defer cancel()
+	}
+	relays, err := s.relays()
+	if err != nil {
+		return nil, err
+	}
+	if len(relays) > 0 {
+		return s.resolve(ctx, relays, nil)
+	}
+	if s.host.Addr.IsValid() {
+		return s.literal(ctx)
+	}
+	return s.domain(ctx)
+}
+
+// tlsOn tells whether there is TLS for p: there are trust anchors, or the client
+// for p's kind of TLS is named and sees to its own.
+func tlsOn(s *control.Settings, p *control.Protocol) bool {
+	switch anchors := s.TrustAnchors != (control.Anchors{}); {
+	case p.Implicit:
+		return anchors || s.TLSClient != ""
+	case p.Explicit:
+		return anchors || s.UCSPITLSClient != ""
+	}
+	return false
+}
+
+// usable tells whether p can be spoken. Explicit TLS can be done without, but at
+// the strictness that sends nothing in the clear no protocol can.
+func usable(s *control.Settings, p *control.Protocol) bool {
+	return !p.Implicit && s.TLSStrictness < strict || tlsOn(s, p)
+}
+
+// relays returns the relays that the routes files give for the host.
+func (s *search) relays() ([]*exchanger, error) {
+	var relays []*exchanger
+	for i := range s.Settings.Protocols {
+		p := &s.Settings.Protocols[i]
+		relay, err := p.Routes.Lookup(s.host.Name)
+		if err != nil {
+			return nil, &report.Error{Case: report.ControlFiles, Facts: report.Facts{Reason: err.Error()}, Err: err}
+		}
+		if relay == nil {
+			continue
+		}
+		why := fmt.Sprintf("%sroutes line %d", p.Service, relay.Line)
+		switch {
+		case !usable(s.Settings, p):
+			s.tracef("%s is not used: TLS is off", why)
+		case relay.Host == "" && !relay.Addr.IsValid():
+			s.tracef("%s is empty: %s is looked up as usual", why, p.Service)
+		default:
+			relays = append(relays, newRelay(p, relay, why))
+		}
+	}
+	return relays, nil
+}
+
+func newRelay(p *control.Protocol, relay *control.Relay, why string) *exchanger {
+	e := &exchanger{host: relay.Host, relay: true, ways: []way{{protocol: p, port: cmp.Or(relay.Port, p.Port), why: why}}}
+	if relay.Addr.IsValid() {
+		e.host, e.addrs = "", []netip.Addr{relay.Addr}
+	}
+	return e
+}
+
+func (s *search) literal(ctx context.Context) ([]Candidate, error) {
+	e := &exchanger{addrs: []netip.Addr{s.host.Addr}}
+	for _, p := range s.usable {
+		if p.Slice >= 0 {
+			e.ways = append(e.ways, way{protocol: p, port: p.Port, why: "address literal"})
+		}
+	}
+	if len(e.ways) == 0 {
+		return nil, unreadable("control/protocols: no usable protocol has a slice, which an address literal needs")
+	}
+	return s.resolve(ctx, []*exchanger{e}, nil)
+}
+
+// domain looks up SRV and MX, and reads from them who takes mail for the host.
+func (s *search) domain(ctx context.Context) ([]Candidate, error) {
+	services := make([]*lookup, len(s.usable))
+	for i, p := range s.usable {
+		services[i] = &lookup{name: "_" + p.Service + "._tcp." + s.host.Name, qtype: dns.TypeSRV}
+	}
+	mx := &lookup{name: s.host.Name, qtype: dns.TypeMX}
+	s.ask(ctx, services, mx)
+
+	if isNullMX(mx) {
+		return nil, s.fail(report.NullMX)
+	}
+	var found []*exchanger
+	named := len(mx.records) > 0
+	for i, p := range s.usable {
+		found = append(found, s.fromSRV(p, services[i])...)
+		named = named || len(services[i].records) > 0 && !slices.Contains(s.out, p)
+	}
+	var trouble *lookup
+	switch {
+	case mx.err == nil:
+	case len(found) > 0: // what SRV gave shows that the host does exist
+		if mx.err != errNoName {
+			trouble = mx
+		}
+	case mx.err == errNoName:
+		return nil, s.fail(report.NoSuchHost)
+	default:
+		return nil, s.couldNotLookUp(mx)
+	}
+	found = append(found, s.fromMX(mx)...)
+	if !named {
+		found = s.itself()
+	}
+	if len(found) == 0 && named && s.protocolOf(otherSlice) == nil && len(s.out) == 0 {
+		return nil, unreadable("control/protocols: no usable protocol has slice 0, which MX records need")
+	}
+	return s.resolve(ctx, found, trouble)
+}
+
+// ask does the lookups for SRV and MX at the same time, and returns when all are
+// done. SRV is not waited for longer than a quarter of timeoutdns, because many
+// name servers stumble over it. If it has given targets by then, MX has half of
+// timeoutdns, so that there is time left for addresses.
+func (s *search) ask(ctx context.Context, services []*lookup, mx *lookup) {
+	began := time.Now()
+	forSRV, cancelSRV := context.WithTimeout(ctx, s.share(4, hurriedSRV))
+	defer cancelSRV()
+	forMX, cancelMX := context.WithCancel(ctx)
+	defer cancelMX()
+	srvDone := s.Resolver.start(forSRV, services)
+	mxDone := s.Resolver.start(forMX, []*lookup{mx})
+	gaveTargets := false
+	for srvLeft, mxLeft := len(services), 1; srvLeft+mxLeft > 0; {
+		select {
+		case l := <-srvDone:
+			srvLeft--
+			gaveTargets = gaveTargets || len(l.records) > 0
+			if srvLeft == 0 && gaveTargets {
+				hurry := time.AfterFunc(s.share(2, hurriedMX)-time.Since(began), cancelMX)
+				defer hurry.Stop()
+			}
+		case <-mxDone:
+			mxLeft--
+			if isNullMX(mx) {
+				cancelSRV()
+			}
+		}
+	}
+	for _, l := range services {
+		s.traceLookup(l)
+	}
+	s.traceLookup(mx)
+}
+
+// share returns one part in n of timeoutdns, or unlimited when that is 0.
+func (s *search) share(n time.Duration, unlimited time.Duration) time.Duration {
+	if s.Settings.TimeoutDNS > 0 {
+		return s.Settings.TimeoutDNS / n
+	}
+	return unlimited
+}
+
+// isNullMX tells whether the host says that it takes no mail (RFC 7505).
+func isNullMX(l *lookup) bool {
+	if len(l.records) != 1 {
+		return false
+	}
+	mx, ok := l.records[0].(*dns.MX)
+	return ok && mx.Mx == "."
+}
+
+// fromSRV returns the exchangers that l names for p. A single record with the
+// target "." puts p on the list of those declined.
+func (s *search) fromSRV(p *control.Protocol, l *lookup) []*exchanger {
+	var records []*dns.SRV
+	for _, rr := range l.records {
+		if srv, ok := rr.(*dns.SRV); ok {
+			records = append(records, srv)
+		}
+	}
+	if len(records) == 1 && records[0].Target == "." {
+		s.out = append(s.out, p)
+		s.tracef("%s is declined by SRV %s", p.Service, l.name)
+		return nil
+	}
+	var found []*exchanger
+	for _, srv := range orderSRV(records, s.rand) {
+		why := fmt.Sprintf("SRV %d %d %s", srv.Priority, srv.Weight, l.name)
+		host, ok := targetName(srv.Target)
+		if !ok || srv.Port == 0 {
+			s.drop("%s port %d (%s): not a host", srv.Target, srv.Port, why)
+			continue
+		}
+		found = append(found, &exchanger{
+			host: host, rank: "SRV " + p.Service, standing: srv.Priority,
+			ways: []way{{protocol: p, port: srv.Port, why: why}},
+		})
+	}
+	return found
+}
+
+// orderSRV returns records in the order of RFC 2782: by priority, and among
+// equals drawn by weight.
+func orderSRV(records []*dns.SRV, rnd *rand.Rand) []*dns.SRV {
+	records = slices.Clone(records)
+	rnd.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+	// Those without weight come first, so that they have a very small chance.
+	slices.SortStableFunc(records, func(a, b *dns.SRV) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(min(a.Weight, 1), min(b.Weight, 1)))
+	})
+	for rest := records; len(rest) > 1; {
+		end, sum := 0, 0
+		for end < len(rest) && rest[end].Priority == rest[0].Priority {
+			sum += int(rest[end].Weight)
+			end++
+		}
+		for drawn := range end {
+			pick, running, chosen := rnd.IntN(sum+1), 0, drawn
+			for running = int(rest[chosen].Weight); running < pick; running += int(rest[chosen].Weight) {
+				chosen++
+			}
+			srv := rest[chosen]
+			copy(rest[drawn+1:chosen+1], rest[drawn:chosen])
+			rest[drawn] = srv
+			sum -= int(srv.Weight)
+		}
+		rest = rest[end:]
+	}
+	return records
+}
+
+// fromMX returns the exchangers that l names, with the protocols of their slices.
+func (s *search) fromMX(l *lookup) []*exchanger {
+	var records []*dns.MX
+	for _, rr := range l.records {
+		if mx, ok := rr.(*dns.MX); ok {
+			records = append(records, mx)
+		}
+	}
+	var found []*exchanger
+	for _, mx := range orderMX(records, s.rand) {
+		host, ok := targetName(mx.Mx)
+		if !ok {
+			s.drop("%s (MX %d): not a host", mx.Mx, mx.Preference)
+			continue
+		}
+		ways := s.waysOf(mx.Preference)
+		if len(ways) == 0 {
+			s.drop("%s (MX %d): there is no protocol for it", host, mx.Preference)
+			continue
+		}
+		found = append(found, &exchanger{host: host, rank: "MX", standing: mx.Preference, ways: ways})
+	}
+	return found
+}
+
+// orderMX returns records by preference, equals shuffled (RFC 5321 section 5.1).
+func orderMX(records []*dns.MX, rnd *rand.Rand) []*dns.MX {
+	records = slices.Clone(records)
+	rnd.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+	slices.SortStableFunc(records, func(a, b *dns.MX) int { return cmp.Compare(a.Preference, b.Preference) })
+	return records
+}
+
+// sliceOf returns the MXPS slice of an MX preference, and whether it names one.
+func sliceOf(preference uint16) (slice int, named bool) {
+	if preference < firstSliced || preference > lastSliced {
+		return otherSlice, false
+	}
+	return (int(preference) - firstSliced) % sliceCount, true
+}
+
+// waysOf returns the protocols for an exchanger with that MX preference: its
+// slice's, then slice 0's.
+func (s *search) waysOf(preference uint16) []way {
+	slice, named := sliceOf(preference)
+	why := fmt.Sprintf("MX %d", preference)
+	fallback := why
+	var ways []way
+	if named {
+		fallback = fmt.Sprintf("%s (slice 0)", why)
+		if slice != otherSlice {
+			if p := s.protocolOf(slice); p != nil {
+				ways = append(ways, way{protocol: p, port: p.Port, why: fmt.Sprintf("%s (slice %d)", why, slice)})
+			} else {
+				fallback = fmt.Sprintf("%s (nothing for slice %d)", why, slice)
+			}
+		}
+	}
+	if p := s.protocolOf(otherSlice); p != nil {
+		ways = append(ways, way{protocol: p, port: p.Port, why: fallback, twin: len(ways) > 0})
+	}
+	return ways
+}
+
+// protocolOf returns the first protocol in file order that has the slice, is
+// usable, and is not declined by the host; nil if there is none.
+func (s *search) protocolOf(slice int) *control.Protocol {
+	for _, p := range s.usable {
+		if p.Slice == slice && !slices.Contains(s.out, p) {
+			return p
+		}
+	}
+	return nil
+}
+
+// itself returns the host as its own exchanger, with every protocol that it does
+// not decline.
+func (s *search) itself() []*exchanger {
+	e := &exchanger{host: s.host.Name}
+	for _, p := range s.usable {
+		if !slices.Contains(s.out, p) {
+			e.ways = append(e.ways, way{protocol: p, port: p.Port, why: "no MX or SRV: the host itself"})
+		}
+	}
+	if len(e.ways) == 0 {
+		return nil
+	}
+	return []*exchanger{e}
+}
+
+// resolve looks up the addresses of found, cuts loops, and returns what is left
+// as candidates. mx is the lookup for MX records if that one failed for now.
+func (s *search) resolve(ctx context.Context, found []*exchanger, mx *lookup) ([]Candidate, error) {
+	s.addresses(ctx, found)
+	kept, cut := cutLoops(found)
+	for _, e := range cut {
+		if e.ours.IsValid() {
+			s.drop("%s (%s): %s is ours", e.name(), e.ways[0].why, e.ours)
+		} else {
+			s.drop("%s (%s): no better than ourselves", e.name(), e.ways[0].why)
+		}
+	}
+	trouble := mx
+	var candidates []Candidate
+	for _, e := range kept {
+		switch {
+		case len(e.addrs) > 0:
+		case e.trouble != nil:
+			trouble = cmp.Or(trouble, e.trouble)
+			s.drop("%s (%s): its addresses could not be looked up", e.name(), e.ways[0].why)
+			continue
+		default:
+			s.drop("%s (%s): no address", e.name(), e.ways[0].why)
+			continue
+		}
+		for _, w := range e.ways {
+			candidates = append(candidates, Candidate{
+				Protocol: w.protocol, Host: e.host, Port: w.port, Addrs: e.addrs, Why: w.why, Twin: w.twin,
+			})
+		}
+	}
+	if s.dropped > maxDroppedTraced {
+		s.tracef("dropped %d more", s.dropped-maxDroppedTraced)
+	}
+	switch {
+	case len(candidates) > 0:
+		s.traceCandidates(candidates)
+		return candidates, nil
+	case trouble != nil: // a better one than ourselves may yet be found
+		return nil, s.couldNotLookUp(trouble)
+	case len(cut) > 0:
+		return nil, s.fail(report.OnlyOurselves)
+	}
+	return nil, s.fail(report.NoAddress)
+}
+
+// name returns the host, or the address when there is none.
+func (e *exchanger) name() string {
+	if e.host == "" && len(e.addrs) > 0 {
+		return e.addrs[0].String()
+	}
+	return e.host
+}
+
+// cutLoops cuts every exchanger that is us, and those of the same rank that stand
+// no better (RFC 5321 section 5.1).
+func cutLoops(found []*exchanger) (kept, cut []*exchanger) {
+	best := make(map[string]uint16)
+	for _, e := range found {
+		if e.relay || !e.ours.IsValid() {
+			continue
+		}
+		if at, ok := best[e.rank]; !ok || e.standing < at {
+			best[e.rank] = e.standing
+		}
+	}
+	for _, e := range found {
+		if at, ok := best[e.rank]; e.relay || !ok || e.standing < at {
+			kept = append(kept, e)
+		} else {
+			cut = append(cut, e)
+		}
+	}
+	return kept, cut
+}
+
+// addresses looks up A and AAAA of every exchanger that is known by name.
+func (s *search) addresses(ctx context.Context, found []*exchanger) {
+	targets := make(map[string][]*lookup, len(found))
+	var lookups []*lookup
+	for _, e := range found {
+		name := strings.ToLower(e.host)
+		if name == "" || targets[name] != nil || len(targets) == maxTargets {
+			continue
+		}
+		pair := []*lookup{{name: name, qtype: dns.TypeAAAA}, {name: name, qtype: dns.TypeA}}
+		targets[name] = pair
+		lookups = append(lookups, pair...)
+	}
+	if len(lookups) > 0 {
+		s.run(ctx, lookups)
+	}
+	for _, e := range found {
+		if e.host == "" {
+			known := e.addrs
+			e.addrs = nil
+			s.take(e, known)
+			continue
+		}
+		pair, ok := targets[strings.ToLower(e.host)]
+		if !ok {
+			e.trouble = &lookup{name: e.host, qtype: dns.TypeA, err: fmt.Errorf("more than %d exchangers", maxTargets)}
+		}
+		for _, l := range pair {
+			s.take(e, l.addrs())
+			if l.err != nil && l.err != errNoName {
+				e.trouble = l
+			}
+		}
+	}
+}
+
+// run does the lookups for addresses. Once a quarter of timeoutdns has gone by,
+// what there is must do: one dead zone among the exchangers', or a server that
+// does not answer for AAAA, shall not cost every delivery the whole of it.
+func (s *search) run(ctx context.Context, lookups []*lookup) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	hurry := time.NewTimer(s.share(4, hurriedSRV))
+	defer hurry.Stop()
+	done := s.Resolver.start(ctx, lookups)
+	found, late := false, false
+	for left := len(lookups); left > 0; {
+		select {
+		case l := <-done:
+			left--
+			found = found || len(l.records) > 0
+		case <-hurry.C:
+			late = true
+		}
+		if found && late {
+			cancel()
+		}
+	}
+	for _, l := range lookups {
+		s.traceLookup(l)
+	}
+}
+
+// take adds addrs to e's, and notes if one of them is ours.
+func (s *search) take(e *exchanger, addrs []netip.Addr) {
+	for _, a := range addrs {
+		if !e.ours.IsValid() && (a.IsUnspecified() || s.Ours != nil && s.Ours(a)) {
+			e.ours = a
+		}
+		if len(e.addrs) < maxTargetAddrs && !slices.Contains(e.addrs, a) {
+			e.addrs = append(e.addrs, a)
+		}
+	}
+}
+
+func (s *search) fail(c report.Case) error {
+	return &report.Error{Case: c, Facts: report.Facts{Host: s.given}}
+}
+
+func (s *search) couldNotLookUp(l *lookup) error {
+	return &report.Error{
+		Case:  report.LookupFailed,
+		Facts: report.Facts{Host: l.name, Reason: dns.TypeToString[l.qtype] + ": " + l.err.Error()},
+		Err:   l.err,
+	}
+}
+
+func (s *search) tracef(format string, args ...any) {
+	if s.Trace != nil {
+		s.Trace(fmt.Sprintf(format, args...))
+	}
+}
+
+// drop traces why an exchanger is not a candidate. A zone may have thousands of those.
+func (s *search) drop(format string, args ...any) {
+	if s.dropped++; s.dropped <= maxDroppedTraced {
+		s.tracef("dropped "+format, args...)
+	}
+}
+
+func (s *search) traceLookup(l *lookup) {
+	if s.Trace == nil {
+		return
+	}
+	for _, note := range l.notes {
+		if l.err == nil || note != l.err.Error() {
+			s.tracef("lookup %s %s: %s", dns.TypeToString[l.qtype], l.name, note)
+		}
+	}
+	s.Trace(l.String())
+}
+
+func (s *search) traceCandidates(candidates []Candidate) {
+	if s.Trace == nil {
+		return
+	}
+	for i, c := range candidates {
+		var b strings.Builder
+		for j, a := range c.Addrs {
+			if j == maxTracedRecords {
+				fmt.Fprintf(&b, " and %d more", len(c.Addrs)-j)
+				break
+			}
+			b.WriteString(" " + a.String())
+		}
+		s.tracef("candidate %d: %s %s port %d,%s: %s", i+1, c.Protocol.Service, cmp.Or(c.Host, "address"), c.Port, b.String(), c.Why)
+	}
+}

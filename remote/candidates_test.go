@@ -1,0 +1,700 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/report"
+)
+
+const (
+	threeProtocols = "qmtps:6209:-1:Y:N:mxf-remote-qmtpc\nqmtp:209:1:N:N:mxf-remote-qmtpc\nsmtp:25:0:N:Y:mxf-remote-smtpc\n" // the default
+	onlySMTP       = "smtp:25:0:N:Y:mxf-remote-smtpc\n"
+)
+
+// files returns control files by name and content.
+func files(pairs ...string) map[string]string {
+	m := map[string]string{"me": "mail.example.net\n", "ipme": "192.0.2.200\n2001:db8::200\n"}
+	for i := 0; i < len(pairs); i += 2 {
+		m[pairs[i]] = pairs[i+1]
+	}
+	return m
+}
+
+func settings(t testing.TB, files map[string]string) *control.Settings {
+	t.Helper()
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, "control"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(home, "control", name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := control.Read(home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func finder(t testing.TB, s *control.Settings, servers ...netip.AddrPort) *Finder {
+	t.Helper()
+	return &Finder{
+		Settings: s,
+		Resolver: &Resolver{Servers: servers},
+		Ours:     func(a netip.Addr) bool { return slices.Contains(s.IPMe, a) },
+		Rand:     rand.New(rand.NewPCG(1, 2)),
+	}
+}
+
+// show returns a candidate as the table below has it.
+func show(c Candidate) string {
+	var addrs []string
+	for _, a := range c.Addrs {
+		addrs = append(addrs, a.String())
+	}
+	slices.Sort(addrs)
+	twin := ""
+	if c.Twin {
+		twin = " twin"
+	}
+	return fmt.Sprintf("%s %s:%d %s%s; %s", c.Protocol.Service, c.Host, c.Port, strings.Join(addrs, " "), twin, c.Why)
+}
+
+const routingZone = `
+example.org.            MX   10 mx1.example.org.
+example.org.            MX   20 MX2.Example.org.
+mx1.example.org.        A    192.0.2.1
+mx1.example.org.        AAAA 2001:db8::1
+mx2.example.org.        A    192.0.2.2
+mx3.example.org.        A    192.0.2.3
+mx4.example.org.        A    192.0.2.4
+us.example.org.         A    192.0.2.200
+us6.example.org.        AAAA 2001:db8::200
+us6.example.org.        A    192.0.2.6
+zero.example.org.       A    0.0.0.0
+zero6.example.org.      AAAA ::
+mapped.example.org.     AAAA ::ffff:192.0.2.200
+v6broken.example.org.   A    192.0.2.7
+hung.example.org.       A    192.0.2.8
+relay.example.net.      A    192.0.2.100
+
+sliced.test.            MX   12801 mx1.example.org.
+sliced.test.            MX   12816 mx2.example.org.
+sliced.test.            MX   12803 mx3.example.org.
+sliced.test.            MX   13056 mx4.example.org.
+
+srv.test.               MX   10 mx3.example.org.
+_smtp._tcp.srv.test.    SRV  20 0 2525 mx2.example.org.
+_smtp._tcp.srv.test.    SRV  10 0 2526 MX1.example.org.
+_qmtp._tcp.srv.test.    SRV  10 5 2090 mx4.example.org.
+_qmtps._tcp.srv.test.   SRV  10 5 6200 mx1.example.org.
+
+srvonly.test.           TXT  "x"
+_smtp._tcp.srvonly.test. SRV 10 0 2525 mx2.example.org.
+
+nosmtp.test.            MX   10 mx1.example.org.
+_smtp._tcp.nosmtp.test. SRV  0 0 0 .
+
+noqmtp.test.            MX   12801 mx1.example.org.
+_qmtp._tcp.noqmtp.test. SRV  0 0 0 .
+
+nothing.test.           A    192.0.2.9
+_qmtps._tcp.nothing.test. SRV 0 0 0 .
+_qmtp._tcp.nothing.test.  SRV 0 0 0 .
+_smtp._tcp.nothing.test.  SRV 0 0 0 .
+
+onlyqmtp.test.          A    192.0.2.9
+_smtp._tcp.onlyqmtp.test. SRV 0 0 0 .
+
+mixedsrv.test.          A    192.0.2.9
+_smtp._tcp.mixedsrv.test. SRV 0 0 0 .
+_smtp._tcp.mixedsrv.test. SRV 1 0 25 mx1.example.org.
+_smtp._tcp.mixedsrv.test. SRV 2 0 0 mx2.example.org.
+_smtp._tcp.mixedsrv.test. SRV 3 0 25 192.0.2.1.
+
+badsrv.test.            A    192.0.2.9
+_smtp._tcp.badsrv.test. SRV  1 0 25 192.0.2.1.
+
+null.test.              MX   0 .
+null.test.              A    192.0.2.9
+nullsrv.test.           MX   0 .
+_smtp._tcp.nullsrv.test. SRV 1 0 25 mx1.example.org.
+mixednull.test.         MX   0 .
+mixednull.test.         MX   5 mx1.example.org.
+twonulls.test.          MX   0 .
+twonulls.test.          MX   5 .
+
+itself.test.            A    192.0.2.9
+itself.test.            AAAA 2001:db8::9
+alias.test.             CNAME itself.test.
+mxalias.test.           CNAME example.org.
+dangling.test.          CNAME gone.test.
+empty.test.             TXT  "no address"
+weself.test.            A    192.0.2.200
+weself.test.            A    192.0.2.9
+
+literal.test.           MX   10 192.0.2.1.
+literal.test.           MX   10 \091192.0.2.1\093.
+literal.test.           MX   10 a\032b.example.org.
+literal.test.           MX   20 mx1.example.org.
+onlyliteral.test.       MX   10 192.0.2.1.
+onlyliteral.test.       A    192.0.2.9
+
+gone.example.           MX   10 nowhere.example.org.
+gonepart.test.          MX   10 nowhere.example.org.
+gonepart.test.          MX   20 mx2.example.org.
+softpart.test.          MX   10 broken.example.org.
+softpart.test.          MX   20 mx2.example.org.
+softall.test.           MX   10 broken.example.org.
+softall.test.           MX   20 nowhere.example.org.
+half.test.              MX   10 v6broken.example.org.
+hung.test.              MX   10 hung.example.org.
+
+loop.test.              MX   5  mx1.example.org.
+loop.test.              MX   10 us.example.org.
+loop.test.              MX   10 mx2.example.org.
+loop.test.              MX   20 mx3.example.org.
+looplate.test.          MX   5  mx1.example.org.
+looplate.test.          MX   20 mx2.example.org.
+looplate.test.          MX   30 us.example.org.
+looplate.test.          MX   15 us6.example.org.
+we.test.                MX   10 us.example.org.
+we.test.                MX   20 mx1.example.org.
+wezero.test.            MX   10 zero.example.org.
+wezero6.test.           MX   10 zero6.example.org.
+wemapped.test.          MX   10 mapped.example.org.
+wegone.test.            MX   5  nowhere.example.org.
+wegone.test.            MX   10 us.example.org.
+wesoft.test.            MX   5  broken.example.org.
+wesoft.test.            MX   10 us.example.org.
+softwe.test.            MX   10 us.example.org.
+softwe.test.            MX   20 broken.example.org.
+
+wesrv.test.             MX   10 mx1.example.org.
+_smtp._tcp.wesrv.test.  SRV  10 0 25 mx2.example.org.
+_smtp._tcp.wesrv.test.  SRV  20 0 26 us.example.org.
+_smtp._tcp.wesrv.test.  SRV  30 0 27 mx3.example.org.
+_qmtp._tcp.wesrv.test.  SRV  25 0 209 mx4.example.org.
+
+srvbroken.test.         A    192.0.2.9
+srvhung.test.           MX   10 mx1.example.org.
+mxbroken.test.          A    192.0.2.9
+mxhungsrv.test.         A    192.0.2.9
+_smtp._tcp.mxhungsrv.test. SRV 1 0 25 mx1.example.org.
+mxbrokenwe.test.        A    192.0.2.9
+_smtp._tcp.mxbrokenwe.test. SRV 1 0 25 us.example.org.
+
+xn--mnchen-3ya.test.    MX   10 mx1.example.org.
+wild.example.org.       A    192.0.2.10
+many.test.              MX   10 five.hundred.test.
+` + "\n"
+
+var routingTrouble = map[string]string{
+	"broken.example.org":        "servfail",
+	"AAAA v6broken.example.org": "servfail",
+	"AAAA hung.example.org":     "silence",
+	"_smtp._tcp.srvbroken.test": "servfail",
+	"_qmtp._tcp.srvbroken.test": "refused",
+	"_smtp._tcp.srvhung.test":   "silence",
+	"MX mxbroken.test":          "servfail",
+	"MX mxhungsrv.test":         "silence",
+	"MX mxbrokenwe.test":        "refused",
+	"MX mxrefused.test":         "refused",
+	"MX lame.test":              "referral",
+	"_smtp._tcp.mxhungsrv.test": "slow",
+	"_qmtp._tcp.mxhungsrv.test": "slow",
+	"_smtp._tcp.nullsrv.test":   "silence",
+	"_qmtp._tcp.nullsrv.test":   "silence",
+}
+
+// Each row is a host and control files beside the zone above, and what comes of
+// it: candidates with reasons, or a report.
+var routingTable = []struct {
+	name  string
+	host  string
+	files map[string]string
+	want  []string
+}{
+	// 1. Host
+	{"literal", "[192.0.2.1]", files(), []string{
+		"qmtp :209 192.0.2.1; address literal", "smtp :25 192.0.2.1; address literal"}},
+	{"literal with tag", "[IPv6:2001:DB8::1]", files("protocols", onlySMTP), []string{"smtp :25 2001:db8::1; address literal"}},
+	{"literal without tag", "[2001:db8::1]", files("protocols", onlySMTP), []string{"smtp :25 2001:db8::1; address literal"}},
+	{"literal, TLS on: slice -1 is left out all the same", "[192.0.2.1]", files("trustanchors", "ca.pem"), []string{
+		"qmtp :209 192.0.2.1; address literal", "smtp :25 192.0.2.1; address literal"}},
+	{"literal that is us", "[192.0.2.200]", files(), []string{"D5.4.6"}},
+	{"literal that is us, mapped", "[::ffff:192.0.2.200]", files(), []string{"D5.4.6"}},
+	{"literal of no address", "[0.0.0.0]", files(), []string{"D5.4.6"}},
+	{"literal of no IPv6 address", "[::]", files(), []string{"D5.4.6"}},
+	{"literal without a protocol", "[192.0.2.1]", files("protocols", "qmtp:209:-1:N:N:p\n"), []string{"Z4.3.0"}},
+	{"malformed literal", "[192.0.2]", files(), []string{"D5.1.2"}},
+	{"no host", "", files(), []string{"D5.1.2"}},
+	{"label too long", strings.Repeat("a", 64) + ".org", files(), []string{"D5.1.2"}},
+	{"upper case and final dot", "EXAMPLE.org.", files("protocols", onlySMTP), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10", "smtp MX2.Example.org:25 192.0.2.2; MX 20"}},
+	{"international", "MÜNCHEN.test", files("protocols", onlySMTP), []string{"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10"}},
+	{"four numbers are a domain", "192.0.2.1", files(), []string{"D5.1.2"}},
+
+	// 2. Routes
+	{"route to a name", "example.org", files("smtproutes", "example.org:relay.example.net\n"), []string{
+		"smtp relay.example.net:25 192.0.2.100; smtproutes line 1"}},
+	{"route to an address and port", "example.org", files("smtproutes", "# first\n:192.0.2.50:2525\n"), []string{
+		"smtp :2525 192.0.2.50; smtproutes line 2"}},
+	{"route to an IPv6 address", "Example.ORG", files("smtproutes", "example.org:[2001:db8::25]:26\n"), []string{
+		"smtp :26 2001:db8::25; smtproutes line 1"}},
+	{"routes of two services, in file order of the protocols", "example.org", files("smtproutes", ":192.0.2.50\n", "qmtproutes", ":192.0.2.51\n"), []string{
+		"qmtp :209 192.0.2.51; qmtproutes line 1", "smtp :25 192.0.2.50; smtproutes line 1"}},
+	{"route of a service that needs TLS, TLS off", "itself.test", files("protocols", threeProtocols, "qmtpsroutes", ":192.0.2.50\n"), []string{
+		"qmtp itself.test:209 192.0.2.9 2001:db8::9; no MX or SRV: the host itself", "smtp itself.test:25 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}},
+	{"route of a service that needs TLS, TLS on", "itself.test", files("trustanchors", "ca.pem", "qmtpsroutes", ":192.0.2.50\n"), []string{
+		"qmtps :6209 192.0.2.50; qmtpsroutes line 1"}},
+	{"empty route shields", "example.org", files("protocols", onlySMTP, "smtproutes", "example.org:\n:192.0.2.50\n"), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10", "smtp MX2.Example.org:25 192.0.2.2; MX 20"}},
+	{"one empty route, one relay", "example.org", files("qmtproutes", "example.org:\n", "smtproutes", ":192.0.2.50\n"), []string{
+		"smtp :25 192.0.2.50; smtproutes line 1"}},
+	{"route for a literal", "[192.0.2.1]", files("smtproutes", "[192.0.2.1]:192.0.2.50\n"), []string{"smtp :25 192.0.2.50; smtproutes line 1"}},
+	{"route for an IPv6 literal", "[IPv6:2001:db8:0::1]", files("smtproutes", "[2001:db8::1]:192.0.2.50\n"), []string{"smtp :25 192.0.2.50; smtproutes line 1"}},
+	{"a route for all is one for literals too", "[192.0.2.1]", files("smtproutes", ":192.0.2.50\n"), []string{"smtp :25 192.0.2.50; smtproutes line 1"}},
+	{"a relay may be us", "example.org", files("smtproutes", ":192.0.2.200:26\n", "qmtproutes", ":us.example.org:2090\n"), []string{
+		"qmtp us.example.org:2090 192.0.2.200; qmtproutes line 1", "smtp :26 192.0.2.200; smtproutes line 1"}},
+	{"a relay's MX is not looked at", "example.net", files("smtproutes", ":itself.test\n"), []string{
+		"smtp itself.test:25 192.0.2.9 2001:db8::9; smtproutes line 1"}},
+	{"a relay does not exist", "example.org", files("smtproutes", ":nowhere.test\n"), []string{"D5.4.4"}},
+	{"a relay cannot be looked up", "example.org", files("smtproutes", ":broken.example.org\n"), []string{"Z4.4.3 broken.example.org"}},
+	{"a route for a domain that does not exist", "nowhere.test", files("smtproutes", ":192.0.2.50\n"), []string{"smtp :25 192.0.2.50; smtproutes line 1"}},
+
+	// 3. SRV and MX
+	{"MX by preference", "example.org", files(), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10", "smtp MX2.Example.org:25 192.0.2.2; MX 20"}},
+	{"slices", "sliced.test", files(), []string{
+		"qmtp mx1.example.org:209 192.0.2.1 2001:db8::1; MX 12801 (slice 1)",
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1 twin; MX 12801 (slice 0)",
+		"smtp mx3.example.org:25 192.0.2.3; MX 12803 (nothing for slice 3)",
+		"smtp mx2.example.org:25 192.0.2.2; MX 12816 (slice 0)",
+		"smtp mx4.example.org:25 192.0.2.4; MX 13056"}},
+	{"a slice whose protocol needs TLS, TLS off", "sliced.test", files("protocols", "qmtps:6209:1:Y:N:p\nqmtp:209:3:N:N:p\nsmtp:25:0:N:Y:p\n"), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 12801 (nothing for slice 1)",
+		"qmtp mx3.example.org:209 192.0.2.3; MX 12803 (slice 3)",
+		"smtp mx3.example.org:25 192.0.2.3 twin; MX 12803 (slice 0)",
+		"smtp mx2.example.org:25 192.0.2.2; MX 12816 (slice 0)",
+		"smtp mx4.example.org:25 192.0.2.4; MX 13056"}},
+	{"no protocol for slice 0", "example.org", files("protocols", "qmtp:209:1:N:N:p\n"), []string{"Z4.3.0"}},
+	{"no usable protocol", "example.org", files("protocols", "qmtps:6209:0:Y:N:p\n"), []string{"Z4.3.0"}},
+	{"a named TLS client turns its kind on", "itself.test", files("protocols", "qmtps:6209:0:Y:N:p\n", "tlsclient", "/bin/true\n"), []string{
+		"qmtps itself.test:6209 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}},
+	{"strictness 2 leaves out what is never in TLS", "itself.test", files("trustanchors", "ca.pem", "tlsstrictness", "2\n"), []string{
+		"qmtps itself.test:6209 192.0.2.9 2001:db8::9; no MX or SRV: the host itself",
+		"smtp itself.test:25 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}},
+	{"strictness 2 and a client for one kind of TLS", "itself.test", files("ucspitlsclient", "/bin/true\n", "tlsstrictness", "2\n"), []string{
+		"smtp itself.test:25 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}},
+	{"SRV before MX, protocols in file order", "srv.test", files("trustanchors", "ca.pem"), []string{
+		"qmtps mx1.example.org:6200 192.0.2.1 2001:db8::1; SRV 10 5 _qmtps._tcp.srv.test",
+		"qmtp mx4.example.org:2090 192.0.2.4; SRV 10 5 _qmtp._tcp.srv.test",
+		"smtp MX1.example.org:2526 192.0.2.1 2001:db8::1; SRV 10 0 _smtp._tcp.srv.test",
+		"smtp mx2.example.org:2525 192.0.2.2; SRV 20 0 _smtp._tcp.srv.test",
+		"smtp mx3.example.org:25 192.0.2.3; MX 10"}},
+	{"SRV of an unusable protocol is not used", "srv.test", files("protocols", "qmtps:6209:-1:Y:N:p\n"+onlySMTP), []string{
+		"smtp MX1.example.org:2526 192.0.2.1 2001:db8::1; SRV 10 0 _smtp._tcp.srv.test",
+		"smtp mx2.example.org:2525 192.0.2.2; SRV 20 0 _smtp._tcp.srv.test",
+		"smtp mx3.example.org:25 192.0.2.3; MX 10"}},
+	{"SRV and no MX", "srvonly.test", files(), []string{"smtp mx2.example.org:2525 192.0.2.2; SRV 10 0 _smtp._tcp.srvonly.test"}},
+	{"SRV declines SMTP, by MX too", "nosmtp.test", files(), []string{"D5.4.4"}},
+	{"SRV declines a slice's protocol", "noqmtp.test", files(), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 12801 (nothing for slice 1)"}},
+	{"SRV declines all", "nothing.test", files("trustanchors", "ca.pem"), []string{"D5.4.4"}},
+	{"SRV declines one, the host itself takes the others", "onlyqmtp.test", files(), []string{
+		"qmtp onlyqmtp.test:209 192.0.2.9; no MX or SRV: the host itself"}},
+	{"SRV that is odd in parts", "mixedsrv.test", files(), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; SRV 1 0 _smtp._tcp.mixedsrv.test"}},
+	{"SRV that is odd", "badsrv.test", files(), []string{"D5.4.4"}},
+	{"null MX", "null.test", files(), []string{"D5.1.10"}},
+	{"null MX beats SRV", "nullsrv.test", files(), []string{"D5.1.10"}},
+	{"null MX among others", "mixednull.test", files(), []string{"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 5"}},
+	{"two null MXs", "twonulls.test", files(), []string{"D5.4.4"}},
+	{"MX targets that are no host names", "literal.test", files(), []string{"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 20"}},
+	{"no MX target that is a host name", "onlyliteral.test", files(), []string{"D5.4.4"}},
+	{"the host itself", "itself.test", files("trustanchors", "ca.pem"), []string{
+		"qmtps itself.test:6209 192.0.2.9 2001:db8::9; no MX or SRV: the host itself",
+		"qmtp itself.test:209 192.0.2.9 2001:db8::9; no MX or SRV: the host itself",
+		"smtp itself.test:25 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}},
+	{"the host is an alias", "alias.test", files("protocols", onlySMTP), []string{"smtp alias.test:25 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}},
+	{"the host is an alias that has MX", "mxalias.test", files("protocols", onlySMTP), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10", "smtp MX2.Example.org:25 192.0.2.2; MX 20"}},
+	{"the host is an alias of nothing", "dangling.test", files(), []string{"D5.1.2"}},
+	{"no such host", "nowhere.test", files(), []string{"D5.1.2"}},
+	{"no address", "empty.test", files(), []string{"D5.4.4"}},
+	{"MX fails", "mxbroken.test", files(), []string{"Z4.4.3 mxbroken.test"}},
+	{"MX refused", "mxrefused.test", files(), []string{"Z4.4.3 mxrefused.test"}},
+	{"MX referred", "lame.test", files(), []string{"Z4.4.3 lame.test"}},
+	{"SRV fails alone", "srvbroken.test", files("protocols", onlySMTP), []string{"smtp srvbroken.test:25 192.0.2.9; no MX or SRV: the host itself"}},
+	{"SRV hangs", "srvhung.test", files("timeoutdns", "1\n", "protocols", onlySMTP), []string{"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10"}},
+	{"MX hangs, SRV gives candidates", "mxhungsrv.test", files("timeoutdns", "2\n"), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; SRV 1 0 _smtp._tcp.mxhungsrv.test"}},
+	{"MX fails, SRV gives us", "mxbrokenwe.test", files(), []string{"Z4.4.3 mxbrokenwe.test"}},
+	{"target does not exist", "gone.example", files(), []string{"D5.4.4"}},
+	{"one target does not exist", "gonepart.test", files(), []string{"smtp mx2.example.org:25 192.0.2.2; MX 20"}},
+	{"one target fails", "softpart.test", files(), []string{"smtp mx2.example.org:25 192.0.2.2; MX 20"}},
+	{"no address, one failure for now", "softall.test", files(), []string{"Z4.4.3 broken.example.org"}},
+	{"AAAA fails, A does not", "half.test", files(), []string{"smtp v6broken.example.org:25 192.0.2.7; MX 10"}},
+	{"AAAA hangs, A does not", "hung.test", files("timeoutdns", "1\n"), []string{"smtp hung.example.org:25 192.0.2.8; MX 10"}},
+
+	// 4. Not ourselves
+	{"we and what is no better are cut", "loop.test", files(), []string{"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 5"}},
+	{"the best of our standings counts", "looplate.test", files(), []string{"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 5"}},
+	{"we are the best", "we.test", files(), []string{"D5.4.6"}},
+	{"0.0.0.0 is us", "wezero.test", files(), []string{"D5.4.6"}},
+	{":: is us", "wezero6.test", files(), []string{"D5.4.6"}},
+	{"mapped addresses are us", "wemapped.test", files(), []string{"D5.4.6"}},
+	{"we are one of the host's addresses", "weself.test", files(), []string{"D5.4.6"}},
+	{"the better one does not exist", "wegone.test", files(), []string{"D5.4.6"}},
+	{"the better one may yet be found", "wesoft.test", files(), []string{"Z4.4.3 broken.example.org"}},
+	{"the worse one does not matter", "softwe.test", files(), []string{"D5.4.6"}},
+	{"an empty ipme: nobody is us", "we.test", files("ipme", "\n"), []string{
+		"smtp us.example.org:25 192.0.2.200; MX 10", "smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 20"}},
+	{"SRV is cut within its service", "wesrv.test", files(), []string{
+		"qmtp mx4.example.org:209 192.0.2.4; SRV 25 0 _qmtp._tcp.wesrv.test",
+		"smtp mx2.example.org:25 192.0.2.2; SRV 10 0 _smtp._tcp.wesrv.test",
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10"}},
+}
+
+var enhancedCode = regexp.MustCompile(`\(#(\d\.\d+\.\d+)\)`)
+
+func TestRouting(t *testing.T) {
+	t.Parallel()
+	server := newNameServer(t, routingZone, routingTrouble)
+	for _, row := range routingTable {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			f := finder(t, settings(t, row.files), server.addr)
+			var trace []string
+			f.Trace = func(line string) { trace = append(trace, line) }
+			began := time.Now()
+			candidates, err := f.Candidates(t.Context(), row.host)
+			if took := time.Since(began); took > f.Settings.TimeoutDNS+time.Second {
+				t.Errorf("took %v", took)
+			}
+			var got []string
+			for _, c := range candidates {
+				got = append(got, show(c))
+			}
+			if err != nil {
+				var e *report.Error
+				if !errors.As(err, &e) || len(got) > 0 {
+					t.Fatalf("%v with %q", err, got)
+				}
+				r := report.For(err)
+				verdict := string(r.Letter) + enhancedCode.FindStringSubmatch(r.Text)[1]
+				if e.Case == report.LookupFailed {
+					verdict += " " + e.Facts.Host
+				}
+				got = []string{verdict}
+			}
+			if !slices.Equal(got, row.want) {
+				t.Errorf("got:\n%s\nwant:\n%s\ntrace:\n%s", strings.Join(got, "\n"), strings.Join(row.want, "\n"), strings.Join(trace, "\n"))
+			}
+			for _, line := range trace {
+				if strings.ContainsAny(line, "\n\r\x00") {
+					t.Errorf("trace line %q", line)
+				}
+			}
+		})
+	}
+}
+
+// TestTrace: an administrator who asks why mail went there finds every lookup
+// with answer and time, the candidates with their reasons, and what was dropped.
+func TestTrace(t *testing.T) {
+	t.Parallel()
+	server := newNameServer(t, routingZone, routingTrouble)
+	for host, want := range map[string]string{
+		"looplate.test": `lookup SRV _qmtp._tcp.looplate.test: no such name (N ms)
+lookup SRV _smtp._tcp.looplate.test: no such name (N ms)
+lookup MX looplate.test: 5 mx1.example.org., 20 mx2.example.org., 30 us.example.org., 15 us6.example.org. (N ms)
+lookup AAAA mx1.example.org: 2001:db8::1 (N ms)
+lookup A mx1.example.org: 192.0.2.1 (N ms)
+lookup AAAA us6.example.org: 2001:db8::200 (N ms)
+lookup A us6.example.org: 192.0.2.6 (N ms)
+lookup AAAA mx2.example.org: no data (N ms)
+lookup A mx2.example.org: 192.0.2.2 (N ms)
+lookup AAAA us.example.org: no data (N ms)
+lookup A us.example.org: 192.0.2.200 (N ms)
+dropped us6.example.org (MX 15): 2001:db8::200 is ours
+dropped mx2.example.org (MX 20): no better than ourselves
+dropped us.example.org (MX 30): 192.0.2.200 is ours
+candidate 1: smtp mx1.example.org port 25, 2001:db8::1 192.0.2.1: MX 5
+`,
+		"softall.test": `lookup SRV _qmtp._tcp.softall.test: no such name (N ms)
+lookup SRV _smtp._tcp.softall.test: no such name (N ms)
+lookup MX softall.test: 10 broken.example.org., 20 nowhere.example.org. (N ms)
+lookup AAAA broken.example.org: SERVER: server failure (N ms)
+lookup A broken.example.org: SERVER: server failure (N ms)
+lookup AAAA nowhere.example.org: no such name (N ms)
+lookup A nowhere.example.org: no such name (N ms)
+dropped broken.example.org (MX 10): its addresses could not be looked up
+dropped nowhere.example.org (MX 20): no address
+`,
+	} {
+		f := finder(t, settings(t, files()), server.addr)
+		var trace strings.Builder
+		f.Trace = func(line string) { trace.WriteString(line + "\n") }
+		_, _ = f.Candidates(t.Context(), host)
+		got := regexp.MustCompile(`\(\d+ ms\)`).ReplaceAllString(trace.String(), "(N ms)")
+		got = strings.ReplaceAll(got, server.addr.String(), "SERVER")
+		if got != want {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+	}
+}
+
+// TestRoundTrips: with a warm cache a delivery waits twice.
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	trouble := map[string]string{}
+	for _, name := range []string{"_qmtp._tcp.sliced.test", "_smtp._tcp.sliced.test", "sliced.test",
+		"mx1.example.org", "mx2.example.org", "mx3.example.org", "mx4.example.org"} {
+		trouble[name] = "slow"
+	}
+	server := newNameServer(t, routingZone, trouble)
+	f := finder(t, settings(t, files()), server.addr)
+	if _, err := f.Candidates(t.Context(), "sliced.test"); err != nil {
+		t.Fatal(err)
+	}
+	for question, n := range server.questions() {
+		if n != 1 {
+			t.Errorf("%s was asked %d times", question, n)
+		}
+	}
+	if n := server.queries.Load(); n != 3+8 {
+		t.Errorf("%d queries: %v", n, server.questions())
+	}
+	if n := server.busiest.Load(); n < 4 {
+		t.Errorf("at most %d queries at once", n)
+	}
+}
+
+// TestGivesUp: nobody answers, and with no limit set it ends all the same.
+func TestGivesUp(t *testing.T) {
+	t.Parallel()
+	f := finder(t, settings(t, files()), deadServer(t))
+	f.Settings.TimeoutDNS = 300 * time.Millisecond
+	began := time.Now()
+	_, err := f.Candidates(t.Context(), "example.org")
+	if r := report.For(err); r.Letter != report.Temporary || !strings.Contains(r.Text, "(#4.4.3)") || time.Since(began) > 1300*time.Millisecond {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+	f.Settings.TimeoutDNS = 0
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := f.Candidates(ctx, "example.org"); report.For(err).Letter != report.Temporary {
+		t.Error(err)
+	}
+}
+
+// TestBigZone: hundreds of exchangers, hundreds of addresses.
+func TestBigZone(t *testing.T) {
+	t.Parallel()
+	zone := many(500, "wide.test. A 10.0.%d.%d") + many(3900, "wider.test. A 10.1.%d.%d")
+	for i := range 600 {
+		zone += fmt.Sprintf("deep.test. MX %d mx%d.deep.test.\nmx%d.deep.test. A 10.9.%d.%d\n", i, i, i, i/256, i%256)
+	}
+	zone += "mx250.deep.test. A 192.0.2.200\n"
+	server := newNameServer(t, zone, nil)
+	s := settings(t, files("protocols", onlySMTP))
+	for host, want := range map[string]int{"wide.test": 500, "wider.test": maxTargetAddrs} {
+		f := finder(t, s, server.addr)
+		f.Rand, f.Ours = nil, nil
+		longest := 0
+		f.Trace = func(line string) { longest = max(longest, len(line)) }
+		candidates, err := f.Candidates(t.Context(), host)
+		if longest > 1000 {
+			t.Errorf("a trace line of %d bytes", longest)
+		}
+		if err != nil || len(candidates) != 1 || len(candidates[0].Addrs) != want {
+			t.Errorf("%s: %d candidates, %v", host, len(candidates), err)
+		}
+	}
+	candidates, err := finder(t, s, server.addr).Candidates(t.Context(), "deep.test")
+	if err != nil || len(candidates) != 250 { // we stand at 250
+		t.Errorf("%d candidates, %v", len(candidates), err)
+	}
+	before := server.queries.Load()
+	s.IPMe = nil
+	candidates, err = finder(t, s, server.addr).Candidates(t.Context(), "deep.test")
+	if err != nil || len(candidates) != maxTargets {
+		t.Errorf("%d candidates, %v", len(candidates), err)
+	}
+	if n := server.queries.Load() - before; n > 2*maxTargets+10 {
+		t.Errorf("%d queries", n)
+	}
+}
+
+// TestSlices compares every preference with MXPS, said another way.
+func TestSlices(t *testing.T) {
+	for preference := range 1 << 16 {
+		want, sliced := 0, false
+		if preference >= 12800 && preference <= 13055 {
+			want, sliced = preference&15, true // 12800 is 800 times 16
+		}
+		if got, named := sliceOf(uint16(preference)); got != want || named != sliced {
+			t.Fatalf("%d: slice %d, %v; want %d, %v", preference, got, named, want, sliced)
+		}
+	}
+}
+
+// TestSlicesGiveWays: whatever the protocols, an exchanger has slice 0's at the
+// end, and before it at most one, that of its slice.
+func TestSlicesGiveWays(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for range 20000 {
+		s := &search{}
+		for i := range 1 + rnd.IntN(5) {
+			s.usable = append(s.usable, &control.Protocol{Service: "p" + strconv.Itoa(i), Port: uint16(i + 1), Slice: rnd.IntN(18) - 1})
+			if rnd.IntN(6) == 0 {
+				s.out = append(s.out, s.usable[i])
+			}
+		}
+		preference := uint16(12790 + rnd.IntN(280))
+		slice, _ := sliceOf(preference)
+		ways := s.waysOf(preference)
+		for i, w := range ways {
+			if slices.Contains(s.out, w.protocol) || w.port != w.protocol.Port || w.twin != (i == 1) {
+				t.Fatalf("%d: way %+v", preference, w)
+			}
+		}
+		var want []*control.Protocol
+		if p := s.protocolOf(slice); slice != 0 && p != nil {
+			want = append(want, p)
+		}
+		if p := s.protocolOf(0); p != nil {
+			want = append(want, p)
+		}
+		var got []*control.Protocol
+		for _, w := range ways {
+			got = append(got, w.protocol)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%d: %v, want %v", preference, got, want)
+		}
+	}
+}
+
+// TestSRVOrder compares the order with the distribution of RFC 2782: a record's
+// chance to be drawn next is its weight's part in the sum of those left; that of
+// a record without weight is next to nothing, but not nothing.
+func TestSRVOrder(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	srv := func(priority, weight uint16) *dns.SRV { return &dns.SRV{Priority: priority, Weight: weight, Port: 25} }
+	records := []*dns.SRV{srv(2, 0), srv(1, 10), srv(1, 60), srv(1, 30), srv(2, 0), srv(3, 65535), srv(3, 65535), srv(2, 0), srv(1, 0)}
+	const draws = 40000
+	first, second := map[*dns.SRV]float64{}, map[[2]*dns.SRV]float64{}
+	firstOfTwo := map[*dns.SRV]float64{}
+	for range draws {
+		got := orderSRV(records, rnd)
+		if len(got) != len(records) || !slices.IsSortedFunc(got, func(a, b *dns.SRV) int { return int(a.Priority) - int(b.Priority) }) {
+			t.Fatal("not by priority")
+		}
+		seen := map[*dns.SRV]bool{}
+		for _, r := range got {
+			seen[r] = true
+		}
+		if len(seen) != len(records) {
+			t.Fatal("a record was lost")
+		}
+		first[got[0]]++
+		second[[2]*dns.SRV{got[0], got[1]}]++
+		firstOfTwo[got[4]]++
+		firstOfTwo[got[7]]++
+	}
+	near := func(what string, got, part float64) {
+		if sigma := math.Sqrt(draws * part * (1 - part)); math.Abs(got-draws*part) > 5*sigma {
+			t.Errorf("%s: %v of %v, expected %v", what, got, draws, draws*part)
+		}
+	}
+	// With weight 0 in front, a draw from 0 to 100 falls on it with 1 in 101.
+	near("weight 0", first[records[8]], 1.0/101)
+	near("weight 10", first[records[1]], 10.0/101)
+	near("weight 60", first[records[2]], 60.0/101)
+	near("weight 30", first[records[3]], 30.0/101)
+	near("60 then 30", second[[2]*dns.SRV{records[2], records[3]}], 60.0/101*30/41)
+	near("60 then 10", second[[2]*dns.SRV{records[2], records[1]}], 60.0/101*10/41)
+	for _, i := range []int{0, 4, 7} {
+		near("one of three without weight", firstOfTwo[records[i]], 1.0/3)
+	}
+	// A draw from 0 to 131070 favours the first of the two by one part.
+	near("one of two alike", firstOfTwo[records[5]], 0.5)
+
+	if got := orderSRV(nil, rnd); len(got) != 0 {
+		t.Error(got)
+	}
+}
+
+func TestMXOrder(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	var records []*dns.MX
+	for _, preference := range []uint16{20, 10, 10, 10, 5} {
+		records = append(records, &dns.MX{Preference: preference})
+	}
+	first := map[*dns.MX]int{}
+	for range 3000 {
+		got := orderMX(records, rnd)
+		if got[0] != records[4] || got[4] != records[0] {
+			t.Fatal("not by preference")
+		}
+		first[got[1]]++
+	}
+	for _, r := range records[1:4] {
+		if n := first[r]; n < 850 || n > 1150 {
+			t.Errorf("one of three equals is first %d times in 3000", n)
+		}
+	}
+}
+
+// TestCutLoops: what is kept is exactly what stands better than we do, in order.
+func TestCutLoops(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(9, 10))
+	us := netip.MustParseAddr("192.0.2.200")
+	for range 20000 {
+		var found []*exchanger
+		for range rnd.IntN(8) {
+			e := &exchanger{rank: []string{"MX", "SRV smtp", "SRV qmtp"}[rnd.IntN(3)], standing: uint16(rnd.IntN(5)), relay: rnd.IntN(6) == 0}
+			if rnd.IntN(4) == 0 {
+				e.ours = us
+			}
+			found = append(found, e)
+		}
+		kept, dropped := cutLoops(found)
+		for _, e := range found {
+			cut := false
+			for _, other := range found {
+				cut = cut || !e.relay && !other.relay && other.ours.IsValid() && other.rank == e.rank && other.standing <= e.standing
+			}
+			if cut == slices.Contains(kept, e) {
+				t.Fatalf("%+v kept: %v", e, !cut)
+			}
+		}
+		if !slices.IsSortedFunc(kept, func(a, b *exchanger) int { return slices.Index(found, a) - slices.Index(found, b) }) {
+			t.Fatal("the order changed")
+		}
+		if len(kept)+len(dropped) != len(found) {
+			t.Fatal("neither kept nor cut")
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package remote
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func listen(t *testing.T, addr string) (net.Listener, netip.AddrPort) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// silent returns an address that neither accepts nor refuses: a listener with a
+// full backlog.
+func silent(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, addr := listen(t, "127.0.0.1:0")
+	_ = l
+	for range 1 << 13 {
+		c, err := net.DialTimeout("tcp", addr.String(), 200*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Skip("this kernel accepts connections without end")
+	return addr
+}
+
+// refused returns an address at which nobody listens.
+func refused(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, addr := listen(t, "127.0.0.1:0")
+	l.Close()
+	return addr
+}
+
+func newConnector(t *testing.T) *connector {
+	d, _ := newDead(t, make([]byte, 1024))
+	return &connector{timeout: 20 * time.Second, dead: d, trace: t.Logf}
+}
+
+func TestConnect_nextAfterRefusal(t *testing.T) {
+	_, good := listen(t, "127.0.0.1:0")
+	bad := refused(t)
+	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{bad, good})
+	if conn == nil {
+		t.Fatal("no connection")
+	}
+	defer conn.Close()
+	if remoteAddr(conn) != good || len(failures) != 1 || failures[0].addr != bad || failures[0].err.Error() != "connection refused" {
+		t.Errorf("connected to %s after %v", remoteAddr(conn), failures)
+	}
+}
+
+func TestConnect_allFail(t *testing.T) {
+	a, b := refused(t), refused(t)
+	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{a, b})
+	if conn != nil || len(failures) != 2 {
+		t.Errorf("%v, %v", conn, failures)
+	}
+}
+
+// The next address does not wait for the time-out of the one before it.
+func TestConnect_race(t *testing.T) {
+	_, good := listen(t, "127.0.0.1:0")
+	slow := silent(t)
+	began := time.Now()
+	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{slow, good})
+	if conn == nil || remoteAddr(conn) != good || len(failures) != 0 {
+		t.Fatalf("%v, %v", conn, failures)
+	}
+	defer conn.Close()
+	if took := time.Since(began); took < attemptDelay || took > 15*time.Second {
+		t.Errorf("connected after %s", took)
+	}
+}
+
+func TestConnect_timeoutCounts(t *testing.T) {
+	c := newConnector(t)
+	c.timeout = 300 * time.Millisecond
+	addr := silent(t)
+	for range 2 {
+		if conn, failures := c.connect(t.Context(), []netip.AddrPort{addr}); conn != nil || len(failures) != 1 {
+			t.Fatalf("%v, %v", conn, failures)
+		}
+		c.dead.now = func() time.Time { return time.Unix(1_700_000_000+121, 0) }
+	}
+	if !c.dead.dead(addr.Addr()) {
+		t.Error("two time-outs left no trace in the table")
+	}
+}
+
+// A race that was lost says nothing about a host.
+func TestConnect_cancelled(t *testing.T) {
+	c := newConnector(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	addr := silent(t)
+	conn, _ := c.connect(ctx, []netip.AddrPort{addr})
+	if conn != nil {
+		t.Fatal("connected")
+	}
+	c.dead.with(addr.Addr(), false, func(table *deadTable) {
+		if table.find(addr.Addr()) >= 0 {
+			t.Error("a cancelled connection counted as a time-out")
+		}
+	})
+}
+
+func TestOrder_alternates(t *testing.T) {
+	var addrs []netip.Addr
+	for i := range byte(4) {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{192, 0, 2, i}))
+	}
+	for i := range byte(2) {
+		addrs = append(addrs, netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: i}))
+	}
+	got := order(addrs, rand.New(rand.NewPCG(1, 2)))
+	if len(got) != len(addrs) {
+		t.Fatalf("%d of %d addresses", len(got), len(addrs))
+	}
+	seen := make(map[netip.Addr]bool)
+	for i, a := range got {
+		if i > 0 && i < 4 && a.Is4() == got[i-1].Is4() {
+			t.Errorf("families do not alternate: %v", got)
+		}
+		seen[a] = true
+	}
+	if len(seen) != len(addrs) {
+		t.Errorf("an address is lost: %v", got)
+	}
+}
+
+func TestOrder_shuffles(t *testing.T) {
+	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	first := 0
+	for range 1000 {
+		if order(addrs, rnd)[0] == addrs[0] {
+			first++
+		}
+	}
+	if first < 400 || first > 600 {
+		t.Errorf("the first of two addresses came first in %d of 1000 orders", first)
+	}
+}

@@ -1,0 +1,210 @@
+package remote
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The table of hosts that did not answer is shared with qmail-remote,
+// qmail-tcpto and qmail-tcpok: queue/lock/tcpto holds up to 64 records of 16
+// bytes, the address (4), a count (1), three unused bytes, the time (4,
+// little-endian) and four more unused ones. IPv6 has a table of its own with
+// records of 28 bytes, the address (16), a count (1), three unused bytes and the
+// time (8, little-endian). Each use of a table holds flock(2) on it.
+const (
+	deadRecords   = 64
+	deadMin       = 2   // time-outs before an address is skipped
+	deadMax       = 10  // qmail's ceiling for the count
+	deadDebounce  = 120 // seconds in which a second time-out does not count
+	deadLockTries = 50  // a table that stays locked this long is no help
+	deadLockPause = 10 * time.Millisecond
+)
+
+// deadHosts remembers the addresses that timed out. A table that is missing or
+// cannot be read, locked or written is no memory, and no error.
+type deadHosts struct {
+	folder string // <home>/queue/lock
+	pid    int
+	now    func() time.Time
+}
+
+// layout tells where the parts of one record are.
+type layout struct {
+	name              string
+	size, count, when int
+	wide              bool // an 8-byte time
+	create            bool
+}
+
+var (
+	layout4 = layout{name: "tcpto", size: 16, count: 4, when: 8}
+	layout6 = layout{name: "tcpto6", size: 28, count: 16, when: 20, wide: true, create: true}
+)
+
+// dead tells whether addr has timed out twice and lately: within (60 + pid mod
+// 32) × 64 seconds, so that not all processes come back to it at once.
+func (d *deadHosts) dead(addr netip.Addr) bool {
+	dead := false
+	d.with(addr, false, func(t *deadTable) {
+		if i := t.find(addr); i >= 0 {
+			window := uint64(60+d.pid%32) * 64
+			dead = t.countOf(i) >= deadMin && t.age(i, d.now()) < window
+		}
+	})
+	return dead
+}
+
+// timedOut counts a connection that was not answered in time.
+func (d *deadHosts) timedOut(addr netip.Addr) {
+	d.with(addr, true, func(t *deadTable) {
+		i := t.find(addr)
+		if i < 0 {
+			if i = t.spare(d.now()); i < 0 {
+				return
+			}
+			t.set(i, addr, 0, d.now())
+		} else if t.countOf(i) > 0 && t.age(i, d.now()) < deadDebounce {
+			return
+		}
+		t.set(i, addr, min(t.countOf(i)+1, deadMax), d.now())
+		t.save(i)
+	})
+}
+
+// answered forgets addr: it accepted or refused a connection, so it lives.
+func (d *deadHosts) answered(addr netip.Addr) {
+	d.with(addr, true, func(t *deadTable) {
+		if i := t.find(addr); i >= 0 && t.countOf(i) > 0 {
+			t.record(i)[t.layout.count] = 0
+			t.save(i)
+		}
+	})
+}
+
+// with calls use with the table for addr, locked.
+func (d *deadHosts) with(addr netip.Addr, write bool, use func(*deadTable)) {
+	l := layout6
+	if addr.Is4() {
+		l = layout4
+	}
+	path := filepath.Join(d.folder, l.name)
+	// qmail opens for writing even to look: lockf(3), where it stands in for
+	// flock(2), asks for that.
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrNotExist) && l.create && write:
+		if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+			return
+		}
+	case errors.Is(err, os.ErrNotExist) || write:
+		return
+	default:
+		if f, err = os.Open(path); err != nil {
+			return
+		}
+	}
+	defer f.Close()
+	if !lock(f) {
+		return
+	}
+	t := deadTable{layout: l, file: f, bytes: make([]byte, deadRecords*l.size)}
+	n, err := io.ReadFull(f, t.bytes)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return
+	}
+	if n == 0 && l.create && write {
+		// A new table: it is as large as it will ever be.
+		if _, err := f.WriteAt(t.bytes, 0); err != nil {
+			return
+		}
+		n = len(t.bytes)
+	}
+	t.bytes = t.bytes[:n/l.size*l.size]
+	use(&t)
+}
+
+func lock(f *os.File) bool {
+	for range deadLockTries {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return true
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return false
+		}
+		time.Sleep(deadLockPause)
+	}
+	return false
+}
+
+// A deadTable is the table while it is locked.
+type deadTable struct {
+	layout layout
+	file   *os.File
+	bytes  []byte // whole records
+}
+
+func (t *deadTable) record(i int) []byte {
+	return t.bytes[i*t.layout.size : (i+1)*t.layout.size]
+}
+
+func (t *deadTable) countOf(i int) byte { return t.record(i)[t.layout.count] }
+
+// age returns the seconds since record i was written. The arithmetic is that of
+// the width of the field, so that a 4-byte time goes on working when it wraps in
+// 2106; a time in the future is very old.
+func (t *deadTable) age(i int, now time.Time) uint64 {
+	r := t.record(i)[t.layout.when:]
+	if t.layout.wide {
+		return uint64(now.Unix()) - binary.LittleEndian.Uint64(r)
+	}
+	return uint64(uint32(now.Unix()) - binary.LittleEndian.Uint32(r))
+}
+
+func (t *deadTable) find(addr netip.Addr) int {
+	want := addr.AsSlice()
+	for i := range len(t.bytes) / t.layout.size {
+		if string(t.record(i)[:len(want)]) == string(want) {
+			return i
+		}
+	}
+	return -1
+}
+
+// spare returns a record without a count, else the oldest one, -1 if there are none.
+func (t *deadTable) spare(now time.Time) int {
+	oldest, age := -1, uint64(0)
+	for i := range len(t.bytes) / t.layout.size {
+		if t.countOf(i) == 0 {
+			return i
+		}
+		if a := t.age(i, now); oldest < 0 || a > age {
+			oldest, age = i, a
+		}
+	}
+	return oldest
+}
+
+func (t *deadTable) set(i int, addr netip.Addr, count byte, now time.Time) {
+	r := t.record(i)
+	copy(r, addr.AsSlice())
+	r[t.layout.count] = count
+	if t.layout.wide {
+		binary.LittleEndian.PutUint64(r[t.layout.when:], uint64(now.Unix()))
+	} else {
+		binary.LittleEndian.PutUint32(r[t.layout.when:], uint32(now.Unix()))
+	}
+}
+
+// save writes record i; a disk that takes no bytes costs the memory, not the mail.
+func (t *deadTable) save(i int) {
+	_, _ = t.file.WriteAt(t.record(i), int64(i*t.layout.size))
+}

@@ -1,0 +1,206 @@
+package remote
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A clock that tests set.
+type clock struct{ seconds int64 }
+
+func (c *clock) now() time.Time { return time.Unix(c.seconds, 0) }
+
+func newDead(t *testing.T, table []byte) (*deadHosts, *clock) {
+	t.Helper()
+	folder := t.TempDir()
+	if table != nil {
+		if err := os.WriteFile(filepath.Join(folder, "tcpto"), table, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &clock{1_700_000_000}
+	return &deadHosts{folder: folder, pid: 32, now: c.now}, c
+}
+
+var (
+	host4 = netip.MustParseAddr("192.0.2.1")
+	host6 = netip.MustParseAddr("2001:db8::1")
+)
+
+func TestDeadHosts_twoTimeouts(t *testing.T) {
+	for _, addr := range []netip.Addr{host4, host6} {
+		d, c := newDead(t, make([]byte, 1024))
+		d.timedOut(addr)
+		if d.dead(addr) {
+			t.Errorf("%s: dead after one time-out", addr)
+		}
+		c.seconds += 119
+		d.timedOut(addr)
+		if d.dead(addr) {
+			t.Errorf("%s: a second time-out within 120 s counted", addr)
+		}
+		c.seconds++
+		d.timedOut(addr)
+		if !d.dead(addr) {
+			t.Errorf("%s: not dead after two time-outs", addr)
+		}
+		c.seconds += 60*64 - 1
+		if !d.dead(addr) {
+			t.Errorf("%s: forgotten too early", addr)
+		}
+		c.seconds++
+		if d.dead(addr) {
+			t.Errorf("%s: not forgotten after (60 + pid mod 32) × 64 s", addr)
+		}
+	}
+}
+
+func TestDeadHosts_comesBack(t *testing.T) {
+	for _, addr := range []netip.Addr{host4, host6} {
+		d, c := newDead(t, make([]byte, 1024))
+		d.timedOut(addr)
+		c.seconds += 120
+		d.timedOut(addr)
+		d.answered(addr)
+		if d.dead(addr) {
+			t.Errorf("%s: dead though it answered", addr)
+		}
+	}
+}
+
+// The bytes are qmail's: address, count, three unused, the time in little-endian.
+func TestDeadHosts_bytes(t *testing.T) {
+	d, c := newDead(t, make([]byte, 1024))
+	d.timedOut(host4)
+	table, err := os.ReadFile(filepath.Join(d.folder, "tcpto"))
+	if err != nil || len(table) != 1024 {
+		t.Fatalf("%d bytes, %v", len(table), err)
+	}
+	want := make([]byte, 1024)
+	copy(want, []byte{192, 0, 2, 1, 1, 0, 0, 0})
+	binary.LittleEndian.PutUint32(want[8:], uint32(c.seconds))
+	if string(table) != string(want) {
+		t.Errorf("record %x, want %x", table[:16], want[:16])
+	}
+	d.timedOut(host6)
+	table, err = os.ReadFile(filepath.Join(d.folder, "tcpto6"))
+	if err != nil || len(table) != 64*28 {
+		t.Fatalf("tcpto6: %d bytes, %v", len(table), err)
+	}
+	if table[16] != 1 || binary.LittleEndian.Uint64(table[20:]) != uint64(c.seconds) {
+		t.Errorf("tcpto6 record %x", table[:28])
+	}
+}
+
+func TestDeadHosts_oddTables(t *testing.T) {
+	full := make([]byte, 1024)
+	for i := range 64 {
+		copy(full[i*16:], []byte{10, 0, 0, byte(i), 5})
+		binary.LittleEndian.PutUint32(full[i*16+8:], uint32(1_700_000_000-1000+i))
+	}
+	for _, test := range []struct {
+		name      string
+		table     []byte
+		remembers bool
+	}{
+		{"missing", nil, false},
+		{"empty", []byte{}, false},
+		{"half a record", make([]byte, 8), false},
+		{"two records and a half", make([]byte, 40), true},
+		{"larger than ours", make([]byte, 4096), true},
+		{"full", full, true},
+	} {
+		d, c := newDead(t, test.table)
+		d.timedOut(host4)
+		c.seconds += 120
+		d.timedOut(host4)
+		if got := d.dead(host4); got != test.remembers {
+			t.Errorf("%s: dead is %v, want %v", test.name, got, test.remembers)
+		}
+		if info, err := os.Stat(filepath.Join(d.folder, "tcpto")); err == nil && info.Size() != int64(len(test.table)) {
+			t.Errorf("%s: the size of the table changed to %d", test.name, info.Size())
+		} else if err != nil && test.table != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The oldest record makes room in a full table.
+func TestDeadHosts_oldestGoes(t *testing.T) {
+	table := make([]byte, 1024)
+	for i := range 64 {
+		copy(table[i*16:], []byte{10, 0, 0, byte(i), 2})
+		binary.LittleEndian.PutUint32(table[i*16+8:], uint32(1_700_000_000-10-(i+7)%64))
+	}
+	d, _ := newDead(t, table)
+	d.timedOut(host4)
+	if d.dead(netip.MustParseAddr("10.0.0.56")) { // (56+7)%64 is the largest age
+		t.Error("the oldest record was kept")
+	}
+	for i := range 64 {
+		if a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}); i != 56 && !d.dead(a) {
+			t.Errorf("%s was thrown out", a)
+		}
+	}
+}
+
+// Four bytes of seconds wrap in February 2106.
+func TestDeadHosts_year2107(t *testing.T) {
+	d, c := newDead(t, make([]byte, 1024))
+	c.seconds = 1<<32 - 60
+	d.timedOut(host4)
+	c.seconds += 120
+	d.timedOut(host4)
+	if !d.dead(host4) {
+		t.Error("the wrap lost a time-out")
+	}
+	c.seconds += 60 * 64
+	if d.dead(host4) {
+		t.Error("dead for ever")
+	}
+}
+
+func TestDeadHosts_readOnly(t *testing.T) {
+	d, c := newDead(t, make([]byte, 1024))
+	d.timedOut(host4)
+	c.seconds += 120
+	d.timedOut(host4)
+	path := filepath.Join(d.folder, "tcpto")
+	if err := os.Chmod(path, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	d.timedOut(netip.MustParseAddr("192.0.2.2")) // no error to be had, none expected
+	if !d.dead(host4) {
+		t.Error("a table that can be read is not")
+	}
+}
+
+func TestDeadHosts_together(t *testing.T) {
+	d, _ := newDead(t, make([]byte, 1024))
+	var all sync.WaitGroup
+	for i := range 40 {
+		all.Go(func() { d.timedOut(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})) })
+	}
+	all.Wait()
+	table, err := os.ReadFile(filepath.Join(d.folder, "tcpto"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[byte]bool)
+	for i := range 64 {
+		if r := table[i*16:]; r[4] != 0 {
+			if r[4] != 1 || seen[r[3]] {
+				t.Errorf("record %d: %x", i, r[:16])
+			}
+			seen[r[3]] = true
+		}
+	}
+	if len(seen) != 40 {
+		t.Errorf("%d of 40 hosts remembered", len(seen))
+	}
+}

@@ -1,0 +1,5 @@
+package remote
+
+import "golang.org/x/sys/unix"
+
+const fionread = unix.TIOCINQ // the number of FIONREAD on Linux

@@ -1,0 +1,393 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/smtpc"
+)
+
+const (
+	// fuseGrace is what a program gets after timeoutremote to print its report
+	// and exit 124 before it is killed. The fuse is to be kept within a second.
+	fuseGrace = 500 * time.Millisecond
+	// closingGrace is how long a program whose reports are complete may take to
+	// end. They are final, so nothing is gained by waiting longer.
+	closingGrace = 2 * time.Second
+	// drainGrace bounds the reading of a pipe that somebody still holds open
+	// after the program has ended.
+	drainGrace = 100 * time.Millisecond
+
+	// maxReports bounds what one program may print: for each recipient and for
+	// the message a reply as long as reports carry, and some wording.
+	maxReport = 8 << 10
+	// maxStderr bounds what is kept of a program's diagnostics; the beginning
+	// and the end tell more than the middle, so both are kept.
+	maxStderr = 8 << 10
+)
+
+// Exit codes that TLS clients have of their own.
+const (
+	exitTLSSettings  = 96
+	exitTLSHandshake = 97
+)
+
+// inChain carries an attempt out by the programs that the control files name.
+func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, error) {
+	args, err := d.command(a)
+	if err != nil {
+		return report.Stream{}, err
+	}
+	stdin, done, err := d.message.descriptor()
+	if err != nil {
+		return report.Stream{}, err
+	}
+	network, err := blockingCopy(a.conn)
+	if err != nil {
+		done()
+		return report.Stream{}, err
+	}
+	// From here on the connection is the chain's.
+	a.conn.Close()
+	p, err := spawn(args, d.environ(a), stdin, network, len(d.job.Recipients))
+	network.Close()
+	if err != nil {
+		done()
+		return report.Stream{}, &report.Error{Case: report.ProgramFailed,
+			Facts: report.Facts{Reason: fmt.Sprintf("%q: %v", args[0], plain(err))}, Err: err}
+	}
+	stream, err := p.result(ctx, d.patience(a))
+	done()
+	return stream, d.meaning(a, p, err)
+}
+
+// patience is how long a chain may run before it is killed, 0 for ever. A program
+// inside implicit TLS lights its fuse when the handshake is done, which has a
+// limit of its own.
+func (d *delivery) patience(a *attempt) time.Duration {
+	switch remote := d.Settings.TimeoutRemote; {
+	case remote == 0:
+		return 0
+	case a.candidate.Protocol.Implicit:
+		return remote + d.Settings.TimeoutConnect + fuseGrace
+	default:
+		return remote + fuseGrace
+	}
+}
+
+// command returns the words of the chain for a.
+func (d *delivery) command(a *attempt) ([]string, error) {
+	protocol := a.candidate.Protocol
+	program, err := d.programPath(protocol.Program)
+	if err != nil {
+		return nil, err
+	}
+	var args []string
+	if a.tls != smtpc.None {
+		client, err := d.tlsClientPath(protocol)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, client, "-S", "-j", "-z", "-v", "0",
+			"-K", strconv.FormatInt(d.Settings.TimeoutConnect.Milliseconds(), 10))
+		if !a.noSNI {
+			args = append(args, "-k", a.candidate.ServerName(a.addr.Addr()))
+		}
+		if d.Settings.ClientCert != "" {
+			args = append(args, "-y")
+		}
+		if d.Settings.TLSStrictness < strict {
+			args = append(args, "--no-verify-cert")
+		}
+		args = append(args, "--")
+	}
+	args = append(args, program, d.job.Host, d.job.Sender)
+	return append(args, d.job.Recipients...), nil
+}
+
+// environ returns the environment of the chain, as a UCSPI-TCP client would make
+// it, with what the TLS client and the protocol program look for.
+func (d *delivery) environ(a *attempt) []string {
+	local := a.local
+	set := map[string]string{
+		"PROTO":         "TCP",
+		"TCPREMOTEIP":   a.addr.Addr().String(),
+		"TCPREMOTEPORT": strconv.Itoa(int(a.addr.Port())),
+		"TCPREMOTEHOST": a.candidate.Host,
+		"TCPLOCALIP":    local.Addr().Unmap().WithZone("").String(),
+		"TCPLOCALPORT":  strconv.Itoa(int(local.Port())),
+		"TCPLOCALHOST":  d.Settings.HeloHost,
+		"CADIR":         d.Settings.TrustAnchors.Dir,
+		"CAFILE":        d.Settings.TrustAnchors.File,
+		"CERTFILE":      d.Settings.ClientCert,
+		"KEYFILE":       d.Settings.ClientKey,
+		"MXF_HOME":      d.Settings.Home,
+		"MXF_SERVICE":   a.candidate.Protocol.Service,
+		"MXF_TLS":       "",
+	}
+	if a.candidate.Protocol.Explicit {
+		set["MXF_TLS"] = a.tls.String()
+	}
+	environ := make([]string, 0, len(d.Environ)+len(set))
+	for _, assignment := range d.Environ {
+		name, _, _ := strings.Cut(assignment, "=")
+		if _, ours := set[name]; !ours && !foreignToChain(name) {
+			environ = append(environ, assignment)
+		}
+	}
+	for name, value := range set {
+		if value != "" {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	return environ
+}
+
+// foreignToChain tells whether a variable that the router happened to inherit
+// would say something untrue in the chain.
+func foreignToChain(name string) bool {
+	switch name {
+	case "TCPREMOTEINFO", "TLS_UID", "TLS_GID", "SSLCTLFD", "SSLREADFD", "SSLWRITEFD":
+		return true
+	}
+	return strings.HasPrefix(name, "SSL_") && name != "SSL_CERT_FILE" && name != "SSL_CERT_DIR" ||
+		strings.HasPrefix(name, "CERTFILE:") || strings.HasPrefix(name, "KEYFILE:")
+}
+
+// blockingCopy returns a descriptor of conn in blocking mode, which is what
+// programs expect of descriptors that they inherit.
+func blockingCopy(conn *net.TCPConn) (*os.File, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var inner error
+	err = raw.Control(func(orig uintptr) {
+		syscall.ForkLock.RLock()
+		defer syscall.ForkLock.RUnlock()
+		if fd, inner = syscall.Dup(int(orig)); inner == nil {
+			syscall.CloseOnExec(fd)
+			inner = syscall.SetNonblock(fd, false)
+		}
+	})
+	if err = errors.Join(err, inner); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "network"), nil
+}
+
+// A process is a chain that was started.
+type process struct {
+	*os.Process
+	recipients int
+	stdout     *os.File
+	stderr     *os.File
+	complete   chan struct{} // closed when a complete report stream was read
+
+	mu      sync.Mutex
+	printed bytes.Buffer
+	said    bytes.Buffer
+	reading sync.WaitGroup
+}
+
+// spawn starts the chain in a process group of its own, so that a script's
+// children can be ended with it, with descriptors 0, 1, 2, 6 and 7 and no others.
+func spawn(args, environ []string, stdin, network *os.File, recipients int) (*process, error) {
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer outW.Close()
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		outR.Close()
+		return nil, err
+	}
+	defer errW.Close()
+	proc, err := os.StartProcess(args[0], args, &os.ProcAttr{
+		Env:   environ,
+		Files: []*os.File{stdin, outW, errW, nil, nil, nil, network, network},
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil {
+		outR.Close()
+		errR.Close()
+		return nil, err
+	}
+	p := &process{Process: proc, recipients: recipients, stdout: outR, stderr: errR, complete: make(chan struct{})}
+	p.reading.Add(2)
+	go p.readReports()
+	go p.readDiagnostics()
+	return p, nil
+}
+
+func (p *process) readReports() {
+	defer p.reading.Done()
+	defer func() { _ = recover() }()
+	limit := (p.recipients + 1) * maxReport
+	buf := make([]byte, maxReport)
+	done := false
+	for {
+		n, err := p.stdout.Read(buf)
+		p.mu.Lock()
+		p.printed.Write(buf[:min(n, limit-p.printed.Len())])
+		if !done && n > 0 && bytes.IndexByte(buf[:n], 0) >= 0 {
+			if _, err := report.Parse(p.printed.Bytes(), p.recipients); err == nil {
+				done = true
+				close(p.complete)
+			}
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *process) readDiagnostics() {
+	defer p.reading.Done()
+	defer func() { _ = recover() }()
+	buf := make([]byte, maxReport)
+	for {
+		n, err := p.stderr.Read(buf)
+		p.mu.Lock()
+		p.said.Write(buf[:n])
+		if over := p.said.Len() - maxStderr; over > 0 {
+			kept := append([]byte(nil), p.said.Bytes()[:maxStderr/2]...)
+			kept = append(kept, p.said.Bytes()[maxStderr/2+over:]...)
+			p.said.Reset()
+			p.said.Write(kept)
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// An exitError is how a chain ended that did not print a complete stream.
+type exitError struct {
+	state  *os.ProcessState
+	killed bool // by us, because of the fuse
+	parse  error
+}
+
+func (e *exitError) Error() string {
+	if e.killed {
+		return "killed after timeoutremote"
+	}
+	return e.state.String()
+}
+
+// result waits for the chain and returns its reports. A complete stream is final,
+// whatever happens next. Otherwise the error is an *exitError.
+func (p *process) result(ctx context.Context, patience time.Duration) (report.Stream, error) {
+	ended := make(chan *os.ProcessState, 1)
+	go func() {
+		state, _ := p.Wait()
+		ended <- state
+	}()
+	var blown <-chan time.Time
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		blown = timer.C
+	}
+	var state *os.ProcessState
+	killed := false
+	select {
+	case state = <-ended:
+	case <-p.complete:
+		select {
+		case state = <-ended:
+		case <-time.After(closingGrace):
+			state = p.kill(ended)
+		}
+	case <-blown:
+		killed = true
+		state = p.kill(ended)
+	case <-ctx.Done():
+		killed = true
+		state = p.kill(ended)
+	}
+	// Whoever holds the pipes now is not the program that was to report.
+	deadline := time.Now().Add(drainGrace)
+	_ = p.stdout.SetReadDeadline(deadline)
+	_ = p.stderr.SetReadDeadline(deadline)
+	p.reading.Wait()
+	p.stdout.Close()
+	p.stderr.Close()
+	stream, err := report.Parse(p.printed.Bytes(), p.recipients)
+	if err == nil {
+		return stream, nil
+	}
+	return report.Stream{}, &exitError{state: state, killed: killed, parse: err}
+}
+
+// kill ends the chain with all that it started in its process group.
+func (p *process) kill(ended <-chan *os.ProcessState) *os.ProcessState {
+	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+	return <-ended
+}
+
+// meaning turns the end of a chain into what the router goes by.
+func (d *delivery) meaning(a *attempt, p *process, err error) error {
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	ip := a.addr.Addr().String()
+	said := strings.TrimSpace(p.said.String())
+	fuse := &report.Fuse{Reason: report.New(report.FuseBlown,
+		report.Facts{IP: ip, Seconds: int64(d.Settings.TimeoutRemote / time.Second)})}
+	code := -1
+	if exit.state != nil && exit.state.Exited() {
+		code = exit.state.ExitCode()
+	}
+	silent := p.printed.Len() == 0
+	switch {
+	case exit.killed, code == report.ExitFuse && silent:
+		return fuse
+	case code == report.ExitNextExchanger && silent:
+		return &report.NoTransaction{Reason: report.ReasonFrom(said, report.ConnectionDied, report.Facts{IP: ip})}
+	case code == report.ExitNoTLS && silent,
+		(code == exitTLSHandshake || code == exitTLSSettings) && silent && a.candidate.Protocol.Implicit:
+		return &report.NoTransaction{NoTLS: true, Reason: tlsReason(said, ip)}
+	}
+	reason := fmt.Sprintf("%q ended with %v", d.programName(a), exit)
+	if !silent {
+		reason += fmt.Sprintf(" after reports that make no sense (%v)", exit.parse)
+	}
+	if said != "" {
+		reason += ", saying: " + report.Diagnostic(said)
+	}
+	return &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: reason}, Err: err}
+}
+
+func (d *delivery) programName(a *attempt) string { return a.candidate.Protocol.Program }
+
+// tlsReason finds in diagnostics why there was no TLS: a TLS client's fatal line
+// says it best; then comes a whole sentence of a protocol program's.
+func tlsReason(said, ip string) report.Report {
+	reason := said
+	for line := range strings.Lines(said) {
+		if _, what, ok := strings.Cut(line, ": fatal: "); ok {
+			return report.New(report.TLSUnavailable, report.Facts{IP: ip, Reason: strings.TrimSpace(what)})
+		}
+	}
+	if reason == "" {
+		reason = "the TLS client gave no reason"
+	}
+	return report.ReasonFrom(said, report.TLSUnavailable, report.Facts{IP: ip, Reason: reason})
+}

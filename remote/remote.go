@@ -1,0 +1,173 @@
+// Package remote is what takes the place of qmail-remote(8): it decides where a
+// message goes and in which protocol, connects, and has a protocol client deliver
+// it. This is how:
+//
+//  1. HOST is an address literal, or a domain that is turned into A-labels.
+//  2. The routes files of the usable protocols are asked, in the order of
+//     control/protocols. If any names a relay, the relays are the candidates.
+//  3. Otherwise an address literal is its own only candidate, in every protocol
+//     that has a slice; and for a domain SRV of every usable protocol and MX are
+//     looked up at once. Candidates are those from SRV, in RFC 2782 order, then
+//     those from MX by preference, each in the protocol of its MXPS slice and then,
+//     as its twin, in that of slice 0. Without SRV and MX the host itself is the
+//     candidate in every usable protocol.
+//  4. Names become addresses, all at once. Candidates at which we ourselves stand
+//     are dropped with all of the same or worse standing.
+//  5. Candidates are tried one after the other. The addresses of one exchanger are
+//     raced (RFC 8305); addresses that timed out lately are skipped (tcpto).
+//  6. Once connected, the attempt is carried out, in this process or by a chain of
+//     programs. Its reports end the delivery, whatever they say.
+//  7. An attempt that ended before a transaction had begun, or for want of the TLS
+//     that control/tlsstrictness asks for, is left for the exchanger's next
+//     address, then for the next candidate. The message is set back to its
+//     beginning. At strictness 0 the same address comes once more, in the clear;
+//     at 1 those that had no TLS do, after all candidates are through.
+//  8. When nothing is left, the last reason is reported.
+//
+// Specifications: RFC 2782 (SRV), RFC 5321 section 5 (MX), RFC 7505 (null MX),
+// RFC 8305 (Happy Eyeballs), RFC 6724 (source addresses), RFC 5890 to 5895 and
+// UTS 46 (IDNA), MXPS (D. J. Bernstein), qmail-remote(8), qmail-tcpto(8).
+package remote
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/report"
+)
+
+// A Job is one delivery: what qmail-rspawn puts into the arguments of
+// qmail-remote, and the message.
+type Job struct {
+	Host       string
+	Sender     string   // may be empty
+	Recipients []string // at least one
+	Message    *os.File // UNIX newlines, from its present offset; may be a pipe
+}
+
+// A Router delivers. Its fields are not changed by deliveries, so that many may
+// run at a time.
+type Router struct {
+	Settings *control.Settings
+	Resolver *Resolver
+	Programs string       // the folder of our own executable, where programs are found
+	Environ  []string     // what the chain of programs inherits
+	Rand     rand.Source  // for shuffling; used by one delivery at a time
+	Trace    func(string) // a line for each step; may be nil
+}
+
+// Deliver carries job out, by the router that prepare returns, and returns its one
+// complete report stream, whatever happens: what is unforeseen, a panic included,
+// is temporary. Arguments that cannot be delivered to are refused before prepare
+// is called.
+func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (stream report.Stream) {
+	defer func() {
+		if p := recover(); p != nil {
+			stream = report.Only(report.New(report.Internal, report.Facts{Reason: fmt.Sprintf("panic: %v", p)}))
+		}
+	}()
+	err := job.check()
+	if err != nil {
+		return report.Only(report.For(err))
+	}
+	router, err := prepare()
+	if err == nil {
+		stream, err = router.deliver(ctx, job)
+	}
+	if err != nil {
+		return report.Only(report.For(controlError(err)))
+	}
+	return stream
+}
+
+// deliver finds the candidates for job and tries them.
+func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
+	d := &delivery{
+		Router:  r,
+		job:     job,
+		message: newSource(job.Message),
+		rand:    rand.New(r.Rand),
+	}
+	d.connector = connector{
+		timeout: r.Settings.TimeoutConnect,
+		trace:   d.tracef,
+		dead: &deadHosts{
+			folder: filepath.Join(r.Settings.Home, "queue", "lock"),
+			pid:    os.Getpid(),
+			now:    time.Now,
+		},
+	}
+	if err := d.checkTLS(); err != nil {
+		return report.Stream{}, err
+	}
+	ours, err := d.ours()
+	if err != nil {
+		return report.Stream{}, err
+	}
+	finder := Finder{Settings: r.Settings, Resolver: r.Resolver, Ours: ours, Rand: d.rand, Trace: r.Trace}
+	candidates, err := finder.Candidates(ctx, job.Host)
+	if err != nil {
+		return report.Stream{}, err
+	}
+	return d.run(ctx, candidates), nil
+}
+
+// check refuses what no SMTP command can carry.
+func (j *Job) check() error {
+	const forbidden = "\x00\r\n"
+	switch {
+	case len(j.Recipients) == 0:
+		return &report.Error{Case: report.Usage}
+	case strings.ContainsAny(j.Host, forbidden):
+		return &report.Error{Case: report.BadHost, Facts: report.Facts{Host: fmt.Sprintf("%q", j.Host)}}
+	case strings.ContainsAny(j.Sender, forbidden):
+		return &report.Error{Case: report.BadSender, Facts: report.Facts{Reason: fmt.Sprintf("%q", j.Sender)}}
+	}
+	for _, recipient := range j.Recipients {
+		if strings.ContainsAny(recipient, forbidden) {
+			return &report.Error{Case: report.BadRecipientArg, Facts: report.Facts{Reason: fmt.Sprintf("%q", recipient)}}
+		}
+	}
+	return nil
+}
+
+// ours returns what tells our own addresses: those of ipme, or of the interfaces.
+func (r *Router) ours() (func(netip.Addr) bool, error) {
+	own := make(map[netip.Addr]bool)
+	for _, addr := range r.Settings.IPMe {
+		own[addr] = true
+	}
+	if r.Settings.IPMeDefault {
+		interfaces, err := net.InterfaceAddrs()
+		if err != nil {
+			return nil, fmt.Errorf("unable to list the addresses of this machine's interfaces: %w", err)
+		}
+		for _, i := range interfaces {
+			if prefix, err := netip.ParsePrefix(i.String()); err == nil {
+				own[prefix.Addr().Unmap().WithZone("")] = true
+			}
+		}
+	}
+	return func(addr netip.Addr) bool { return own[addr] }, nil
+}
+
+func (r *Router) tracef(format string, args ...any) {
+	if r.Trace != nil {
+		r.Trace(fmt.Sprintf(format, args...))
+	}
+}
+
+// strict is the tlsstrictness at which nothing is sent in the clear and
+// certificates are verified; firm is the one that tries all of TLS first.
+const (
+	firm   = 1
+	strict = 2
+)

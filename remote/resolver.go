@@ -1,0 +1,576 @@
+package remote
+
+import (
+	"bufio"
+	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"nightmare.mail/mxf/remote/report"
+)
+
+const (
+	// maxServers bounds the name servers that are asked; djbdns reads as many.
+	maxServers = 16
+	// maxParallel bounds the queries under way at once, each of which holds a
+	// socket: a process may have 1,024 descriptors, and a zone 500 exchangers.
+	maxParallel = 64
+	// maxCNAMEs bounds a chain of aliases, which may be a loop.
+	maxCNAMEs = 10
+	// payload is the UDP size announced with EDNS0: the largest that is never
+	// fragmented on its way (DNS flag day 2020).
+	payload = 1232
+	// maxDatagram is more than a server may send by UDP.
+	maxDatagram = 4096
+	// maxWrongAnswers bounds the stray datagrams read for one query, lest a flood
+	// of them keep a processor busy.
+	maxWrongAnswers = 1000
+	// leastTCP is the time that a query by TCP has at least: it takes two round
+	// trips, and the server has the answer already.
+	leastTCP = 5 * time.Second
+	// unlimitedLookup ends a lookup when timeoutdns sets no limit, because
+	// nothing may wait for ever.
+	unlimitedLookup = 2 * time.Minute
+)
+
+// patience is how long each server is waited for, round by round. The first is
+// short, so that a dead server costs little; the later ones leave time to a cache
+// that must ask far away. (The rounds of djbdns are alike.)
+var patience = [...]time.Duration{1 * time.Second, 3 * time.Second, 9 * time.Second, 27 * time.Second}
+
+// errNoName says that a name does not exist (NXDOMAIN, RFC 2308 section 2.1).
+var errNoName = errors.New("no such name")
+
+// Servers returns the name servers to ask: those of dnscacheip, the value of
+// $DNSCACHEIP, or, when it names none, those of the file resolvConf, see
+// resolv.conf(5), or, when that is missing or names none, this host's own.
+// At most 16 are returned. An error is a *report.Error of case ControlFiles.
+func Servers(dnscacheip, resolvConf string) ([]netip.AddrPort, error) {
+	var servers []netip.AddrPort
+	for _, field := range strings.FieldsFunc(dnscacheip, func(r rune) bool { return strings.ContainsRune(" \t,/", r) }) {
+		server, ok := parseServer(field)
+		if !ok {
+			return nil, unreadable(fmt.Sprintf("$DNSCACHEIP: %q is not an IP address with or without a port", field))
+		}
+		servers = append(servers, server)
+	}
+	if len(servers) == 0 {
+		var err error
+		if servers, err = readResolvConf(resolvConf); err != nil {
+			return nil, unreadable(err.Error())
+		}
+	}
+	var distinct []netip.AddrPort
+	for _, s := range servers {
+		if !slices.Contains(distinct, s) && len(distinct) < maxServers {
+			distinct = append(distinct, s)
+		}
+	}
+	return distinct, nil
+}
+
+func unreadable(reason string) *report.Error {
+	return &report.Error{Case: report.ControlFiles, Facts: report.Facts{Reason: reason}}
+}
+
+const dnsPort = 53
+
+// parseServer reads 127.0.0.1, 127.0.0.1:5300, ::1, [::1] and [::1]:5300.
+func parseServer(text string) (netip.AddrPort, bool) {
+	if server, err := netip.ParseAddrPort(text); err == nil {
+		return server, server.Port() != 0
+	}
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		if text, ok = strings.CutSuffix(inner, "]"); !ok {
+			return netip.AddrPort{}, false
+		}
+	}
+	addr, err := netip.ParseAddr(text)
+	return netip.AddrPortFrom(addr, dnsPort), err == nil
+}
+
+// readResolvConf reads the nameserver lines of resolv.conf(5). Like the C
+// library it passes over what it does not understand, as the file is not ours.
+func readResolvConf(path string) ([]netip.AddrPort, error) {
+	local := []netip.AddrPort{
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort),
+		netip.AddrPortFrom(netip.IPv6Loopback(), dnsPort),
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return local, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var servers []netip.AddrPort
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(fields[1]); err == nil {
+			servers = append(servers, netip.AddrPortFrom(addr, dnsPort))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(servers) == 0 {
+		return local, nil
+	}
+	return servers, nil
+}
+
+// A Resolver asks caching name servers (RFC 1034 section 5.3, RFC 6891). It may
+// be used by many goroutines and must not be copied.
+type Resolver struct {
+	Servers []netip.AddrPort // asked in this order; those after the sixteenth are not
+	IDs     io.Reader        // source of query ids; nil: crypto/rand
+
+	answering atomic.Int32            // the server that gave the last good answer is asked first
+	plain     [maxServers]atomic.Bool // servers that refused EDNS0
+}
+
+// A lookup is one question and, once it is done, what came of it.
+type lookup struct {
+	name  string // without the final dot
+	qtype uint16
+
+	records []dns.RR // those of qtype at the end of the chain of aliases; none: the name has no such data
+	err     error    // errNoName, or anything else, which is temporary
+	notes   []string // what happened on the way, for the trace
+	took    time.Duration
+}
+
+// start does the lookups at the same time, but for maxParallel, and sends each
+// to the channel when it is done. They end with ctx at the latest.
+func (r *Resolver) start(ctx context.Context, lookups []*lookup) <-chan *lookup {
+	done := make(chan *lookup, len(lookups))
+	var next atomic.Int32
+	for range min(len(lookups), maxParallel) {
+		go func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(lookups) {
+					return
+				}
+				r.do(ctx, lookups[i])
+				done <- lookups[i]
+			}
+		}()
+	}
+	return done
+}
+
+// do answers l, and turns a panic into its error.
+func (r *Resolver) do(ctx context.Context, l *lookup) {
+	began := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			l.records, l.err = nil, fmt.Errorf("panic during lookup: %v", p)
+		}
+		l.took = time.Since(began)
+	}()
+	ctx, cancel := context.WithTimeout(ctx, unlimitedLookup)
+	defer cancel()
+	l.records, l.err = r.chase(ctx, l)
+}
+
+// chase asks for l and follows aliases, also those that the server left to us.
+func (r *Resolver) chase(ctx context.Context, l *lookup) ([]dns.RR, error) {
+	name, aliases := dns.Fqdn(l.name), 0
+	for {
+		m, err := r.query(ctx, l, name)
+		if err != nil {
+			return nil, err
+		}
+		asked := name
+		var records []dns.RR
+		records, name, err = follow(m, asked, l.qtype, &aliases)
+		switch {
+		case err != nil:
+			return nil, err
+		case m.Rcode == dns.RcodeNameError:
+			// With aliases it is the last name that does not exist (RFC 6604 section 2.1).
+			return nil, errNoName
+		case len(records) > 0, name == asked, deniedBy(m, name):
+			return records, nil
+		}
+	}
+}
+
+// follow walks the aliases in m's answer from name on. It returns the records of
+// qtype where they end, and that name; aliases counts them for the whole lookup.
+func follow(m *dns.Msg, name string, qtype uint16, aliases *int) ([]dns.RR, string, error) {
+	for {
+		var records []dns.RR
+		alias := ""
+		for _, rr := range m.Answer {
+			h := rr.Header()
+			if h.Class != dns.ClassINET || !strings.EqualFold(h.Name, name) {
+				continue
+			}
+			if h.Rrtype == qtype {
+				records = append(records, rr)
+			} else if cname, ok := rr.(*dns.CNAME); ok {
+				alias = cname.Target
+			}
+		}
+		if len(records) > 0 || alias == "" {
+			return records, name, nil
+		}
+		if *aliases++; *aliases > maxCNAMEs {
+			return nil, "", fmt.Errorf("more than %d CNAMEs, or a loop of them", maxCNAMEs)
+		}
+		name = alias
+	}
+}
+
+// deniedBy tells whether m says that name, the end of a chain of aliases, has no
+// data: it comes with the SOA of its zone (RFC 2308 section 2.2). Without it the
+// server may just not have looked.
+func deniedBy(m *dns.Msg, name string) bool {
+	return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool {
+		return rr.Header().Rrtype == dns.TypeSOA && dns.IsSubDomain(rr.Header().Name, name)
+	})
+}
+
+// query asks the servers, one after the other and in rounds, until one answers
+// that name has data of l's type, has none, or does not exist. A server that
+// says that it cannot tell is not asked again.
+func (r *Resolver) query(ctx context.Context, l *lookup, name string) (*dns.Msg, error) {
+	n := min(len(r.Servers), maxServers)
+	if n == 0 {
+		return nil, errors.New("no name server is known")
+	}
+	first := int(r.answering.Load()) % n
+	var settled [maxServers]bool
+	var last error
+	for _, wait := range patience {
+		left := n
+		for i := range n {
+			s := (first + i) % n
+			if settled[s] {
+				left--
+				continue
+			}
+			m, err := r.ask(ctx, s, name, l.qtype, wait)
+			if err == nil {
+				r.answering.Store(int32(s))
+				return m, nil
+			}
+			switch ctx.Err() {
+			case nil:
+			case context.Canceled:
+				return nil, errors.New("not waited for any longer")
+			default:
+				if last == nil {
+					last = tooLate(r.Servers[s])
+				}
+				return nil, last
+			}
+			l.notes = append(l.notes, r.Servers[s].String()+": "+err.Error())
+			if last = fmt.Errorf("%s: %w", r.Servers[s], err); isTimeout(err) {
+				last = tooLate(r.Servers[s])
+				continue
+			}
+			settled[s] = true
+			left--
+		}
+		if left == 0 {
+			break
+		}
+	}
+	return nil, last
+}
+
+func tooLate(server netip.AddrPort) error { return fmt.Errorf("%s: no answer in time", server) }
+
+// noAnswer is one try's timeout.
+type noAnswer time.Duration
+
+func (d noAnswer) Error() string {
+	return fmt.Sprintf("no answer in %v", time.Duration(d).Round(time.Millisecond))
+}
+func (noAnswer) Timeout() bool { return true }
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// ask asks one server, by UDP with EDNS0, again without it if the server does not
+// know what that is, and by TCP if the answer does not fit.
+func (r *Resolver) ask(ctx context.Context, server int, name string, qtype uint16, wait time.Duration) (*dns.Msg, error) {
+	edns := !r.plain[server].Load()
+	m, err := r.exchange(ctx, "udp", r.Servers[server], name, qtype, edns, wait)
+	if err == nil && edns && refusesEDNS(m) {
+		// Whether it was EDNS0 that it refused is seen when it likes the plain query better.
+		m, err = r.exchange(ctx, "udp", r.Servers[server], name, qtype, false, wait)
+		if edns = err == nil && refusesEDNS(m); !edns && err == nil {
+			r.plain[server].Store(true)
+		}
+	}
+	if err == nil && m.Truncated {
+		m, err = r.exchange(ctx, "tcp", r.Servers[server], name, qtype, edns, max(wait, leastTCP))
+		if err != nil {
+			err = fmt.Errorf("by TCP after a truncated answer: %w", err)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, verdict(m)
+}
+
+// refusesEDNS tells whether m may be the answer of a server that knows no EDNS0
+// (RFC 6891 section 7).
+func refusesEDNS(m *dns.Msg) bool {
+	return m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers
+}
+
+// verdict returns nil if m is an answer: that there is data, that there is none,
+// or that there is no such name.
+func verdict(m *dns.Msg) error {
+	switch m.Rcode {
+	case dns.RcodeNameError:
+		return nil
+	case dns.RcodeSuccess:
+		if isReferral(m) {
+			return errors.New("the server only refers to other servers")
+		}
+		return nil
+	case dns.RcodeServerFailure:
+		return errors.New("server failure")
+	case dns.RcodeRefused:
+		return errors.New("the server refuses to answer")
+	}
+	if text, ok := dns.RcodeToString[m.Rcode]; ok {
+		return fmt.Errorf("the server answers %s", text)
+	}
+	return fmt.Errorf("the server answers with response code %d", m.Rcode)
+}
+
+// isReferral tells whether m, which looks like "no data", comes from a server
+// that does not look up names for others.
+func isReferral(m *dns.Msg) bool {
+	if len(m.Answer) > 0 || m.Authoritative || m.RecursionAvailable {
+		return false
+	}
+	has := func(rrtype uint16) bool {
+		return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == rrtype })
+	}
+	return has(dns.TypeNS) && !has(dns.TypeSOA)
+}
+
+// exchange sends one query from a new socket, whose port the kernel chooses at
+// random, and waits for the answer to it.
+func (r *Resolver) exchange(ctx context.Context, network string, server netip.AddrPort, name string, qtype uint16, edns bool, wait time.Duration) (*dns.Msg, error) {
+	began := time.Now()
+	query, err := r.newQuery(name, qtype, edns)
+	if err != nil {
+		return nil, err
+	}
+	deadline := began.Add(wait)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	dialer := net.Dialer{Deadline: deadline}
+	conn, err := dialer.DialContext(ctx, network, server.String())
+	if err != nil {
+		return nil, describe(err, began)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return nil, describe(err, began)
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	if network == "tcp" {
+		err = writeFramed(conn, query)
+	} else {
+		_, err = conn.Write(query)
+	}
+	if err != nil {
+		return nil, describe(err, began)
+	}
+	m, err := await(conn, network == "tcp", binary.BigEndian.Uint16(query), name, qtype)
+	if err != nil {
+		return nil, describe(err, began)
+	}
+	return m, nil
+}
+
+// describe takes from a socket's error what a report has no use for.
+func describe(err error, began time.Time) error {
+	if isTimeout(err) {
+		return noAnswer(time.Since(began))
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the connection was closed before the answer")
+	}
+	return err
+}
+
+// newQuery returns a query with recursion desired and a random id.
+func (r *Resolver) newQuery(name string, qtype uint16, edns bool) ([]byte, error) {
+	ids := r.IDs
+	if ids == nil {
+		ids = crand.Reader
+	}
+	var id [2]byte
+	if _, err := io.ReadFull(ids, id[:]); err != nil {
+		return nil, fmt.Errorf("no random number: %w", err)
+	}
+	m := dns.Msg{Question: []dns.Question{{Name: name, Qtype: qtype, Qclass: dns.ClassINET}}}
+	m.Id, m.RecursionDesired = binary.BigEndian.Uint16(id[:]), true
+	if edns {
+		opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+		opt.SetUDPSize(payload)
+		m.Extra = []dns.RR{opt}
+	}
+	return m.PackBuffer(make([]byte, 512))
+}
+
+func writeFramed(w io.Writer, query []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...))
+	return err
+}
+
+func readFramed(r io.Reader) ([]byte, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, binary.BigEndian.Uint16(size[:]))
+	_, err := io.ReadFull(r, b)
+	return b, err
+}
+
+// await reads until the answer to the query comes. What has another id or
+// another question is not for us, or is a forgery, and is passed over.
+func await(conn net.Conn, framed bool, id uint16, name string, qtype uint16) (*dns.Msg, error) {
+	var datagram []byte
+	if !framed {
+		datagram = make([]byte, maxDatagram)
+	}
+	for range maxWrongAnswers {
+		var b []byte
+		var err error
+		if framed {
+			b, err = readFramed(conn)
+		} else {
+			var n int
+			n, err = conn.Read(datagram)
+			b = datagram[:n]
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m, err := parseAnswer(b, id, name, qtype); m != nil || err != nil {
+			return m, err
+		}
+	}
+	return nil, fmt.Errorf("%d answers to other questions", maxWrongAnswers)
+}
+
+// parseAnswer returns the answer in b if it belongs to the query, nil if it does
+// not, and an error if it seems to but cannot be read.
+func parseAnswer(b []byte, id uint16, name string, qtype uint16) (*dns.Msg, error) {
+	const header, response, truncated = 12, 0x80, 0x02
+	if len(b) < header || binary.BigEndian.Uint16(b) != id || b[2]&response == 0 {
+		return nil, nil
+	}
+	m := new(dns.Msg)
+	err := m.Unpack(b)
+	if !answers(m, name, qtype) {
+		if err != nil && len(m.Question) == 0 {
+			return nil, errors.New("the server's answer is malformed")
+		}
+		return nil, nil
+	}
+	if err != nil && b[2]&truncated == 0 { // truncated within a record: TCP will have it whole
+		return nil, errors.New("the server's answer is malformed")
+	}
+	return m, nil
+}
+
+// answers tells whether m repeats the question. A server that could not read it,
+// or refuses it unread, need not.
+func answers(m *dns.Msg, name string, qtype uint16) bool {
+	if m.Opcode != dns.OpcodeQuery {
+		return false
+	}
+	if len(m.Question) == 0 {
+		return m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError
+	}
+	q := m.Question[0]
+	return len(m.Question) == 1 && q.Qtype == qtype && q.Qclass == dns.ClassINET && strings.EqualFold(q.Name, name)
+}
+
+// maxTracedRecords bounds the records of one answer that a trace shows.
+const maxTracedRecords = 12
+
+// String returns the trace line of a finished lookup.
+func (l *lookup) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "lookup %s %s: ", dns.TypeToString[l.qtype], l.name)
+	switch {
+	case l.err != nil:
+		b.WriteString(l.err.Error())
+	case len(l.records) == 0:
+		b.WriteString("no data")
+	}
+	for i, rr := range l.records {
+		if i == maxTracedRecords {
+			fmt.Fprintf(&b, " and %d more", len(l.records)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		// The header repeats the question, or an alias of it.
+		b.WriteString(strings.ReplaceAll(strings.TrimPrefix(rr.String(), rr.Header().String()), "\t", " "))
+	}
+	b.WriteString(" (" + strconv.FormatInt(l.took.Milliseconds(), 10) + " ms)")
+	return b.String()
+}
+
+// addrs returns the addresses in the answer, unmapped.
+func (l *lookup) addrs() []netip.Addr {
+	addrs := make([]netip.Addr, 0, len(l.records))
+	for _, rr := range l.records {
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs
+}

@@ -1,0 +1,110 @@
+package remote
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSource_file(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "message")
+	if err := os.WriteFile(path, []byte("envelope\nSubject: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Seek(9, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	s := newSource(f)
+	for range 2 {
+		got, err := io.ReadAll(s.reader())
+		if err != nil || string(got) != "Subject: x\n" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		if err := s.rewind(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func pipeWith(t *testing.T, text string) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	go func() {
+		defer w.Close()
+		_, _ = io.WriteString(w, text)
+	}()
+	return r
+}
+
+// A pipe that nobody has read from serves the next attempt; one that was read
+// from serves none.
+func TestSource_pipeInProcess(t *testing.T) {
+	s := newSource(pipeWith(t, "Subject: x\n"))
+	reader := s.reader()
+	if err := s.rewind(); err != nil {
+		t.Fatalf("not read from: %v", err)
+	}
+	if got, err := io.ReadAll(reader); err != nil || string(got) != "Subject: x\n" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if s.rewind() == nil {
+		t.Error("rewound a pipe that was read")
+	}
+}
+
+func TestSource_pipeToChildren(t *testing.T) {
+	for _, text := range []string{"", "Subject: x\n", strings.Repeat("0123456789abcde\n", 20000)} {
+		s := newSource(pipeWith(t, text))
+		for range 3 {
+			f, done, err := s.descriptor()
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond) // let some of it arrive; either way must do
+			_ = f
+			done()
+			if err := s.rewind(); err != nil {
+				t.Fatalf("%d bytes: nobody read: %v", len(text), err)
+			}
+		}
+		f, done, err := s.descriptor()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(f)
+		done()
+		if err != nil || string(got) != text {
+			t.Fatalf("%d bytes arrived of %d, %v", len(got), len(text), err)
+		}
+		if text != "" && s.rewind() == nil {
+			t.Error("rewound a pipe that was read")
+		}
+	}
+}
+
+// What is left after a child that read nothing can be read in this process.
+func TestSource_pipeChildThenOurselves(t *testing.T) {
+	text := strings.Repeat("0123456789abcde\n", 20000)
+	s := newSource(pipeWith(t, text))
+	_, done, err := s.descriptor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done()
+	got, err := io.ReadAll(s.reader())
+	if err != nil || string(got) != text {
+		t.Fatalf("%d bytes of %d, %v", len(got), len(text), err)
+	}
+}

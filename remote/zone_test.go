@@ -1,0 +1,280 @@
+package remote
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// A nameServer answers from a literal zone on a loopback port, UDP and TCP, as a
+// caching server would: it follows aliases as far as it can.
+type nameServer struct {
+	addr    netip.AddrPort
+	records map[string][]dns.RR // by name in lower case
+	trouble map[string]string   // by "TYPE name" or "name": what goes wrong there; see ServeDNS
+
+	queries atomic.Int32 // all that came
+	byTCP   atomic.Int32
+	plain   atomic.Int32 // those without EDNS0
+	busy    atomic.Int32
+	busiest atomic.Int32
+
+	mu   sync.Mutex
+	seen map[string]int // by question
+}
+
+// newNameServer starts a server for zone, in master file format, relative to the
+// root. It stops when the test ends.
+func newNameServer(t testing.TB, zone string, trouble map[string]string) *nameServer {
+	t.Helper()
+	s := &nameServer{records: map[string][]dns.RR{}, trouble: trouble, seen: map[string]int{}}
+	parser := dns.NewZoneParser(strings.NewReader("$TTL 60\n"+zone), ".", "")
+	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
+		name := strings.ToLower(rr.Header().Name)
+		s.records[name] = append(s.records[name], rr)
+	}
+	if err := parser.Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.listen(t, s)
+	return s
+}
+
+func (s *nameServer) listen(t testing.TB, handler dns.Handler) {
+	t.Helper()
+	var packets net.PacketConn
+	var streams net.Listener
+	for try := 0; streams == nil; try++ { // a UDP port whose TCP port is free too
+		var err error
+		if packets, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if streams, err = net.Listen("tcp", packets.LocalAddr().String()); err != nil {
+			packets.Close()
+			if try == 20 {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.addr = netip.MustParseAddrPort(packets.LocalAddr().String())
+	for _, server := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: streams, Handler: handler}} {
+		started := make(chan struct{})
+		server.NotifyStartedFunc = func() { close(started) }
+		stopped := make(chan error, 1)
+		go func() { stopped <- server.ActivateAndServe() }()
+		select {
+		case <-started:
+		case err := <-stopped:
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = server.Shutdown()
+			<-stopped
+		})
+	}
+}
+
+func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
+	tcp := w.LocalAddr().Network() == "tcp"
+	s.busiest.Store(max(s.busiest.Load(), s.busy.Add(1)))
+	defer s.busy.Add(-1)
+	s.queries.Add(1)
+	if tcp {
+		s.byTCP.Add(1)
+	}
+	if r.IsEdns0() == nil {
+		s.plain.Add(1)
+	}
+	q := r.Question[0]
+	name := strings.ToLower(strings.TrimSuffix(q.Name, "."))
+	key := dns.TypeToString[q.Qtype] + " " + name
+	s.mu.Lock()
+	s.seen[key]++
+	s.mu.Unlock()
+
+	trouble, ok := s.trouble[key]
+	if !ok {
+		trouble = s.trouble[name]
+	}
+	m := new(dns.Msg)
+	m.SetReply(r)
+	m.RecursionAvailable = true
+	switch trouble {
+	case "silence":
+		return
+	case "slow":
+		time.Sleep(30 * time.Millisecond)
+	case "servfail":
+		m.Rcode = dns.RcodeServerFailure
+		_ = w.WriteMsg(m)
+		return
+	case "refused":
+		m.Rcode = dns.RcodeRefused
+		_ = w.WriteMsg(m)
+		return
+	case "headerrefused": // as 9.9.9.9 does
+		m.Rcode, m.Question = dns.RcodeRefused, nil
+		_ = w.WriteMsg(m)
+		return
+	case "formerr", "notimp":
+		if r.IsEdns0() != nil {
+			m.Rcode = dns.RcodeFormatError
+			if trouble == "notimp" {
+				m.Rcode = dns.RcodeNotImplemented
+			}
+			m.Question = nil
+			_ = w.WriteMsg(m)
+			return
+		}
+	case "alwaysformerr":
+		m.Rcode = dns.RcodeFormatError
+		_ = w.WriteMsg(m)
+		return
+	case "referral":
+		m.RecursionAvailable = false
+		m.Ns = []dns.RR{mustRR(". 60 IN NS a.root-servers.net.")}
+		_ = w.WriteMsg(m)
+		return
+	case "mangled":
+		s.fill(m, q)
+		b, _ := m.Pack()
+		_, _ = w.Write(b[:len(b)-3])
+		return
+	case "strays":
+		s.strays(w, r)
+	case "notcp":
+		if tcp {
+			w.Close()
+			return
+		}
+	case "onealias":
+		for _, rr := range s.records[strings.ToLower(q.Name)] {
+			if rr.Header().Rrtype == dns.TypeCNAME {
+				m.Answer = []dns.RR{rr}
+				_ = w.WriteMsg(m)
+				return
+			}
+		}
+	case "uppercase":
+		m.Question[0].Name = strings.ToUpper(m.Question[0].Name)
+	case "":
+	default:
+		panic(fmt.Sprintf("the test asks for unknown trouble %q", trouble))
+	}
+	s.fill(m, q)
+	m.Compress = true
+	if !tcp {
+		size := dns.MinMsgSize
+		if opt := r.IsEdns0(); opt != nil {
+			size = int(opt.UDPSize())
+		}
+		m.Truncate(size)
+	}
+	_ = w.WriteMsg(m)
+}
+
+// questions returns how often each was asked.
+func (s *nameServer) questions() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.seen)
+}
+
+// fill answers q from the zone.
+func (s *nameServer) fill(m *dns.Msg, q dns.Question) {
+	name := strings.ToLower(q.Name)
+	soa := mustRR(". 60 IN SOA ns. hostmaster. 1 2 3 4 5")
+	for range 20 {
+		alias := ""
+		for _, rr := range s.records[name] {
+			if rr.Header().Rrtype == q.Qtype {
+				m.Answer = append(m.Answer, rr)
+			} else if cname, ok := rr.(*dns.CNAME); ok {
+				m.Answer = append(m.Answer, rr)
+				alias = strings.ToLower(cname.Target)
+			}
+		}
+		if alias == "" {
+			break
+		}
+		name = alias
+	}
+	if len(m.Answer) == 0 || m.Answer[len(m.Answer)-1].Header().Rrtype != q.Qtype {
+		m.Ns = []dns.RR{soa}
+	}
+	if !s.exists(name) {
+		m.Rcode = dns.RcodeNameError
+	}
+}
+
+// exists tells whether there is a record at or below name.
+func (s *nameServer) exists(name string) bool {
+	for n := range s.records {
+		if dns.IsSubDomain(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// strays sends what is not the answer to r but comes to its port.
+func (s *nameServer) strays(w dns.ResponseWriter, r *dns.Msg) {
+	forged := func(change func(m *dns.Msg)) {
+		m := new(dns.Msg)
+		m.SetReply(r)
+		m.Answer = []dns.RR{
+			mustRR(r.Question[0].Name + " 60 IN A 192.0.2.66"),
+			mustRR(r.Question[0].Name + " 60 IN MX 1 evil.example."),
+		}
+		change(m)
+		_ = w.WriteMsg(m)
+	}
+	forged(func(m *dns.Msg) { m.Id++ })
+	forged(func(m *dns.Msg) { m.Response = false })
+	forged(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify })
+	forged(func(m *dns.Msg) { m.Question[0].Name = "other.example." })
+	forged(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeTXT })
+	forged(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS })
+	forged(func(m *dns.Msg) { m.Question = nil })
+	forged(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) })
+	_, _ = w.Write([]byte("x"))
+	_, _ = w.Write(nil)
+}
+
+func mustRR(text string) dns.RR {
+	rr, err := dns.NewRR(text)
+	if err != nil {
+		panic(err)
+	}
+	return rr
+}
+
+// deadServer is an address from which no answer comes.
+func deadServer(t testing.TB) netip.AddrPort {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return netip.MustParseAddrPort(conn.LocalAddr().String())
+}
+
+// closedServer is an address at which nobody listens.
+func closedServer(t testing.TB) netip.AddrPort {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return netip.MustParseAddrPort(conn.LocalAddr().String())
+}
