@@ -1,0 +1,58 @@
+// Mxf-remote takes the place of qmail-remote: it decides where a message goes and
+// delivers it; see mxf-remote(8).
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote"
+)
+
+const usage = `mxf-remote host sender recipient ...
+mxf-remote --help | --version`
+
+func main() {
+	// One conversation, and hundreds of processes like this one at a time: a second
+	// processor would be woken again and again to find nothing to do.
+	runtime.GOMAXPROCS(1)
+	chain.CatchSIGPIPE()
+	if chain.Informed("mxf-remote", usage, os.Args[min(1, len(os.Args)):]) {
+		return
+	}
+	// Descriptor 2 is the pipe of the reports: not even Go's runtime may write to it.
+	_ = chain.Silence()
+	chain.Seal() // programs get descriptors 0, 1, 2, 6 and 7 alone
+	job := &remote.Job{Message: os.Stdin}
+	if args := os.Args[1:]; len(args) >= 3 {
+		job.Host, job.Sender, job.Recipients = args[0], args[1], args[2:]
+	}
+	reports := remote.Deliver(context.Background(), job, prepare)
+	if _, err := reports.WriteTo(os.Stdout); err != nil {
+		os.Exit(chain.ExitTemporary)
+	}
+}
+
+func prepare() (*remote.Router, error) {
+	settings, err := control.Read(chain.Home())
+	if err != nil {
+		return nil, err
+	}
+	servers, err := remote.Servers(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
+	if err != nil {
+		return nil, err
+	}
+	self, err := chain.Beside("mxf-remote")
+	if err != nil {
+		return nil, err
+	}
+	return &remote.Router{
+		Settings: settings, Resolver: &remote.Resolver{Servers: servers}, Programs: filepath.Dir(self),
+		Environ: os.Environ(), Rand: rand.NewPCG(rand.Uint64(), rand.Uint64()), Trace: chain.OpenTrace(),
+	}, nil
+}
