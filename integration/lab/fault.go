@@ -1,0 +1,156 @@
+package lab
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A Step is a point of a conversation at which a server can misbehave.
+type Step string
+
+// The steps, in the order of a conversation.
+const (
+	Greeting  Step = "greeting"
+	EHLO      Step = "ehlo" // the first
+	HELO      Step = "helo"
+	STARTTLS  Step = "starttls"
+	Handshake Step = "handshake" // instead of the server's part of it
+	AgainEHLO Step = "tlsehlo"   // EHLO inside TLS
+	MAIL      Step = "mail"
+	RCPT      Step = "rcpt"
+	DATA      Step = "data"
+	BDAT      Step = "bdat"
+	Body      Step = "body" // when the first bytes of the message have come (QMTP: of the package)
+	End       Step = "end"  // after the message's last byte (QMTP: the package's), in place of the answer
+	QUIT      Step = "quit"
+)
+
+var steps = map[Step]bool{
+	Greeting: true, EHLO: true, HELO: true, STARTTLS: true, Handshake: true, AgainEHLO: true, MAIL: true,
+	RCPT: true, DATA: true, BDAT: true, Body: true, End: true, QUIT: true,
+}
+
+// A Fault is what a server does at a step in place of the right thing. Its parts
+// happen in the order of the fields.
+type Fault struct {
+	Times int           // on the first so many connections only; 0: on all
+	Delay time.Duration // first wait
+	Reply string        // answer this; \r\n is added, "\n" in it begins a further line
+	Drop  bool          // close the connection
+	Reset bool          // close it with a TCP reset
+	Stall bool          // say nothing more, and wait until the client goes
+}
+
+// over tells whether the right thing is not to be done afterwards.
+func (f Fault) over() bool { return f.Reply != "" || f.ends() }
+
+func (f Fault) ends() bool { return f.Drop || f.Reset || f.Stall }
+
+// ParseFault reads "step=word,word,...": drop, reset, stall, delay:1s, times:2,
+// and, as the last one, reply:text.
+func ParseFault(text string) (Step, Fault, error) {
+	name, rest, _ := strings.Cut(text, "=")
+	step := Step(name)
+	if !steps[step] {
+		return "", Fault{}, fmt.Errorf("unknown step %q", name)
+	}
+	var f Fault
+	for rest != "" {
+		word := rest
+		if after, ok := strings.CutPrefix(rest, "reply:"); ok {
+			f.Reply = strings.ReplaceAll(after, `\n`, "\n")
+			break
+		}
+		word, rest, _ = strings.Cut(rest, ",")
+		if err := f.set(word); err != nil {
+			return "", Fault{}, err
+		}
+	}
+	return step, f, nil
+}
+
+func (f *Fault) set(word string) (err error) {
+	key, value, _ := strings.Cut(word, ":")
+	switch key {
+	case "drop":
+		f.Drop = true
+	case "reset":
+		f.Reset = true
+	case "stall":
+		f.Stall = true
+	case "delay":
+		f.Delay, err = time.ParseDuration(value)
+	case "times":
+		f.Times, err = strconv.Atoi(value)
+	default:
+		err = fmt.Errorf("unknown fault %q", word)
+	}
+	return err
+}
+
+// Faults are a server's misbehaviours.
+type Faults map[Step]Fault
+
+// at returns the fault for a step of the n-th connection, counted from 1.
+func (fs Faults) at(step Step, n int64) (Fault, bool) {
+	f, ok := fs[step]
+	if !ok || f.Times > 0 && n > int64(f.Times) {
+		return Fault{}, false
+	}
+	return f, true
+}
+
+// TLS is how a server does TLS.
+type TLS struct {
+	Certificate   *tls.Certificate // nil: no TLS
+	MinVersion    uint16           // 0: TLS 1.0
+	MaxVersion    uint16           // 0: the newest
+	CipherSuites  []uint16         // up to TLS 1.2; nil: Go's choice
+	RefuseName    bool             // answer any server name with unrecognized_name
+	RequestClient bool             // ask for a client certificate
+}
+
+func (t *TLS) config() *tls.Config {
+	c := &tls.Config{
+		Certificates: []tls.Certificate{*t.Certificate},
+		MinVersion:   tls.VersionTLS10,
+		MaxVersion:   t.MaxVersion,
+		CipherSuites: t.CipherSuites,
+	}
+	if t.MinVersion != 0 {
+		c.MinVersion = t.MinVersion
+	}
+	if t.RequestClient {
+		c.ClientAuth = tls.RequestClientCert
+	}
+	if t.RefuseName {
+		// A server without a certificate for the name is what makes
+		// crypto/tls send the alert.
+		c.Certificates = nil
+		c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if hello.ServerName != "" {
+				return nil, nil
+			}
+			return t.Certificate, nil
+		}
+	}
+	return c
+}
+
+// connCounter numbers the connections of a server.
+type connCounter struct{ n atomic.Int64 }
+
+func (c *connCounter) next() int64 { return c.n.Add(1) }
+
+// hangUp closes conn with a TCP reset, or else in good order.
+func hangUp(conn net.Conn, reset bool) {
+	if tcp, ok := conn.(*net.TCPConn); ok && reset {
+		tcp.SetLinger(0)
+	}
+	conn.Close()
+}

@@ -1,0 +1,458 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/netip"
+	"net/smtp"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+func newLab(t *testing.T) *Lab {
+	t.Helper()
+	l, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("closing the lab: %v", err)
+		}
+	})
+	return l
+}
+
+var (
+	one = netip.MustParseAddr("127.0.0.1")
+	two = netip.MustParseAddr("127.0.0.2")
+)
+
+const literalZone = `
+; a comment
+example.org         MX    10 mx.example.org
+mx.example.org      A     127.0.0.2
+mx.example.org      AAAA  ::1
+www.example.org     CNAME mx.example.org
+lost.example.org    CNAME gone.example.org
+loop.example.org    CNAME loop.example.org
+deep.er.example.org TXT   "x"
+broken.example      MX    !SERVFAIL
+silent.example      *     !TIMEOUT
+cut.example         A     !TRUNCATED
+cut.example         A     127.0.0.3
+old.example         MX    !NOEDNS
+old.example         MX    5 mx.example.org
+id.example          A     !WRONGID
+id.example          A     127.0.0.4
+`
+
+func TestDNSAnswersFromALiteralZone(t *testing.T) {
+	l := newLab(t)
+	if err := l.Zone(literalZone); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		rtype uint16
+		rcode int
+		count int
+	}{
+		{"example.org.", dns.TypeMX, dns.RcodeSuccess, 1},
+		{"EXAMPLE.org.", dns.TypeMX, dns.RcodeSuccess, 1},
+		{"mx.example.org.", dns.TypeA, dns.RcodeSuccess, 1},
+		{"mx.example.org.", dns.TypeMX, dns.RcodeSuccess, 0},
+		{"www.example.org.", dns.TypeAAAA, dns.RcodeSuccess, 2},
+		{"lost.example.org.", dns.TypeA, dns.RcodeNameError, 1},
+		{"loop.example.org.", dns.TypeA, dns.RcodeSuccess, maxChain},
+		{"er.example.org.", dns.TypeA, dns.RcodeSuccess, 0}, // an empty non-terminal
+		{"none.example.org.", dns.TypeA, dns.RcodeNameError, 0},
+		{"broken.example.", dns.TypeMX, dns.RcodeServerFailure, 0},
+		{"broken.example.", dns.TypeA, dns.RcodeSuccess, 0},
+		{"old.example.", dns.TypeMX, dns.RcodeSuccess, 1},
+	} {
+		q := new(dns.Msg).SetQuestion(test.name, test.rtype)
+		m, err := dns.Exchange(q, l.DNS.Addr())
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if m.Rcode != test.rcode || len(m.Answer) != test.count {
+			t.Errorf("%s %s: %s with %d records, want %s with %d", test.name, dns.TypeToString[test.rtype],
+				dns.RcodeToString[m.Rcode], len(m.Answer), dns.RcodeToString[test.rcode], test.count)
+		}
+	}
+	if got := l.DNS.Queries()[0]; got != (Query{"example.org", "MX", "udp", "10 mx.example.org"}) {
+		t.Errorf("first query %+v", got)
+	}
+}
+
+func TestDNSFailsAsNamed(t *testing.T) {
+	l := newLab(t)
+	if err := l.Zone(literalZone); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(network, name string, rtype uint16, edns bool) (*dns.Msg, error) {
+		q := new(dns.Msg).SetQuestion(name, rtype)
+		if edns {
+			q.SetEdns0(1232, false)
+		}
+		c := &dns.Client{Net: network, Timeout: 300 * time.Millisecond}
+		m, _, err := c.Exchange(q, l.DNS.Addr())
+		return m, err
+	}
+	if _, err := ask("udp", "silent.example.", dns.TypeA, false); err == nil {
+		t.Error("TIMEOUT was answered")
+	}
+	if m, err := ask("udp", "cut.example.", dns.TypeA, false); err != nil || !m.Truncated || len(m.Answer) != 0 {
+		t.Errorf("TRUNCATED over UDP: %v, %v", m, err)
+	}
+	if m, err := ask("tcp", "cut.example.", dns.TypeA, false); err != nil || len(m.Answer) != 1 {
+		t.Errorf("TRUNCATED over TCP: %v, %v", m, err)
+	}
+	if m, err := ask("udp", "old.example.", dns.TypeMX, true); err != nil || m.Rcode != dns.RcodeFormatError {
+		t.Errorf("NOEDNS with EDNS0: %v, %v", m, err)
+	}
+	if m, err := ask("udp", "id.example.", dns.TypeA, false); err == nil && len(m.Answer) != 1 {
+		t.Errorf("WRONGID: %v, %v", m, err)
+	}
+}
+
+func TestZoneNamesTheBadLine(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{"\nexample.org MX ten mx", "zone line 2"},
+		{"example.org MX !WHATEVER", `unknown failure "WHATEVER"`},
+		{"example.org QX !SERVFAIL", `unknown record type "QX"`},
+	} {
+		if _, err := ParseZone(test.text); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q: error %v, want %q", test.text, err, test.want)
+		}
+	}
+}
+
+func TestPortIsSharedByAddresses(t *testing.T) {
+	p, err := ReservePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	first, err := p.Listen(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := p.Listen(two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", second.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	second.Close()
+	if conn, err := net.Dial("tcp", second.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("a closed listener's address does not refuse")
+	}
+	again, err := p.Listen(two)
+	if err != nil {
+		t.Fatalf("listening again: %v", err)
+	}
+	again.Close()
+	three := netip.MustParseAddr("127.0.0.3")
+	if conn, err := net.Dial("tcp", p.AddrPort(three).String()); err == nil {
+		conn.Close()
+		t.Error("a reserved address does not refuse")
+	}
+}
+
+func TestBlackHoleDoesNotAnswer(t *testing.T) {
+	p, err := ReservePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	hole, err := p.BlackHole(two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hole.Close()
+	conn, err := net.DialTimeout("tcp", p.AddrPort(two).String(), 200*time.Millisecond)
+	if err == nil {
+		conn.Close()
+		t.Fatal("connected")
+	}
+	if e, ok := err.(net.Error); !ok || !e.Timeout() {
+		t.Errorf("error %v, want a time-out", err)
+	}
+}
+
+const dotty = "Subject: x\r\n\r\n.\r\n..dots\r\ncaf\xe9\r\n"
+
+func TestSMTPOverSTARTTLS(t *testing.T) {
+	l := newLab(t)
+	cert, err := l.Certificate("mx.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.SMTP(two, SMTP{Name: "mx.example.org", TLS: TLS{Certificate: cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := smtp.Dial(s.AddrPort().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.StartTLS(&tls.Config{ServerName: "mx.example.org", RootCAs: l.Authority.Pool()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{c.Mail("s@example.net"), c.Rcpt("a@example.org"), c.Rcpt("b@example.org")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := c.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(w, dotty)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Quit(); err != nil {
+		t.Fatal(err)
+	}
+	m := l.Inbox.Messages()
+	if len(m) != 1 {
+		t.Fatalf("%d messages arrived", len(m))
+	}
+	if m[0].Sender != "s@example.net" || strings.Join(m[0].Recipients, " ") != "a@example.org b@example.org" {
+		t.Errorf("envelope %q %q", m[0].Sender, m[0].Recipients)
+	}
+	if string(m[0].Data) != dotty {
+		t.Errorf("data %q", m[0].Data)
+	}
+	if want := strings.NewReplacer("\r\n.", "\r\n..").Replace(dotty) + ".\r\n"; string(m[0].Wire) != want {
+		t.Errorf("wire %q, want %q", m[0].Wire, want)
+	}
+	if state := m[0].Session.TLS(); state == nil || state.ServerName != "mx.example.org" {
+		t.Errorf("TLS %+v", state)
+	}
+	if got := m[0].Session.Commands(); got[1] != "STARTTLS" || got[2] != "TLS EHLO localhost" {
+		t.Errorf("commands %q", got)
+	}
+}
+
+func TestSMTPTakesExtensionsAway(t *testing.T) {
+	l := newLab(t)
+	s, err := l.SMTP(two, SMTP{NoPipelining: true, NoChunking: true, No8BitMIME: true, Extensions: []string{"X-LAB 1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := smtp.Dial(s.AddrPort().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, want := range map[string]bool{
+		"PIPELINING": false, "CHUNKING": false, "8BITMIME": false, "STARTTLS": false, "SIZE": true, "X-LAB": true,
+	} {
+		if got, _ := c.Extension(name); got != want {
+			t.Errorf("%s offered: %v", name, got)
+		}
+	}
+}
+
+func TestSMTPPipelinedChunks(t *testing.T) {
+	l := newLab(t)
+	s, err := l.SMTP(two, SMTP{Recipients: map[string]string{"no@b": "550 5.1.1 nobody"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", s.AddrPort().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	text := textproto.NewConn(conn)
+	expect := func(code int) {
+		t.Helper()
+		if _, _, err := text.ReadResponse(code); err != nil {
+			t.Fatalf("want %d: %v", code, err)
+		}
+	}
+	expect(220)
+	io.WriteString(conn, "EHLO x\r\n")
+	expect(250)
+	io.WriteString(conn, "MAIL FROM:<> BODY=8BITMIME SIZE=9\r\nRCPT TO:<no@b>\r\nRCPT TO:<a@b>\r\nBDAT 3\r\n.\r\nBDAT 6 LAST\r\n.\r\nx\r\nQUIT\r\n")
+	for _, code := range []int{250, 550, 250, 250, 250, 221} {
+		expect(code)
+	}
+	m := l.Inbox.Messages()
+	if len(m) != 1 || string(m[0].Data) != ".\r\n.\r\nx\r\n" || m[0].Parameters != "BODY=8BITMIME SIZE=9" {
+		t.Fatalf("messages %+v", m)
+	}
+	if got := m[0].Session.Flights(); got != 3 {
+		t.Errorf("%d flights, want 3", got)
+	}
+}
+
+func TestSMTPMisbehavesWhereItIsTold(t *testing.T) {
+	for _, text := range []string{
+		"greeting=drop", "greeting=reply:421 go away", "ehlo=reset", "mail=drop", "rcpt=reply:421 bye",
+		"data=drop", "body=drop", "end=drop", "end=reply:rubbish", "data=delay:1ms,reply:451 later",
+	} {
+		t.Run(text, func(t *testing.T) {
+			step, fault, err := ParseFault(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := newLab(t)
+			s, err := l.SMTP(two, SMTP{Faults: Faults{step: fault}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := smtp.SendMail(s.AddrPort().String(), nil, "a@b", []string{"c@d"}, []byte(dotty)); err == nil {
+				t.Error("delivered")
+			}
+			if got := len(l.Inbox.Messages()); (got == 1) != (step == End) {
+				t.Errorf("%d messages arrived", got)
+			}
+		})
+	}
+}
+
+func TestQMTP(t *testing.T) {
+	l := newLab(t)
+	s, err := l.QMTP(two, QMTP{Answers: map[string]string{"no@b": "Dnobody"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", s.AddrPort().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	io.WriteString(conn, "4:\n.\n\x00,3:s@x,13:4:no@b,3:a@b,,")
+	in := bufio.NewReader(conn)
+	for _, want := range []string{"Dnobody", "Kok 1"} {
+		if got, err := readNetstring(in); err != nil || string(got) != want {
+			t.Errorf("answer %q, %v; want %q", got, err, want)
+		}
+	}
+	m := l.Inbox.Messages()
+	if len(m) != 1 || string(m[0].Data) != ".\n\x00" || m[0].Sender != "s@x" || len(m[0].Recipients) != 1 {
+		t.Errorf("messages %+v", m)
+	}
+}
+
+func TestStartUpAndCloseLeaveNothing(t *testing.T) {
+	l, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.SMTP(two, SMTP{Faults: Faults{Greeting: {Stall: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", s.AddrPort().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the connection outlived the lab: %v", err)
+	}
+}
+
+func TestVerdictIsRspawns(t *testing.T) {
+	for _, test := range []struct {
+		raw    string
+		exit   int
+		letter byte
+		text   string
+	}{
+		{"", 0, 'Z', "qmail-remote produced no output.\n"},
+		{"r\x00Kok\x00", 111, 'Z', "Unable to run qmail-remote.\n"},
+		{"r\x00Kok\x00", 2, 'D', "Unable to run qmail-remote.\n"},
+		{"r\x00Kok\x00", -1, 'Z', "qmail-remote crashed.\n"},
+		{"r\x00Kok\x00", 0, 'K', "ok"},
+		{"hno\x00Dgiving up\x00", 0, 'D', "nogiving up"},
+		{"snot now\x00Zgiving up\x00", 0, 'Z', "not nowgiving up"},
+		{"hno\x00Kfor the others\x00", 0, 'D', "no"},
+		{"snot now\x00Kfor the others\x00", 0, 'Z', "not now"},
+		{"Zlater\x00", 0, 'Z', "later"},
+		{"Dnever\x00", 0, 'D', "never"},
+		{"panic: oh\n", 0, 'D', ""},
+		{"r\x00Kcut", 0, 'D', "cut"},
+	} {
+		if letter, text := Verdict([]byte(test.raw), test.exit); letter != test.letter || text != test.text {
+			t.Errorf("%q, exit %d: %c %q, want %c %q", test.raw, test.exit, letter, text, test.letter, test.text)
+		}
+	}
+}
+
+func TestReportsAreOneCompleteStream(t *testing.T) {
+	for _, good := range []string{"r\x00Kok\x00", "Zlater\x00", "Dno\x00", "hno\x00Dgiving up\x00"} {
+		if _, err := Reports([]byte(good), 1); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "r\x00Kok", "Kok\x00", "r\x00r\x00Kok\x00", "r\x00Kok\x00\n", "panic\x00", "r\x00Kok\x00Zmore\x00", "\x00Kok\x00",
+	} {
+		if _, err := Reports([]byte(bad), 1); err == nil {
+			t.Errorf("%q is taken for a report stream", bad)
+		}
+	}
+}
+
+func TestRspawnRunsAsRspawnDoes(t *testing.T) {
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip("no shell")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "message")
+	if err := os.WriteFile(path, []byte("hello\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := func(script string, limit time.Duration) (*Outcome, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		return Rspawn(context.Background(), Delivery{
+			Program: shell, Message: f, Limit: limit,
+			Arguments: []string{"-c", script, "sh", "host", "sender", "recipient"},
+		})
+	}
+	o, err := run(`read x; printf 'r\0K%s %s\n\0' "$x" "$3"`, 0)
+	if err != nil || o.Letter != 'K' || o.Text != "hello recipient\n" || o.Left {
+		t.Errorf("outcome %+v, %v", o, err)
+	}
+	if o, err = run(`echo noise >&2; exit 2`, 0); err != nil || o.Letter != 'D' || string(o.Raw) != "noise\n" || o.Exit != 2 {
+		t.Errorf("outcome %+v, %v", o, err)
+	}
+	if _, err = run(`sleep 600`, 200*time.Millisecond); err != ErrHung {
+		t.Errorf("error %v, want ErrHung", err)
+	}
+}
