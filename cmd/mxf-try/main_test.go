@@ -1,0 +1,71 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"nightmare.mail/mxf/integration/lab"
+)
+
+func TestUsage_isTheSynopsis(t *testing.T) {
+	page, err := os.ReadFile("../../doc/mxf-try.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synopsis := ".Nm\n.Op Fl v\n.Op Ar message-file\n.Nm\n.Fl -help | -version\n"
+	if !strings.Contains(string(page), synopsis) || usage != "mxf-try [-v] [message-file]\nmxf-try --help | --version" {
+		t.Error("usage and manual page differ")
+	}
+}
+
+func TestParse(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "message")
+	if err := os.WriteFile(file, []byte("x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{}, {"-v"}, {file}, {"-v", file}, {"--", file}, {"-v", "--", file}} {
+		if _, err := parse(args); err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	for _, args := range [][]string{{"-x"}, {file, file}, {file, "-v"}, {"--verbose"}, {file + "x"}} {
+		if _, err := parse(args); err == nil {
+			t.Errorf("%q was understood", args)
+		}
+	}
+}
+
+func TestPrintable_isFitForATerminal(t *testing.T) {
+	for _, test := range []struct{ in, want string }{
+		{"plain Grüße", "plain Grüße"},
+		{"caf\xe9 \x1b[2J\t", `caf\xe9 \x1b[2J\x09`},
+		{strings.Repeat("é", 200), strings.Repeat("é", maxLineRunes) + "..."},
+		{strings.Repeat("x", maxLineRunes), strings.Repeat("x", maxLineRunes)},
+	} {
+		if got := printable(test.in); got != test.want {
+			t.Errorf("%q: %q, want %q", test.in, got, test.want)
+		}
+	}
+}
+
+func TestReports_areLaidOut(t *testing.T) {
+	got := strings.Join(reports([]byte("r\x00hno\nbecause\x00Kok\x00")), "\n")
+	if want := "r\nh no\n  because\nK ok"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestArrived_tellsAChange(t *testing.T) {
+	m := &lab.Message{Sender: "a@b", Recipients: []string{"c@d"}, Data: []byte("x\r\ny\r\n")}
+	if got := arrived([]byte("x\ny\n"), m); !strings.HasPrefix(got, "unchanged") {
+		t.Error(got)
+	}
+	if got := arrived([]byte("x\nz\n"), m); !strings.HasPrefix(got, "CHANGED") {
+		t.Error(got)
+	}
+	if got := arrived([]byte("x\n"), nil); got != "nothing" {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/integration/lab"
+)
+
+// A trial is one run of mxf-try.
+type trial struct {
+	program string // mxf-remote
+	name    string // of the message file; empty: the sample
+	verbose bool
+	message []byte
+	lab     *lab.Lab
+	folder  string
+}
+
+// A round is one delivery of the message.
+type round struct {
+	title      string
+	host       string
+	strictness string
+}
+
+// The rounds. Each host of the zone leads to one server.
+var rounds = [...]round{
+	{"SMTP inside STARTTLS, verified against control/trustanchors", "example.org", "2"},
+	{"QMTP inside TLS (qmtps), found by SRV, verified", "secure.example.org", "2"},
+	{"QMTP in the clear, found by the preference of its MX (MXPS)", "quick.example.org", "0"},
+}
+
+const zone = `
+example.org                     MX   10 mx.example.org
+_qmtps._tcp.secure.example.org  SRV  0 0 %d qmtps.example.org
+quick.example.org               MX   12801 qmtp.example.org
+mx.example.org                  A    127.0.0.2
+qmtps.example.org               A    127.0.0.3
+qmtp.example.org                A    127.0.0.4
+`
+
+const (
+	sender    = "sender@example.net"
+	localPart = "recipient"
+	// limit ends a delivery that hangs; all of them take milliseconds.
+	limit = 5 * time.Minute
+)
+
+// parse reads the command line and the message.
+func parse(args []string) (*trial, error) {
+	t := &trial{message: sample}
+	if len(args) > 0 && args[0] == "-v" {
+		t.verbose = true
+		args = args[1:]
+	}
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	} else if len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		return nil, chain.Fail(chain.ExitUsage, "%s", usage)
+	}
+	if len(args) > 1 {
+		return nil, chain.Fail(chain.ExitUsage, "%s", usage)
+	}
+	if len(args) == 1 {
+		var err error
+		t.name = args[0]
+		if t.message, err = os.ReadFile(t.name); err != nil {
+			return nil, fmt.Errorf("mxf-try: %w", err)
+		}
+	}
+	return t, nil
+}
+
+// run carries out all rounds and tells of them on w.
+func (t *trial) run(ctx context.Context, w io.Writer) (err error) {
+	if t.folder, err = os.MkdirTemp("", "mxf-try"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(t.folder)
+	if t.lab, err = lab.Open(filepath.Join(t.folder, "home")); err != nil {
+		return err
+	}
+	defer t.lab.Close()
+	if err := t.start(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(t.path("message"), t.message, 0o600); err != nil {
+		return err
+	}
+	t.introduce(w)
+	unchanged := 0
+	for i, r := range rounds {
+		ok, err := t.round(ctx, w, i+1, r)
+		if err != nil {
+			return err
+		}
+		if ok {
+			unchanged++
+		}
+	}
+	if unchanged < len(rounds) {
+		fmt.Fprintf(w, "\n%d of %d messages arrived unchanged.\n", unchanged, len(rounds))
+		return chain.Fail(exitChanged, "mxf-try: not every message arrived unchanged")
+	}
+	fmt.Fprintf(w, "\nAll %d messages arrived unchanged.\n", len(rounds))
+	return nil
+}
+
+func (t *trial) path(name string) string { return filepath.Join(t.folder, name) }
+
+// start starts the servers and fills the zone and the home.
+func (t *trial) start() error {
+	if err := t.lab.Home.Trust(t.lab.Authority); err != nil {
+		return err
+	}
+	if err := t.lab.Zone(fmt.Sprintf(zone, t.lab.Port("qmtps"))); err != nil {
+		return err
+	}
+	for _, start := range []func() error{t.startSMTP, t.startQMTPS, t.startQMTP} {
+		if err := start(); err != nil {
+			return fmt.Errorf("mxf-try: starting the servers: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *trial) startSMTP() error {
+	const name = "mx.example.org"
+	cert, err := t.lab.Certificate(name)
+	if err != nil {
+		return err
+	}
+	_, err = t.lab.SMTP(netip.MustParseAddr("127.0.0.2"), lab.SMTP{Name: name, TLS: lab.TLS{Certificate: cert}})
+	return err
+}
+
+func (t *trial) startQMTPS() error {
+	const name = "qmtps.example.org"
+	cert, err := t.lab.Certificate(name)
+	if err != nil {
+		return err
+	}
+	_, err = t.lab.QMTP(netip.MustParseAddr("127.0.0.3"), lab.QMTP{Name: name, TLS: lab.TLS{Certificate: cert}})
+	return err
+}
+
+func (t *trial) startQMTP() error {
+	_, err := t.lab.QMTP(netip.MustParseAddr("127.0.0.4"), lab.QMTP{Name: "qmtp.example.org"})
+	return err
+}
+
+// A result is what one round brought about.
+type result struct {
+	*lab.Outcome
+	queries []lab.Query
+	session *lab.Session // the last; nil: nothing was connected to
+	arrived *lab.Message // nil: nothing arrived
+	trace   []string     // lines without time and process id
+}
+
+// round delivers the message once, and tells whether it arrived unchanged.
+func (t *trial) round(ctx context.Context, w io.Writer, n int, r round) (bool, error) {
+	if err := t.lab.Home.Set("tlsstrictness", r.strictness); err != nil {
+		return false, err
+	}
+	t.lab.Inbox.Empty()
+	before := len(t.lab.DNS.Queries())
+	o, err := t.deliver(ctx, n, r)
+	if err != nil {
+		return false, err
+	}
+	res := result{Outcome: o, queries: t.lab.DNS.Queries()[before:], trace: readTrace(t.tracePath(n))}
+	if all := t.lab.Inbox.Sessions(); len(all) > 0 {
+		res.session = all[len(all)-1]
+	}
+	messages := t.lab.Inbox.Messages()
+	if len(messages) > 0 {
+		res.arrived = messages[0]
+	}
+	ok := o.Exit == 0 && o.Letter == 'K' && len(messages) == 1 && lab.SameText(t.message, messages[0].Data)
+	t.show(w, n, r, res, ok)
+	return ok, nil
+}
+
+func (t *trial) tracePath(n int) string { return t.path(fmt.Sprintf("trace%d", n)) }
+
+func (t *trial) deliver(ctx context.Context, n int, r round) (*lab.Outcome, error) {
+	f, err := os.Open(t.path("message"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	environ := append(t.lab.Environ(), "MXF_TRACE="+t.tracePath(n))
+	if folder := os.Getenv("GOCOVERDIR"); folder != "" {
+		environ = append(environ, "GOCOVERDIR="+folder)
+	}
+	return lab.Rspawn(ctx, lab.Delivery{
+		Program: t.program, Environ: environ, Dir: t.folder, Message: f, Limit: limit,
+		Host: r.host, Sender: sender, Recipients: []string{localPart + "@" + r.host},
+	})
+}
+
+// readTrace returns the lines of a trace without time stamp and process id.
+func readTrace(path string) (list []string) {
+	text, _ := os.ReadFile(path)
+	for line := range bytes.Lines(text) {
+		if words := strings.SplitN(strings.TrimSpace(string(line)), " ", 3); len(words) == 3 {
+			list = append(list, words[2])
+		}
+	}
+	return list
+}
