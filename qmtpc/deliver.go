@@ -87,7 +87,7 @@ func (d *delivery) unmeasured(err error) (report.Stream, error) {
 	var known *report.Error
 	switch {
 	case errors.Is(err, errFuse):
-		return report.Stream{}, &report.Fuse{Reason: d.report(report.FuseBlown, report.Facts{})}
+		return report.Stream{}, report.NewFuse(d.facts(report.Facts{}), false)
 	case errors.As(err, &known):
 		return report.Only(d.report(known.Case, known.Facts)), nil
 	}
@@ -186,15 +186,15 @@ func (d *delivery) outcome(cause, lost, failed error) (report.Stream, error) {
 	case errors.Is(cause, errFuse):
 		return d.blown()
 	}
-	died := d.report(report.ConnectionDied, report.Facts{Duplicate: d.duplicate()})
+	died, facts := report.ConnectionDied, report.Facts{Duplicate: d.duplicate()}
 	var nonsense *protocolError
 	if errors.As(lost, &nonsense) {
-		died = d.report(report.ProtocolError, report.Facts{Reason: nonsense.Error(), Duplicate: d.duplicate()})
+		died, facts.Reason = report.ProtocolError, nonsense.Error()
 	}
 	if !d.pack.sent() && !d.heard {
-		return report.Stream{}, &report.NoTransaction{Reason: died}
+		return report.Stream{}, report.NewNoTransaction(died, d.facts(facts), false)
 	}
-	return d.stream(died), nil
+	return d.stream(d.report(died, facts)), nil
 }
 
 // verdict is the message report of a conversation that went to its end.
@@ -220,12 +220,11 @@ func (d *delivery) unsendable(err error) report.Report {
 
 // blown is how a conversation ends that took too long.
 func (d *delivery) blown() (report.Stream, error) {
-	reason := d.report(report.FuseBlown, report.Facts{Duplicate: d.duplicate()})
-	fuse := &report.Fuse{Reason: reason, Begun: d.pack.begun() || d.heard}
+	fuse := report.NewFuse(d.facts(report.Facts{Duplicate: d.duplicate()}), d.pack.begun() || d.heard)
 	if !fuse.Begun {
 		return report.Stream{}, fuse
 	}
-	return d.stream(reason), fuse
+	return d.stream(fuse.Reason), fuse
 }
 
 // duplicate tells whether the server may have the message although it did not
@@ -236,11 +235,15 @@ func (d *delivery) stream(message report.Report) report.Stream {
 	return report.Stream{Recipients: d.answers, Message: message}
 }
 
-// report fills in the facts that all reports of a delivery share.
 func (d *delivery) report(c report.Case, f report.Facts) report.Report {
+	return report.New(c, d.facts(f))
+}
+
+// facts fills in those that all reports of a delivery share.
+func (d *delivery) facts(f report.Facts) report.Facts {
 	f.IP, f.TLS = d.RemoteIP, d.tls
 	f.Seconds = int64(d.TimeoutRemote / time.Second)
-	return report.New(c, f)
+	return f
 }
 
 func (d *delivery) trace(format string, args ...any) {

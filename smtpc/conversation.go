@@ -125,7 +125,7 @@ func (s *session) unwilling(c report.Case, r *reply) error {
 	s.quit("")
 	f := s.facts()
 	f.Reply = r.Message
-	return &report.NoTransaction{Reason: report.New(c, f)}
+	return report.NewNoTransaction(c, f, false)
 }
 
 // hello says EHLO, or HELO to a server that does not know EHLO, and learns the
@@ -194,7 +194,7 @@ func (s *session) insecure(reason string, r *reply) error {
 	if r != nil {
 		f.Reply = r.Message
 	}
-	return &report.NoTransaction{Reason: report.New(report.TLSUnavailable, f), NoTLS: s.job.TLS.required()}
+	return report.NewNoTransaction(report.TLSUnavailable, f, s.job.TLS.required())
 }
 
 // handshake makes TLS of the connection after the server's 220 to STARTTLS.
@@ -205,7 +205,7 @@ func (s *session) handshake() error {
 		return err
 	} else if err != nil {
 		f.Reason = err.Error()
-		return &report.NoTransaction{Reason: report.New(report.ProtocolError, f), NoTLS: s.job.TLS.required()}
+		return report.NewNoTransaction(report.ProtocolError, f, s.job.TLS.required())
 	}
 	conn, environ, err := s.job.StartTLS(s.ctx)
 	if err != nil {
@@ -214,7 +214,7 @@ func (s *session) handshake() error {
 			return &lostError{err}
 		}
 		f.Reason = err.Error()
-		return &report.NoTransaction{Reason: report.New(report.TLSUnavailable, f), NoTLS: true}
+		return report.NewNoTransaction(report.TLSUnavailable, f, true)
 	}
 	s.speakOn(conn)
 	s.talking = true
@@ -247,7 +247,7 @@ func (s *session) nothingEarly() error {
 func (s *session) fits(env *envelope, m *message) error {
 	f := s.facts()
 	if env.utf8 && !s.job.Quoted && !s.caps.offers(extSMTPUTF8) {
-		return &report.NoTransaction{Reason: report.New(report.NeedsSMTPUTF8, f)}
+		return report.NewNoTransaction(report.NeedsSMTPUTF8, f, false)
 	}
 	if limit := s.caps.sizeLimit(); limit > 0 && m.scanned && m.size > limit {
 		f.Size, f.Limit = m.size, limit

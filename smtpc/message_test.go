@@ -85,6 +85,7 @@ func every(letters string, length int, f func(string)) {
 }
 
 func TestEveryStringIsEncodedAsTheReferenceHasIt(t *testing.T) {
+	t.Parallel()
 	seen := make(map[string]bool)
 	every("\r\n.a", 7, func(text string) {
 		if seen[text] {

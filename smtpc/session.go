@@ -289,16 +289,16 @@ func (s *session) outcome(err error) (report.Stream, error) {
 // lost lets another exchanger be tried as long as nothing has begun.
 func (s *session) lost(c report.Case, f report.Facts, begun bool) (report.Stream, error) {
 	if !begun {
-		return report.Stream{}, &report.NoTransaction{Reason: report.New(c, f)}
+		return report.Stream{}, report.NewNoTransaction(c, f, false)
 	}
 	return s.end(c, f), nil
 }
 
 func (s *session) blown(f report.Facts, begun bool) (report.Stream, error) {
 	f.Seconds = int64(s.job.TimeoutRemote / time.Second)
-	reason := report.New(report.FuseBlown, f)
+	fuse := report.NewFuse(f, begun)
 	if !begun {
-		return report.Stream{}, &report.Fuse{Reason: reason}
+		return report.Stream{}, fuse
 	}
-	return report.Stream{Recipients: s.answered(), Message: reason}, &report.Fuse{Reason: reason, Begun: true}
+	return report.Stream{Recipients: s.answered(), Message: fuse.Reason}, fuse
 }

@@ -20,6 +20,7 @@ type transaction struct {
 
 	sender  *reply // the refusal of MAIL, nil for none
 	taken   int    // recipients accepted
+	stray   bool   // the server accepted a recipient that is not reported so
 	closing *reply // the 421 to a recipient, nil for none
 }
 
@@ -181,14 +182,14 @@ func (t *transaction) leaveData(r *reply) {
 	switch {
 	case r.class() != 3:
 		t.quit("")
-	case t.taken == 0:
+	case !t.stray:
 		t.trace("> .")
 		t.quit(endOfData)
 	}
 }
 
 // envelopeAnswered takes the answers to MAIL and to all RCPT. After MAIL was
-// refused those to RCPT say nothing.
+// refused, or a 421, those to RCPT say nothing about the recipients.
 func (t *transaction) envelopeAnswered() error {
 	r, err := t.receive()
 	if err == nil {
@@ -197,11 +198,11 @@ func (t *transaction) envelopeAnswered() error {
 	for n := 0; n < len(t.env.recipients) && err == nil; n++ {
 		r, err = t.receive()
 		switch {
-		case err != nil, t.closing != nil:
-		case t.sender == nil:
+		case err != nil:
+		case t.sender == nil && t.closing == nil:
 			err = t.rcptAnswered(n, r)
 		case r.class() == 2:
-			t.taken++
+			t.stray = true
 		}
 	}
 	return err
@@ -251,6 +252,8 @@ func (t *transaction) chunking() (report.Stream, error) {
 		}
 		begun, last := w.chunk(n)
 		switch {
+		case r.refused() && last:
+			return t.endRefused(report.MessageRejected, r)
 		case r.refused():
 			return t.chunkRefused(n, r)
 		case r.class() != 2:
@@ -267,8 +270,7 @@ func (t *transaction) chunking() (report.Stream, error) {
 // was begun before the refusal came, a server that goes on to accept it has
 // contradicted itself, and nobody knows what it has.
 func (t *transaction) chunkRefused(n int, refusal *reply) (report.Stream, error) {
-	w := t.writing
-	w.halt()
+	t.writing.halt()
 	if t.mayHaveSent() {
 		err := t.restAccepted(n)
 		var contradiction *protocolError
@@ -308,8 +310,7 @@ func (t *transaction) restAccepted(n int) error {
 func (t *transaction) dataAnswered(r *reply) (report.Stream, error) {
 	switch {
 	case r.refused():
-		t.quit("")
-		return t.refuse(report.DataRejected, r), nil
+		return t.endRefused(report.DataRejected, r)
 	case r.class() != 3:
 		return t.outcome(r.unexpected("DATA"))
 	}
@@ -324,8 +325,7 @@ func (t *transaction) dataAnswered(r *reply) (report.Stream, error) {
 	w.halt() // an answer that comes before the end of data is not waited with
 	switch {
 	case r.refused():
-		t.quit("")
-		return t.refuse(report.MessageRejected, r), nil
+		return t.endRefused(report.MessageRejected, r)
 	case r.class() != 2:
 		return t.outcome(r.unexpected("the message"))
 	case !t.mayHaveSent():
@@ -343,10 +343,36 @@ func (t *transaction) delivered(r *reply) (report.Stream, error) {
 	if err := t.writing.failure(); err != nil {
 		return t.outcome(err)
 	}
+	if err := t.contradicted(r); err != nil {
+		return t.outcome(err)
+	}
 	t.quit("")
 	f := t.facts()
 	f.Reply = r.Message
 	return t.end(report.MessageAccepted, f), nil
+}
+
+// contradicted is the error of a server that sends the contrary right behind r,
+// its last answer: there was one too many, and r was perhaps the answer to
+// something else. A 221 or 421 there only says that the server leaves.
+func (t *transaction) contradicted(r *reply) error {
+	behind, _ := t.reader.Peek(min(t.reader.Buffered(), len("250")))
+	switch code := string(behind); {
+	case len(code) < len("250"), code == "221", code == "421":
+		return nil
+	case strings.Contains("23", code[:1]) && r.refused(), strings.Contains("45", code[:1]) && !r.refused():
+		return t.unasked()
+	}
+	return nil
+}
+
+// endRefused is the outcome after a refusal that no other answer is to follow.
+func (t *transaction) endRefused(c report.Case, r *reply) (report.Stream, error) {
+	if err := t.contradicted(r); err != nil {
+		return t.outcome(err)
+	}
+	t.quit("")
+	return t.refuse(c, r), nil
 }
 
 // allRejected is the outcome when no recipient is left: for good when each was

@@ -190,6 +190,13 @@ type NoTransaction struct {
 	NoTLS  bool // TLS was accepted and failed, or was required and not to be had
 }
 
+// NewNoTransaction returns a *NoTransaction whose reason is case c. It has no TLS
+// line: the TLS is down when the router makes it its own report.
+func NewNoTransaction(c Case, f Facts, noTLS bool) *NoTransaction {
+	f.TLS = nil
+	return &NoTransaction{Reason: New(c, f), NoTLS: noTLS}
+}
+
 func (e *NoTransaction) Error() string { return e.Reason.Text }
 
 // ExitCode returns 76 when TLS was the reason, else 75.
@@ -205,6 +212,15 @@ func (e *NoTransaction) ExitCode() int {
 type Fuse struct {
 	Reason Report
 	Begun  bool
+}
+
+// NewFuse returns a *Fuse. Where nothing had begun it is the router that reports, and
+// there is no TLS line.
+func NewFuse(f Facts, begun bool) *Fuse {
+	if !begun {
+		f.TLS = nil
+	}
+	return &Fuse{Reason: New(FuseBlown, f), Begun: begun}
 }
 
 func (e *Fuse) Error() string { return e.Reason.Text }

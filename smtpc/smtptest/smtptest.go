@@ -25,8 +25,8 @@ const (
 	// quiet is how long nothing must come for a flight of commands to count as
 	// over.
 	quiet = 20 * time.Millisecond
-	// bufferSize holds a flight.
-	bufferSize = 1 << 20
+	// bufferSize holds a flight of commands.
+	bufferSize = 64 << 10
 )
 
 // A Conn is the server's side of a connection.
