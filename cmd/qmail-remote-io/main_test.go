@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"nightmare.mail/mxf/smtpc/smtptest"
@@ -51,9 +52,9 @@ type result struct {
 	status   int
 }
 
-// start runs the program with descriptor fd on a connection to server whose
+// command is the program with descriptor fd on a connection to server whose
 // greeting has been read.
-func start(t *testing.T, server *smtptest.Server, fd int, environ []string, args ...string) result {
+func command(t *testing.T, server *smtptest.Server, fd int, environ []string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -70,13 +71,20 @@ func start(t *testing.T, server *smtptest.Server, fd int, environ []string, args
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
+	t.Cleanup(func() { file.Close() })
 	cmd := exec.Command(self, args...)
 	cmd.Env = append([]string{"BE_QMAIL_REMOTE_IO=1", "GORACE=atexit_sleep_ms=0"}, environ...)
 	cmd.Stdin = strings.NewReader("Subject: test\n\n.dot\n")
+	cmd.ExtraFiles = append(make([]*os.File, fd-3), file, file)
+	return cmd
+}
+
+func start(t *testing.T, server *smtptest.Server, fd int, environ []string, args ...string) result {
+	t.Helper()
+	cmd := command(t, server, fd, environ, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.ExtraFiles = append(make([]*os.File, fd-3), file, file)
+	defer func() { cmd.ExtraFiles[fd-3].Close() }() // the server is to see the end
 	var exit *exec.ExitError
 	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
@@ -141,5 +149,30 @@ func TestProgram(t *testing.T) {
 				t.Errorf("server saw %q", seen)
 			}
 		})
+	}
+}
+
+// TestWhatCannotBeRecoveredFrom is a crash to qmail-rspawn, and so temporary. The
+// signal stands for all that Go's runtime ends with exit status 2.
+func TestWhatCannotBeRecoveredFrom(t *testing.T) {
+	reached := make(chan struct{})
+	server := &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
+		if p.Phase == smtptest.MAIL {
+			close(reached)
+			return smtptest.Action{Stall: true}
+		}
+		return smtptest.Action{}
+	}}
+	cmd := command(t, server, 6, nil, "192.0.2.1", "s@example.net", "a@example.org")
+	cmd.Dir = t.TempDir() // for a core file
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.ExtraFiles[6-3].Close()
+	<-reached
+	_ = cmd.Process.Signal(syscall.SIGQUIT)
+	_ = cmd.Wait()
+	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() {
+		t.Errorf("%v", cmd.ProcessState)
 	}
 }
