@@ -54,6 +54,7 @@ const (
 	alertUnknownCA           = 48
 	alertAccessDenied        = 49
 	alertProtocolVersion     = 70
+	alertNoRenegotiation     = 100
 	alertUnrecognizedName    = 112
 	alertCertificateRequired = 116
 )
@@ -106,6 +107,9 @@ func (h *handshake) refusal(alert tls.AlertError) string {
 	detail := alertText(alert)
 	switch alert {
 	case alertUnrecognizedName:
+		if h.settings.sni() == "" {
+			return "server wants to be sent a name: " + detail
+		}
 		return fmt.Sprintf("server does not know the name %q: %s", h.settings.sni(), detail)
 	case alertProtocolVersion:
 		if h.settings.Verify {
@@ -202,10 +206,18 @@ func (c *Conn) runningError(err error) error {
 		failure.What = "connection closed in the middle of a record"
 	case c.wire.broken.Load():
 		failure.What = "connection lost: " + innermost(err).Error()
+	case wantsRenegotiation(err):
+		failure.What = "server asks for another handshake inside the connection (renegotiation), which is not done"
 	default:
 		failure.What = "TLS failed: " + plain(err)
 	}
 	return failure
+}
+
+// wantsRenegotiation finds the alert with which crypto/tls refuses and gives up.
+func wantsRenegotiation(err error) bool {
+	op := new(net.OpError)
+	return errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == tls.AlertError(alertNoRenegotiation).Error()
 }
 
 func isTimeout(err error) bool {

@@ -63,6 +63,7 @@ func TestVerdict(t *testing.T) {
 		{"good", []*party{other, root}, good.pair(), host, ""},
 		{"case", []*party{root}, good.pair(), "MX.Example.ORG", ""},
 		{"final dot", []*party{root}, good.pair(), host + ".", ""},
+		{"nothing but a dot", []*party{root}, good.pair(), ".", `certificate is for "mx.example.org", .*not "\."`},
 		{"no name", []*party{root}, good.pair(), "", ""},
 		{"intermediate", []*party{root}, far.pair(middle), host, ""},
 		{"intermediates out of order", []*party{root}, far.pair(other, root, middle), host, ""},
@@ -312,6 +313,7 @@ func TestServerNameSent(t *testing.T) {
 	}{
 		{Settings{ServerName: host}, host},
 		{Settings{ServerName: host + "."}, host},
+		{Settings{ServerName: host + ".."}, host},
 		{Settings{ServerName: host, NoSNI: true}, ""},
 		{Settings{ServerName: "127.0.0.1"}, ""},
 		{Settings{ServerName: "[127.0.0.1]"}, ""},
@@ -383,6 +385,13 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("is ErrUnrecognizedName: %v", got)
 			}
 		})
+	}
+}
+
+func TestNameMissed(t *testing.T) {
+	for _, settings := range []Settings{{}, {ServerName: "192.0.2.1"}, {ServerName: host, NoSNI: true}} {
+		_, err := client(t, answerRaw(t, "\x15\x03\x01\x00\x02\x02\x70"), &settings)
+		wantError(t, err, KindHandshake, `server wants to be sent a name: unrecognized name \(alert 112\)`)
 	}
 }
 

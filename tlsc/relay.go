@@ -27,11 +27,11 @@ type RelayOptions struct {
 
 const (
 	// relayBuffer is what the tunnel reads at a time, from the program and from the
-	// network: eight records of TLS. Fewer, larger turns of the tunnel are what makes
+	// network: sixteen records of TLS. Fewer, larger turns of the tunnel are what makes
 	// it fast; beyond this there is nothing more to be had.
-	relayBuffer = 128 << 10
+	relayBuffer = 256 << 10
 	// queueBatch is how much is sent at once if it comes at once.
-	queueBatch = 128 << 10
+	queueBatch = 256 << 10
 	// queueMark is how much may wait to be sent, in either direction, before the tunnel
 	// reads no more on the other end.
 	queueMark = 256 << 10
@@ -87,7 +87,7 @@ type relay struct {
 	deaf    bool          // the program does not read any more
 	limited bool          // the server is waited for no longer than budget
 	budget  time.Duration // what is left of patience
-	since   time.Time     // when the present wait began
+	since   time.Time     // when the present wait began, or the last one ended
 }
 
 func newRelay(c *Conn, local Local, o RelayOptions) *relay {
@@ -330,7 +330,7 @@ func (r *relay) becameSilent() {
 
 func (r *relay) becameDeaf() {
 	r.mu.Lock()
-	r.deaf = true
+	r.deaf, r.since = true, time.Now()
 	r.toProgram.stop(errDeaf)
 	silent, ended := r.silent, r.ended
 	r.mu.Unlock()
@@ -369,17 +369,24 @@ func (r *relay) limitReads() {
 func (r *relay) beforeRead() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.limited {
-		r.since = time.Now()
-		r.conn.SetReadDeadline(r.since.Add(r.budget))
+	if !r.limited {
+		return
 	}
+	now := time.Now()
+	if r.deaf { // it is not the program that takes the time between two reads
+		r.budget -= now.Sub(r.since)
+	}
+	r.since = now
+	r.conn.SetReadDeadline(now.Add(r.budget))
 }
 
 func (r *relay) afterRead() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.limited {
-		r.budget -= time.Since(r.since)
+		now := time.Now()
+		r.budget -= now.Sub(r.since)
+		r.since = now
 	}
 }
 

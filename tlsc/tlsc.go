@@ -108,9 +108,13 @@ func (s *Settings) now() time.Time {
 	return time.Now()
 }
 
-// name is ServerName without the final dot or the brackets.
+// name is ServerName without final dots or the brackets. Dots alone stay: they fit no
+// certificate, where an empty name would not be looked for.
 func (s *Settings) name() string {
-	name := strings.TrimSuffix(s.ServerName, ".")
+	name := strings.TrimRight(s.ServerName, ".")
+	if name == "" {
+		return s.ServerName
+	}
 	if strings.HasPrefix(name, "[") && strings.HasSuffix(name, "]") {
 		name = name[1 : len(name)-1]
 	}
@@ -120,7 +124,7 @@ func (s *Settings) name() string {
 // sni is the name to send: RFC 6066 section 3 has no addresses in it.
 func (s *Settings) sni() string {
 	name := s.name()
-	if s.NoSNI || isAddress(name) {
+	if s.NoSNI || isAddress(name) || strings.HasPrefix(name, ".") {
 		return ""
 	}
 	return name

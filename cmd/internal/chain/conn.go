@@ -34,6 +34,7 @@ type half struct {
 	number int // for messages
 	kind   kind
 	polls  bool // the kernel has no RWF_NOWAIT here: ask poll(2) first
+	volume volume
 }
 
 // OpenInherited is Open for descriptors that the caller must have left open: there
@@ -114,6 +115,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		case err == nil && n == 0:
 			return 0, io.EOF
 		case err == nil:
+			h.count(n)
 			return n, nil
 		case err == unix.EINTR:
 			continue
@@ -139,6 +141,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		switch {
 		case err == nil:
 			n += m
+			h.count(m)
 			continue
 		case err == unix.EINTR:
 			continue
@@ -194,6 +197,12 @@ func (h *half) writeNow(p []byte) (int, error) {
 		return 0, err
 	}
 	return unix.Write(h.fd, p[:min(len(p), pipeRoom)])
+}
+
+func (h *half) count(n int) {
+	if h.kind == fifo {
+		h.volume.add(n, &h.descriptor)
+	}
 }
 
 // ready asks poll(2) and does not wait.

@@ -64,9 +64,10 @@ const (
 	// muchData is when a pipe is worth being made larger: most mail is smaller. The
 	// kernel limits what the pipes of one user hold together (pipe(7)), and hundreds
 	// of deliveries share it.
-	muchData = 1 << 20
-	// largePipe halves the number of context switches; more has little use.
-	largePipe = 256 << 10
+	muchData = 4 << 20
+	// largePipe is the most that Linux grants to everybody (pipe(7)): the fewer context
+	// switches, the better.
+	largePipe = 1 << 20
 )
 
 // A volume of data has a pipe made larger, once, when it is much.

@@ -1,0 +1,52 @@
+package chain
+
+import (
+	"io"
+	"os"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pipes through which much data goes are made larger, others are not.
+func TestPipesGrow(t *testing.T) {
+	const ordinary = 64 << 10
+	for _, test := range []struct{ bytes, want int }{
+		{muchData / 2, ordinary},
+		{muchData, largePipe},
+	} {
+		netR, netW := newPipe(t)
+		progR, progW := newPipe(t)
+		network, err := Open(dup(t, int(netR.Fd())), dup(t, int(progW.Fd())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var both sync.WaitGroup
+		both.Go(func() { _, _ = netW.Write(make([]byte, test.bytes)) })
+		both.Go(func() { _, _ = io.CopyN(network, network, int64(test.bytes)) })
+		if _, err := io.CopyN(io.Discard, progR, int64(test.bytes)); err != nil {
+			t.Fatal(err)
+		}
+		both.Wait()
+		for name, pipe := range map[string]*os.File{"read from": netR, "written to": progR} {
+			size, err := unix.FcntlInt(pipe.Fd(), unix.F_GETPIPE_SZ, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if size != test.want && (test.want == ordinary || os.Getuid() == 0) {
+				t.Errorf("after %d bytes the pipe that is %s holds %d, want %d", test.bytes, name, size, test.want)
+			}
+		}
+		network.Close()
+	}
+}
+
+func newPipe(t *testing.T) (r, w *os.File) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
+}
