@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,18 +27,22 @@ type delivery struct {
 	message   *source
 	connector connector
 	rand      *rand.Rand
+	tls       tlsc.Settings // of our own TLS client, but for the server's name
 
-	tried   map[trial]bool  // what was connected to, or could not be
-	began   time.Time       // start of the first connection
-	reasons []report.Report // why each attempt was left, in their order
-	wantTLS []target        // given up for want of TLS, at strictness 1
+	tried   map[trial]bool      // what was connected to, or could not be
+	skipped map[netip.Addr]bool // whether an address was a dead host when it was first asked for
+	began   time.Time           // start of the first connection
+	reasons []report.Report     // why each attempt was left, in their order
+	wantTLS []target            // given up for want of TLS, at strictness 1
 }
 
 // A trial is an address and the service that was to be had there: an exchanger
-// that both SRV and MX name is not tried twice.
+// that both SRV and MX name is not tried twice. Under another name the same address
+// may have another certificate, once it was connected to.
 type trial struct {
 	service string
 	addr    netip.AddrPort
+	name    string // in lower case; empty where there was no connection, or is no TLS
 }
 
 // A target is one address of a candidate.
@@ -57,7 +62,7 @@ type attempt struct {
 
 // run tries candidate after candidate until one attempt reports.
 func (d *delivery) run(ctx context.Context, candidates []Candidate) report.Stream {
-	d.tried = make(map[trial]bool)
+	d.tried, d.skipped = make(map[trial]bool), make(map[netip.Addr]bool)
 	conversed := false
 	for i := range candidates {
 		c := &candidates[i]
@@ -87,6 +92,11 @@ func (d *delivery) run(ctx context.Context, candidates []Candidate) report.Strea
 // conversed when a protocol was spoken with one of them.
 func (d *delivery) tryCandidate(ctx context.Context, c *Candidate, conversed *bool) (report.Stream, bool) {
 	addrs := d.living(c)
+	if len(addrs) > 0 && !d.ownProcess(c.Protocol) {
+		if _, err := d.programPath(c.Protocol.Program); err != nil {
+			return report.Only(report.For(err)), true
+		}
+	}
 	for len(addrs) > 0 {
 		if d.began.IsZero() {
 			d.began = time.Now()
@@ -123,13 +133,13 @@ func (d *delivery) living(c *Candidate) []netip.AddrPort {
 	for _, a := range order(c.Addrs, d.rand) {
 		addr := netip.AddrPortFrom(a, c.Port)
 		switch {
-		case d.connector.dead.dead(a):
+		case d.dead(a):
 			d.tracef("skip %s %s: it did not answer lately (tcpto)", c.Protocol.Service, addr)
 			d.reasons = append(d.reasons, report.New(report.NoConnection, report.Facts{
 				Protocol: strings.ToUpper(c.Protocol.Service),
 				Detail:   fmt.Sprintf("%s did not answer lately and was not tried (see qmail-tcpto)", place(c, addr)),
 			}))
-		case d.tried[trial{c.Protocol.Service, addr}]:
+		case d.tried[trial{c.Protocol.Service, addr, ""}], d.tried[d.trial(c, addr)]:
 			d.tracef("skip %s %s: it was tried already", c.Protocol.Service, addr)
 		case left == 0:
 			d.tracef("skip %s %s: %d addresses are enough for one delivery", c.Protocol.Service, addr, maxAddresses)
@@ -141,13 +151,33 @@ func (d *delivery) living(c *Candidate) []netip.AddrPort {
 	return addrs
 }
 
+// dead tells whether addr was a dead host before this delivery: a port that does
+// not answer, such as QMTP's behind a firewall, must not take the twin's away.
+func (d *delivery) dead(addr netip.Addr) bool {
+	dead, known := d.skipped[addr]
+	if !known {
+		dead = d.connector.dead.dead(addr)
+		d.skipped[addr] = dead
+	}
+	return dead
+}
+
+// trial is that of a connection to addr.
+func (d *delivery) trial(c *Candidate, addr netip.AddrPort) trial {
+	t := trial{service: c.Protocol.Service, addr: addr}
+	if d.policy(c.Protocol) != smtpc.None {
+		t.name = strings.ToLower(c.Host)
+	}
+	return t
+}
+
 func (d *delivery) connect(ctx context.Context, c *Candidate, addrs []netip.AddrPort) (*net.TCPConn, []failure) {
 	conn, failures := d.connector.connect(ctx, addrs)
 	for _, f := range failures {
-		d.tried[trial{c.Protocol.Service, f.addr}] = true
+		d.tried[trial{c.Protocol.Service, f.addr, ""}] = true
 	}
 	if conn != nil {
-		d.tried[trial{c.Protocol.Service, remoteAddr(conn)}] = true
+		d.tried[d.trial(c, remoteAddr(conn))] = true
 	}
 	return conn, failures
 }
@@ -187,12 +217,12 @@ func (d *delivery) converse(ctx context.Context, t target, conn *net.TCPConn) (s
 		if final {
 			return stream, true, spoke
 		}
-		if again == nil || !again.NoTLS {
-			return stream, false, spoke || again != nil
+		if again != nil && !again.NoTLS {
+			return stream, false, true
 		}
 	}
 	switch {
-	case !protocol.Explicit || d.Settings.TLSStrictness == strict:
+	case !protocol.Explicit || policy == smtpc.None || d.Settings.TLSStrictness == strict:
 	case d.Settings.TLSStrictness == firm:
 		d.wantTLS = append(d.wantTLS, t)
 	default:
@@ -307,34 +337,25 @@ func (d *delivery) policy(protocol *control.Protocol) smtpc.Policy {
 	return smtpc.May
 }
 
-// checkTLS refuses settings that contradict one another before anything is
-// looked up: a TLS client that cannot be run, and a strictness that no usable
-// protocol can keep.
+// checkTLS refuses settings that cannot be kept before anything is looked up: a TLS
+// client that cannot be run, a strictness that no usable protocol has TLS for, and
+// keys and trust anchors that cannot be read.
 func (d *delivery) checkTLS() error {
 	s := d.Settings
-	secure := false
-	for i := range s.Protocols {
-		p := &s.Protocols[i]
-		if !p.Implicit && !p.Explicit || !tlsOn(s, p) {
+	for _, c := range []struct{ name, path string }{{"tlsclient", s.TLSClient}, {"ucspitlsclient", s.UCSPITLSClient}} {
+		if c.path == "" {
 			continue
 		}
-		secure = true
-		name, client := "ucspitlsclient", s.UCSPITLSClient
-		if p.Implicit {
-			name, client = "tlsclient", s.TLSClient
-		}
-		if client == "" {
-			continue
-		}
-		if err := runnable(client); err != nil {
-			return &control.Error{File: "control/" + name, Line: 1, What: fmt.Sprintf("cannot run %q: %v", client, err)}
+		if err := runnable(c.path); err != nil {
+			return &control.Error{File: "control/" + c.name, Line: 1, What: fmt.Sprintf("cannot run %q: %v", c.path, err)}
 		}
 	}
+	secure := slices.ContainsFunc(s.Protocols, func(p control.Protocol) bool { return tlsOn(s, &p) })
 	if s.TLSStrictness == strict && !secure {
 		return &control.Error{File: "control/tlsstrictness", Line: 1,
 			What: "2 wants TLS always, and there is none: trustanchors names nothing, or no protocol has TLS"}
 	}
-	return nil
+	return d.loadTLS()
 }
 
 // controlError gives a *control.Error its report.
@@ -352,7 +373,12 @@ func (d *delivery) ownProcess(protocol *control.Protocol) bool {
 	if protocol.Program != smtpProgram && protocol.Program != qmtpProgram {
 		return false
 	}
-	return !(protocol.Implicit && d.Settings.TLSClient != "") && !(protocol.Explicit && d.Settings.UCSPITLSClient != "")
+	return !d.namesClient(protocol)
+}
+
+// namesClient tells whether a control file names the TLS client for protocol.
+func (d *delivery) namesClient(protocol *control.Protocol) bool {
+	return protocol.Implicit && d.Settings.TLSClient != "" || protocol.Explicit && d.Settings.UCSPITLSClient != ""
 }
 
 // tlsClientPath returns the TLS client for protocol.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ type deadHosts struct {
 	folder string // <home>/queue/lock
 	pid    int
 	now    func() time.Time
+	stuck  atomic.Bool // a table could not be locked: not waited for again
 }
 
 // layout tells where the parts of one record are.
@@ -94,6 +96,9 @@ func (d *deadHosts) with(addr netip.Addr, write bool, use func(*deadTable)) {
 	if addr.Is4() {
 		l = layout4
 	}
+	if d.stuck.Load() {
+		return
+	}
 	path := filepath.Join(d.folder, l.name)
 	// qmail opens for writing even to look: lockf(3), where it stands in for
 	// flock(2), asks for that.
@@ -113,6 +118,7 @@ func (d *deadHosts) with(addr netip.Addr, write bool, use func(*deadTable)) {
 	}
 	defer f.Close()
 	if !lock(f) {
+		d.stuck.Store(true)
 		return
 	}
 	t := deadTable{layout: l, file: f, bytes: make([]byte, deadRecords*l.size)}

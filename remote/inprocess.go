@@ -1,11 +1,14 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"time"
 
+	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/qmtpc"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
@@ -30,7 +33,8 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 	serverName := a.candidate.ServerName(a.addr.Addr())
 
 	if protocol.Implicit {
-		tls, err := d.startTLS(ctx, a)
+		// Its handshake comes before the fuse, and is not to take longer than that.
+		tls, err := d.startTLS(ctx, a, cmp.Or(d.Settings.TimeoutConnect, d.Settings.TimeoutRemote))
 		if err != nil {
 			return report.Stream{}, &report.NoTransaction{NoTLS: true,
 				Reason: report.New(report.TLSUnavailable, report.Facts{IP: ip, Reason: err.Error()})}
@@ -38,7 +42,7 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 		conn, environ = tls, tls.Description().Environ()
 	}
 	if protocol.Program == qmtpProgram {
-		return qmtpc.Deliver(ctx, conn, &qmtpc.Job{
+		stream, err := qmtpc.Deliver(ctx, conn, &qmtpc.Job{
 			Sender:        d.job.Sender,
 			Recipients:    d.job.Recipients,
 			Message:       d.message.reader(),
@@ -48,6 +52,10 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 			TimeoutRemote: d.Settings.TimeoutRemote,
 			Trace:         d.Trace,
 		})
+		if err == nil {
+			conn.Close() // in TLS, not without close_notify
+		}
+		return stream, err
 	}
 	job := &smtpc.Job{
 		Sender:        d.job.Sender,
@@ -63,7 +71,7 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 	}
 	if protocol.Explicit && a.tls != smtpc.None {
 		job.StartTLS = func(ctx context.Context) (net.Conn, []string, error) {
-			tls, err := d.startTLS(ctx, a)
+			tls, err := d.startTLS(ctx, a, d.Settings.TimeoutConnect)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -73,28 +81,40 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 	return smtpc.Deliver(ctx, conn, job)
 }
 
-// startTLS makes the handshake on a's connection, as the control files want it.
-func (d *delivery) startTLS(ctx context.Context, a *attempt) (*tlsc.Conn, error) {
+// loadTLS reads what the control files name for our own TLS client: a client key that
+// cannot be read, or trust anchors where they are insisted on, stop the delivery
+// before anything is looked up, and never make it one in the clear.
+func (d *delivery) loadTLS() error {
 	s := d.Settings
-	settings := &tlsc.Settings{
-		ServerName:       a.candidate.ServerName(a.addr.Addr()),
-		NoSNI:            a.noSNI,
-		Verify:           s.TLSStrictness == strict,
-		Anchors:          tlsc.Anchors{File: s.TrustAnchors.File, Dir: s.TrustAnchors.Dir},
-		HandshakeTimeout: s.TimeoutConnect,
-		Now:              time.Now,
+	d.tls = tlsc.Settings{
+		Verify:  s.TLSStrictness == strict,
+		Anchors: tlsc.Anchors{File: s.TrustAnchors.File, Dir: s.TrustAnchors.Dir},
+		Now:     time.Now,
+		Trace:   d.Trace,
+	}
+	if !slices.ContainsFunc(s.Protocols, func(p control.Protocol) bool { return tlsOn(s, &p) && !d.namesClient(&p) }) {
+		return nil
 	}
 	if s.ClientCert != "" {
-		certificate, err := tlsc.LoadCertificate(s.ClientCert, s.ClientKey)
-		if err != nil {
-			return nil, err
+		var err error
+		if d.tls.Certificate, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
+			return &control.Error{File: "control/clientcert", Line: 1, What: err.Error()}
 		}
-		settings.Certificate = certificate
 	}
-	if err := settings.Load(); err != nil {
-		return nil, err
+	if err := d.tls.Load(); err != nil {
+		return &control.Error{File: "control/trustanchors", Line: 1, What: err.Error()}
 	}
-	conn, err := tlsc.Client(ctx, a.conn, settings)
+	return nil
+}
+
+// startTLS makes the handshake on a's connection, as the control files want it,
+// within limit, 0 being none.
+func (d *delivery) startTLS(ctx context.Context, a *attempt, limit time.Duration) (*tlsc.Conn, error) {
+	settings := d.tls
+	settings.ServerName = a.candidate.ServerName(a.addr.Addr())
+	settings.NoSNI = a.noSNI
+	settings.HandshakeTimeout = limit
+	conn, err := tlsc.Client(ctx, a.conn, &settings)
 	if err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && ctx.Err() != nil {

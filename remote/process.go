@@ -28,9 +28,12 @@ const (
 	// after the program has ended.
 	drainGrace = 100 * time.Millisecond
 
-	// maxReports bounds what one program may print: for each recipient and for
-	// the message a reply as long as reports carry, and some wording.
-	maxReport = 8 << 10
+	// maxReport bounds what is kept of each report of a program, in bytes:
+	// qmail-send keeps 10,000 (REPORTMAX). Cut, it is still a report, and a
+	// message that was delivered stays so.
+	maxReport = 64 << 10
+	// maxPipe is the most that a pipe holds (/proc/sys/fs/pipe-max-size).
+	maxPipe = 1 << 20
 	// maxStderr bounds what is kept of a program's diagnostics; the beginning
 	// and the end tell more than the middle, so both are kept.
 	maxStderr = 8 << 10
@@ -41,6 +44,10 @@ const (
 	exitTLSSettings  = 96
 	exitTLSHandshake = 97
 )
+
+// maxHandshake is the longest that -K of s6-tlsc takes, an unsigned int of
+// milliseconds.
+const maxHandshake = (1<<32 - 1) * time.Millisecond
 
 // inChain carries an attempt out by the programs that the control files name.
 func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, error) {
@@ -99,7 +106,7 @@ func (d *delivery) command(a *attempt) ([]string, error) {
 			return nil, err
 		}
 		args = append(args, client, "-S", "-j", "-z", "-v", "0",
-			"-K", strconv.FormatInt(d.Settings.TimeoutConnect.Milliseconds(), 10))
+			"-K", strconv.FormatInt(min(d.Settings.TimeoutConnect, maxHandshake).Milliseconds(), 10))
 		if !a.noSNI {
 			args = append(args, "-k", a.candidate.ServerName(a.addr.Addr()))
 		}
@@ -190,14 +197,12 @@ func blockingCopy(conn *net.TCPConn) (*os.File, error) {
 // A process is a chain that was started.
 type process struct {
 	*os.Process
-	recipients int
-	stdout     *os.File
-	stderr     *os.File
-	complete   chan struct{} // closed when a complete report stream was read
+	stdout   *os.File
+	stderr   *os.File
+	complete chan struct{} // closed when a complete report stream was read
 
-	mu      sync.Mutex
-	printed bytes.Buffer
-	said    bytes.Buffer
+	printed printed
+	said    said
 	reading sync.WaitGroup
 }
 
@@ -218,14 +223,15 @@ func spawn(args, environ []string, stdin, network *os.File, recipients int) (*pr
 	proc, err := os.StartProcess(args[0], args, &os.ProcAttr{
 		Env:   environ,
 		Files: []*os.File{stdin, outW, errW, nil, nil, nil, network, network},
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
+		Sys:   ownGroup(),
 	})
 	if err != nil {
 		outR.Close()
 		errR.Close()
 		return nil, err
 	}
-	p := &process{Process: proc, recipients: recipients, stdout: outR, stderr: errR, complete: make(chan struct{})}
+	p := &process{Process: proc, printed: printed{recipients: recipients},
+		stdout: outR, stderr: errR, complete: make(chan struct{})}
 	p.reading.Add(2)
 	go p.readReports()
 	go p.readDiagnostics()
@@ -235,20 +241,13 @@ func spawn(args, environ []string, stdin, network *os.File, recipients int) (*pr
 func (p *process) readReports() {
 	defer p.reading.Done()
 	defer func() { _ = recover() }()
-	limit := (p.recipients + 1) * maxReport
 	buf := make([]byte, maxReport)
-	done := false
-	for {
+	for done := false; ; {
 		n, err := p.stdout.Read(buf)
-		p.mu.Lock()
-		p.printed.Write(buf[:min(n, limit-p.printed.Len())])
-		if !done && n > 0 && bytes.IndexByte(buf[:n], 0) >= 0 {
-			if _, err := report.Parse(p.printed.Bytes(), p.recipients); err == nil {
-				done = true
-				close(p.complete)
-			}
+		if p.printed.add(buf[:n]); !done && p.printed.complete() {
+			done = true
+			close(p.complete)
 		}
-		p.mu.Unlock()
 		if err != nil {
 			return
 		}
@@ -258,22 +257,81 @@ func (p *process) readReports() {
 func (p *process) readDiagnostics() {
 	defer p.reading.Done()
 	defer func() { _ = recover() }()
-	buf := make([]byte, maxReport)
+	buf := make([]byte, maxStderr)
 	for {
 		n, err := p.stderr.Read(buf)
-		p.mu.Lock()
-		p.said.Write(buf[:n])
-		if over := p.said.Len() - maxStderr; over > 0 {
-			kept := append([]byte(nil), p.said.Bytes()[:maxStderr/2]...)
-			kept = append(kept, p.said.Bytes()[maxStderr/2+over:]...)
-			p.said.Reset()
-			p.said.Write(kept)
-		}
-		p.mu.Unlock()
+		p.said.add(buf[:n])
 		if err != nil {
 			return
 		}
 	}
+}
+
+// printed is what a program has printed: of each report as much as is kept, of
+// reports no more than there can be.
+type printed struct {
+	recipients int
+	bytes      []byte
+	ended      int // reports that are complete
+	last       int // bytes kept of the one that is not
+	parsed     int // reports when complete was last asked
+}
+
+func (p *printed) add(b []byte) {
+	for len(b) > 0 && p.ended <= p.recipients {
+		text, rest, end := bytes.Cut(b, []byte{0})
+		kept := text[:min(len(text), maxReport-p.last)]
+		p.bytes, p.last, b = append(p.bytes, kept...), p.last+len(kept), rest
+		if end {
+			p.bytes, p.last = append(p.bytes, 0), 0
+			p.ended++
+		}
+	}
+}
+
+// complete tells whether a complete stream is among it.
+func (p *printed) complete() bool {
+	if p.ended == p.parsed {
+		return false
+	}
+	p.parsed = p.ended
+	_, err := p.stream()
+	return err == nil
+}
+
+func (p *printed) stream() (report.Stream, error) { return report.Parse(p.bytes, p.recipients) }
+
+// said is what is kept of a program's diagnostics.
+type said []byte
+
+func (s *said) add(b []byte) {
+	*s = append(*s, b...)
+	if over := len(*s) - maxStderr; over > 0 {
+		*s = append((*s)[:maxStderr/2], (*s)[maxStderr/2+over:]...)
+	}
+}
+
+// rest hands on what a pipe holds at this moment. A deadline that has passed keeps
+// Read from looking, and on a busy machine it passes before there was a Read.
+func rest(pipe *os.File, add func([]byte)) {
+	raw, err := pipe.SyscallConn()
+	if err != nil {
+		return
+	}
+	buf := make([]byte, maxStderr)
+	_ = raw.Control(func(fd uintptr) {
+		for left := maxPipe; left > 0; {
+			n, err := syscall.Read(int(fd), buf)
+			if err == syscall.EINTR {
+				continue
+			}
+			if n <= 0 {
+				return
+			}
+			add(buf[:n])
+			left -= n
+		}
+	})
 }
 
 // An exitError is how a chain ended that did not print a complete stream.
@@ -326,9 +384,11 @@ func (p *process) result(ctx context.Context, patience time.Duration) (report.St
 	_ = p.stdout.SetReadDeadline(deadline)
 	_ = p.stderr.SetReadDeadline(deadline)
 	p.reading.Wait()
+	rest(p.stdout, p.printed.add)
+	rest(p.stderr, p.said.add)
 	p.stdout.Close()
 	p.stderr.Close()
-	stream, err := report.Parse(p.printed.Bytes(), p.recipients)
+	stream, err := p.printed.stream()
 	if err == nil {
 		return stream, nil
 	}
@@ -348,17 +408,18 @@ func (d *delivery) meaning(a *attempt, p *process, err error) error {
 		return err
 	}
 	ip := a.addr.Addr().String()
-	said := strings.TrimSpace(p.said.String())
-	fuse := &report.Fuse{Reason: report.New(report.FuseBlown,
-		report.Facts{IP: ip, Seconds: int64(d.Settings.TimeoutRemote / time.Second)})}
+	said := strings.TrimSpace(string(p.said))
+	fuse := report.Facts{IP: ip, Seconds: int64(d.Settings.TimeoutRemote / time.Second)}
 	code := -1
 	if exit.state != nil && exit.state.Exited() {
 		code = exit.state.ExitCode()
 	}
-	silent := p.printed.Len() == 0
+	silent := len(p.printed.bytes) == 0
 	switch {
-	case exit.killed, code == report.ExitFuse && silent:
-		return fuse
+	case exit.killed:
+		return &report.Fuse{Reason: report.New(report.FuseBlown, fuse)}
+	case code == report.ExitFuse && silent:
+		return &report.Fuse{Reason: report.ReasonFrom(said, report.FuseBlown, fuse)}
 	case code == report.ExitNextExchanger && silent:
 		return &report.NoTransaction{Reason: report.ReasonFrom(said, report.ConnectionDied, report.Facts{IP: ip})}
 	case code == report.ExitNoTLS && silent,

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,7 @@ type source struct {
 	file   *os.File
 	start  int64 // offset at which the message begins
 	isPipe bool
-	gone   bool // a byte of a pipe was consumed
+	gone   atomic.Bool // a byte of a pipe was, or may have been, consumed
 
 	once   sync.Once
 	chunks chan []byte // from the reader of the pipe; closed at its end
@@ -40,7 +41,7 @@ func newSource(file *os.File) *source {
 // consumed cannot be had again.
 func (s *source) rewind() error {
 	if s.isPipe {
-		if s.gone {
+		if s.gone.Load() {
 			return errors.New("the message comes from a pipe and has been read from")
 		}
 		return nil
@@ -60,7 +61,7 @@ func (s *source) reader() io.Reader {
 type pipeReader source
 
 func (p *pipeReader) Read(b []byte) (int, error) {
-	p.gone = true
+	p.gone.Store(true)
 	if len(p.held) > 0 {
 		n := copy(b, p.held)
 		p.held = p.held[n:]
@@ -141,7 +142,7 @@ func (s *source) descriptor() (f *os.File, done func(), err error) {
 		if err == nil && unread == total && total == len(written) {
 			s.held = append(written, s.held...)
 		} else {
-			s.gone = true
+			s.gone.Store(true)
 		}
 		r.Close()
 	}, nil

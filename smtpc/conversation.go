@@ -201,9 +201,14 @@ func (s *session) insecure(reason string, r *reply) error {
 func (s *session) handshake() error {
 	s.talking = false
 	f := s.facts()
-	if err := s.nothingEarly(); isLost(err) {
+	err := s.nothingEarly()
+	switch {
+	case isLost(err) && s.ctx.Err() == nil:
+		f.Reason = "server ended the connection instead of the handshake"
+		return report.NewNoTransaction(report.TLSUnavailable, f, true)
+	case isLost(err):
 		return err
-	} else if err != nil {
+	case err != nil:
 		f.Reason = err.Error()
 		return report.NewNoTransaction(report.ProtocolError, f, s.job.TLS.required())
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/control"
@@ -21,6 +22,9 @@ func main() {
 	// One conversation, and hundreds of processes like this one at a time: a second
 	// processor would be woken again and again to find nothing to do.
 	runtime.GOMAXPROCS(1)
+	// What Go cannot recover from ends by SIGABRT, a crash, which qmail-rspawn takes for
+	// temporary; its usual exit status 2 would bounce the message.
+	debug.SetTraceback("crash")
 	chain.CatchSIGPIPE()
 	if chain.Informed("mxf-remote", usage, os.Args[min(1, len(os.Args)):]) {
 		return

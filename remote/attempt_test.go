@@ -1,0 +1,575 @@
+package remote
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	mrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/smtpc/smtptest"
+)
+
+const testMessage = "Subject: x\n\nHello.\n"
+
+// serverName is the exchanger's in every attempt, and in the certificate.
+const serverName = "mx.example.org"
+
+// newDelivery returns a delivery with servers of SMTP as its candidates to come.
+func newDelivery(t *testing.T, change func(*control.Settings)) *delivery {
+	t.Helper()
+	home := t.TempDir()
+	path := filepath.Join(home, "message")
+	for _, err := range []error{
+		os.WriteFile(path, []byte(testMessage), 0o600),
+		os.MkdirAll(filepath.Join(home, "queue", "lock"), 0o700),
+		os.WriteFile(filepath.Join(home, "queue", "lock", "tcpto"), make([]byte, 1024), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	message, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { message.Close() })
+	s := &control.Settings{
+		Client:         control.Client{HeloHost: "me.example", TimeoutRemote: 20 * time.Second},
+		Home:           home,
+		Protocols:      []control.Protocol{{Service: "smtp", Port: 25, Explicit: true, Program: smtpProgram}},
+		TimeoutConnect: 10 * time.Second,
+	}
+	if change != nil {
+		change(s)
+	}
+	var mu sync.Mutex
+	d := &delivery{
+		Router: &Router{Settings: s, Programs: home, Environ: os.Environ(), Trace: func(line string) {
+			mu.Lock()
+			defer mu.Unlock()
+			t.Log(line)
+		}},
+		job:     &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: message},
+		message: newSource(message),
+		rand:    mrand.New(mrand.NewPCG(1, 2)),
+	}
+	d.connector = connector{timeout: s.TimeoutConnect, trace: d.tracef,
+		dead: &deadHosts{folder: filepath.Join(home, "queue", "lock"), now: time.Now}}
+	if err := d.loadTLS(); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// candidate is a server as an exchanger in the first protocol.
+func (d *delivery) candidate(addr netip.AddrPort) Candidate {
+	return Candidate{Protocol: &d.Settings.Protocols[0], Host: serverName, Port: addr.Port(),
+		Addrs: []netip.Addr{addr.Addr()}, Why: "test"}
+}
+
+// An authority makes certificates.
+type authority struct {
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &authority{key: key}
+	a.cert = a.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "authority"},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	return a
+}
+
+func (a *authority) sign(t *testing.T, template *x509.Certificate) *x509.Certificate {
+	t.Helper()
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent := a.cert
+	if parent == nil {
+		parent = template
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, a.key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// config is that of a server with a certificate for name.
+func (a *authority) config(t *testing.T, name string) *tls.Config {
+	t.Helper()
+	leaf := a.sign(t, &x509.Certificate{DNSNames: []string{name}})
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: a.key}}}
+}
+
+// file writes the authority's certificate, for trustanchors.
+func (a *authority) file(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "anchors.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A diary notes what servers are asked, in one word each: "0" is a connection to
+// the first of them, "0clear" and "0tls" an envelope sender.
+type diary struct {
+	mu    sync.Mutex
+	words []string
+}
+
+func (d *diary) note(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.words = append(d.words, fmt.Sprintf(format, args...))
+}
+
+func (d *diary) String() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.words, " ")
+}
+
+// start starts the nth server, of a kind, and returns where it is.
+func (d *diary) start(t *testing.T, n int, kind string, right, wrong *authority) netip.AddrPort {
+	t.Helper()
+	if kind == "away" {
+		return refused(t)
+	}
+	actions := map[smtptest.Phase]smtptest.Action{
+		"busy":      {Reply: "421 busy", Close: true},
+		"refuses":   {Reply: "454 not now"},
+		"lost mail": {Close: true},
+		"451 mail":  {Reply: "451 later"},
+		"550 rcpt":  {Reply: "550 no"},
+		"lost rcpt": {Close: true},
+	}
+	at := map[string]smtptest.Phase{"busy": smtptest.Greeting, "refuses": smtptest.STARTTLS,
+		"lost mail": smtptest.MAIL, "451 mail": smtptest.MAIL, "550 rcpt": smtptest.RCPT, "lost rcpt": smtptest.RCPT}
+	s := &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
+		switch {
+		case p.Phase == smtptest.Greeting:
+			d.note("%d", n)
+		case p.Phase == smtptest.MAIL && p.Secure:
+			d.note("%dtls", n)
+		case p.Phase == smtptest.MAIL:
+			d.note("%dclear", n)
+		}
+		if p.Phase == at[kind] {
+			return actions[smtptest.Phase(kind)]
+		}
+		return smtptest.Action{}
+	}}
+	switch kind {
+	case "plain":
+	case "wrong CA":
+		s.TLS = wrong.config(t, serverName)
+	case "other name":
+		s.TLS = right.config(t, "other.example.org")
+	case "broken":
+		s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return nil, errors.New("broken")
+		}}
+	case "no such name":
+		good := right.config(t, serverName)
+		s.TLS = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if hello.ServerName != "" {
+				return &tls.Config{}, nil // without certificates the answer is unrecognized_name
+			}
+			return good, nil
+		}}
+	default:
+		s.TLS = right.config(t, serverName)
+	}
+	return netip.MustParseAddrPort(smtptest.Listen(t, s.Serve))
+}
+
+// Which server is asked, how, and in which order; and what is reported.
+func TestAttempts(t *testing.T) {
+	right, wrong := newAuthority(t), newAuthority(t)
+	anchors := right.file(t)
+	for _, test := range []struct {
+		strictness int
+		servers    string // kinds, separated by commas
+		off        bool   // TLS is
+		asked      string
+		report     string // pattern
+	}{
+		// tls.md, the table. Strictness 0.
+		{0, "good", false, "0 0tls", `^K(?s).*\nTLS: TLSv1.3 \S+ verified mx.example.org$`},
+		{0, "wrong CA", false, "0 0tls", `^K(?s).*\nTLS: TLSv1.3 \S+ unverified mx.example.org$`},
+		{0, "plain", false, "0 0clear", `^K127.0.0.1 accepted message.\nRemote host said: [^\n]*$`},
+		{0, "refuses", false, "0 0clear", `^K`},
+		{0, "broken", false, "0 0 0clear", `^K`},
+		{0, "broken,good", false, "0 0 0clear", `^K`},
+		{0, "no such name", false, "0 0 0tls", `^K(?s).* verified mx.example.org$`},
+		{0, "good", true, "0 0clear", `^K`},
+		// Strictness 1: all with TLS, then in the clear, in the same order.
+		{1, "plain,good", false, "0 1 1tls", `^K`},
+		{1, "wrong CA,good", false, "0 0tls", `^K(?s).* unverified `},
+		{1, "plain,refuses", false, "0 1 0 0clear", `^K`},
+		{1, "away,broken,plain", false, "1 2 1 1clear", `^K`},
+		{1, "broken,busy", false, "0 1 0 0clear", `^K`},
+		{1, "no such name", false, "0 0 0tls", `^K`},
+		{1, "plain,good", true, "0 0clear", `^K`},
+		// Strictness 2: never in the clear, never without the name.
+		{2, "good", false, "0 0tls", `^K(?s).* verified `},
+		{2, "wrong CA,other name,good", false, "0 1 2 2tls", `^K(?s).* verified `},
+		{2, "plain,broken,refuses,wrong CA,other name,no such name", false, "0 1 2 3 4 5",
+			`^ZConnected to 127.0.0.1 but TLS could not be had: (?s).*\(#4.7.5\)\n.*1 address was tried.$`},
+		{2, "other name", false, "0", `^ZConnected .*"other.example.org".*\(#4.7.5\)`},
+		{2, "plain,away", false, "0", `^ZSorry, I wasn't able to establish an SMTP connection. \(#4.4.1\)\n`},
+		// Fallback. From an answer to MAIL on there is no other exchanger.
+		{0, "busy,good", false, "0 1 1tls", `^K`},
+		{0, "away,busy", false, "1", `^ZConnected to 127.0.0.1 but greeting failed.\nRemote host said: 421 busy\n`},
+		{0, "busy,away", false, "0", `^ZSorry, I wasn't able .*\nmx.example.org \(127.0.0.1\) port \d+: connection refused\n1 address was tried.$`},
+		{0, "lost mail,good", false, "0 0tls 1 1tls", `^K`},
+		{0, "451 mail,good", false, "0 0tls", `^ZConnected to 127.0.0.1 but sender was rejected.`},
+		{0, "550 rcpt,good", false, "0 0tls", `^DGiving up on 127.0.0.1.`},
+		{0, "lost rcpt,good", false, "0 0tls", `^ZConnected to 127.0.0.1 but connection died`},
+		{1, "lost rcpt,good", false, "0 0tls", `^ZConnected to 127.0.0.1 but connection died`},
+	} {
+		t.Run(fmt.Sprintf("%d %s", test.strictness, test.servers), func(t *testing.T) {
+			d := newDelivery(t, func(s *control.Settings) {
+				s.TLSStrictness = test.strictness
+				if !test.off {
+					s.TrustAnchors.File = anchors
+				}
+			})
+			var seen diary
+			var candidates []Candidate
+			for n, kind := range strings.Split(test.servers, ",") {
+				candidates = append(candidates, d.candidate(seen.start(t, n, kind, right, wrong)))
+			}
+			stream := d.run(t.Context(), candidates)
+			got := string(stream.Message.Letter) + stream.Message.Text
+			if !regexp.MustCompile(test.report).MatchString(got) {
+				t.Errorf("reported %q", got)
+			}
+			if seen.String() != test.asked {
+				t.Errorf("asked %q, want %q", seen.String(), test.asked)
+			}
+			if accepted := stream.Message.Letter == report.Delivered; accepted != (len(stream.Recipients) == 1 && stream.Recipients[0].Letter == report.Accepted) {
+				t.Errorf("%c with recipients %v", stream.Message.Letter, stream.Recipients)
+			}
+		})
+	}
+}
+
+// A server that has hung up by the time of the try without a name was still had
+// without TLS: the second pass is its own.
+func TestAttempts_noNameThenAway(t *testing.T) {
+	d := newDelivery(t, func(s *control.Settings) {
+		s.TLSStrictness = firm
+		s.TrustAnchors.File = newAuthority(t).file(t)
+	})
+	listener, addr := listen(t, "127.0.0.1:0")
+	served := make(chan string, 1)
+	go func() {
+		defer close(served)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		listener.Close()
+		c := &smtptest.Conn{Conn: conn}
+		s := smtptest.Server{TLS: &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return &tls.Config{}, nil
+		}}}
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.Reader = bufio.NewReader(conn)
+		s.Serve(c)
+		conn.Close()
+		again, err := net.Listen("tcp", addr.String())
+		if err != nil {
+			served <- err.Error()
+			return
+		}
+		again.Close()
+	}()
+	d.run(t.Context(), []Candidate{d.candidate(addr)})
+	if problem := <-served; problem != "" {
+		t.Fatal(problem)
+	}
+	if len(d.wantTLS) != 1 {
+		t.Errorf("%d addresses for the second pass, want 1", len(d.wantTLS))
+	}
+}
+
+// The same address under another name may have the certificate for it; under the
+// same name, and where it could not be connected to, it is not tried again.
+func TestAttempts_sameAddress(t *testing.T) {
+	right := newAuthority(t)
+	for _, test := range []struct {
+		kind, names, asked string
+		want               report.Letter
+	}{
+		{"other name", "mx.example.org other.example.org", "0 0 0tls", report.Delivered},
+		{"other name", "mx.example.org MX.example.org", "0", report.Temporary},
+		{"away", "mx.example.org other.example.org", "", report.Temporary},
+	} {
+		d := newDelivery(t, func(s *control.Settings) {
+			s.TLSStrictness = strict
+			s.TrustAnchors.File = right.file(t)
+		})
+		var seen diary
+		addr := seen.start(t, 0, test.kind, right, nil)
+		var candidates []Candidate
+		for _, name := range strings.Fields(test.names) {
+			c := d.candidate(addr)
+			c.Host = name
+			candidates = append(candidates, c)
+		}
+		stream := d.run(t.Context(), candidates)
+		if stream.Message.Letter != test.want || seen.String() != test.asked {
+			t.Errorf("%s: asked %q, want %q; %q", test.names, seen.String(), test.asked, stream.Message)
+		}
+		if len(d.reasons) > 1 {
+			t.Errorf("%s: reasons %q", test.names, d.reasons)
+		}
+	}
+}
+
+// The twin is for an exchanger that could not be connected to.
+func TestAttempts_twin(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ first, asked string }{
+		{"away", "1 1clear"},
+		{"busy", "0 2 2clear"},
+		{"lost mail", "0 0clear 2 2clear"},
+	} {
+		d := newDelivery(t, nil)
+		var seen diary
+		authority := newAuthority(t)
+		var candidates []Candidate
+		for n, kind := range []string{test.first, "plain", "plain"} {
+			candidates = append(candidates, d.candidate(seen.start(t, n, kind, authority, authority)))
+		}
+		candidates[1].Twin = true
+		stream := d.run(t.Context(), candidates)
+		if stream.Message.Letter != report.Delivered || seen.String() != test.asked {
+			t.Errorf("%s: asked %q, want %q; %q", test.first, seen.String(), test.asked, stream.Message)
+		}
+	}
+}
+
+// A port that nothing answers at, such as QMTP's behind a firewall, makes its
+// address a dead host; but not for the protocol that stands by in this delivery.
+func TestAttempts_deadPortTwin(t *testing.T) {
+	t.Parallel()
+	d := newDelivery(t, nil)
+	d.connector.timeout = 300 * time.Millisecond
+	// One time-out long ago: the next is the second.
+	then := &deadHosts{folder: d.connector.dead.folder, now: func() time.Time { return time.Now().Add(-time.Hour) }}
+	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	then.timedOut(addr)
+	var seen diary
+	twin := d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))
+	twin.Twin = true
+	stream := d.run(t.Context(), []Candidate{d.candidate(silent(t)), twin})
+	if stream.Message.Letter != report.Delivered {
+		t.Errorf("%q", stream.Message)
+	}
+	if d.connector.dead.dead(addr) {
+		t.Error("an address that took the message is a dead host")
+	}
+}
+
+// Every address is a dead host: Z 4.4.1, and nothing is connected.
+func TestAttempts_allDead(t *testing.T) {
+	d := newDelivery(t, nil)
+	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
+		then := &deadHosts{folder: d.connector.dead.folder, now: func() time.Time { return time.Now().Add(-ago) }}
+		then.timedOut(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	}
+	var seen diary
+	stream := d.run(t.Context(), []Candidate{d.candidate(seen.start(t, 0, "plain", newAuthority(t), nil))})
+	if stream.Message.Letter != report.Temporary || !strings.Contains(stream.Message.Text, "(#4.4.1)") ||
+		!strings.HasSuffix(stream.Message.Text, "\nNo address was tried.") || seen.String() != "" {
+		t.Errorf("%q after %q", stream.Message, seen.String())
+	}
+}
+
+// At most 20 addresses are tried for one delivery.
+func TestAttempts_twentyAddresses(t *testing.T) {
+	d := newDelivery(t, nil)
+	_, addr := listen(t, "127.0.0.1:0") // the port is free on all the others
+	var candidates []Candidate
+	for i := range 5 {
+		c := d.candidate(addr)
+		c.Addrs = nil
+		for j := range 7 {
+			c.Addrs = append(c.Addrs, netip.AddrFrom4([4]byte{127, 1, byte(i), byte(j + 1)}))
+		}
+		candidates = append(candidates, c)
+	}
+	stream := d.run(t.Context(), candidates)
+	if want := "\n20 addresses were tried; this is about the last."; !strings.HasSuffix(stream.Message.Text, want) {
+		t.Errorf("%q", stream.Message)
+	}
+}
+
+// The first exchanger's other addresses come before the next exchanger, each with
+// the whole message.
+func TestAttempts_otherAddressesFirst(t *testing.T) {
+	t.Parallel()
+	d := newDelivery(t, nil)
+	var seen diary
+	server := func(name, address string, action smtptest.Action) (s *smtptest.Server, addr netip.AddrPort) {
+		listener, addr := listen(t, address)
+		s = &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
+			if p.Phase == smtptest.Greeting {
+				seen.note("%s", name)
+			}
+			if p.Phase == smtptest.MAIL {
+				return action
+			}
+			return smtptest.Action{}
+		}}
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer conn.Close()
+					s.Serve(&smtptest.Conn{Conn: conn, Reader: bufio.NewReader(conn)})
+				}()
+			}
+		}()
+		return s, addr
+	}
+	_, one := server("first", "127.0.0.1:0", smtptest.Action{Close: true})
+	_, two := server("first", fmt.Sprintf("127.0.0.2:%d", one.Port()), smtptest.Action{Close: true})
+	last, three := server("last", "127.0.0.1:0", smtptest.Action{})
+	first := d.candidate(one)
+	first.Addrs = []netip.Addr{one.Addr(), two.Addr()}
+	stream := d.run(t.Context(), []Candidate{first, d.candidate(three)})
+	if stream.Message.Letter != report.Delivered || seen.String() != "first first last" {
+		t.Fatalf("%q after %q", stream.Message, seen.String())
+	}
+	if got, want := string(last.Last(t).Message), strings.ReplaceAll(testMessage, "\n", "\r\n"); got != want {
+		t.Errorf("arrived: %q", got)
+	}
+}
+
+// No attempt is started once timeoutremote has gone by since the first.
+func TestAttempts_late(t *testing.T) {
+	t.Parallel()
+	d := newDelivery(t, func(s *control.Settings) { s.TimeoutRemote = time.Second })
+	d.connector.timeout = 1100 * time.Millisecond
+	var seen diary
+	stream := d.run(t.Context(), []Candidate{d.candidate(silent(t)), d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))})
+	if stream.Message.Letter != report.Temporary || seen.String() != "" {
+		t.Errorf("%q after %q", stream.Message, seen.String())
+	}
+}
+
+// Without a limit for connecting, the handshake of implicit TLS has that of the
+// conversation.
+func TestAttempts_handshakeHasALimit(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{smtpProgram, qmtpProgram} {
+		d := newDelivery(t, func(s *control.Settings) {
+			s.TimeoutConnect, s.TimeoutRemote = 0, time.Second
+			s.Protocols = []control.Protocol{{Service: "smtps", Implicit: true, Program: program}}
+			s.TrustAnchors.File = newAuthority(t).file(t)
+		})
+		_, addr := listen(t, "127.0.0.1:0") // connects, and says nothing
+		began := time.Now()
+		stream := d.run(t.Context(), []Candidate{d.candidate(addr)})
+		if took := time.Since(began); stream.Message.Letter != report.Temporary || took < time.Second || took > 5*time.Second {
+			t.Errorf("%s: %q after %v", program, stream.Message, took)
+		}
+	}
+}
+
+// Refusals that are only this server's stand when all servers say the same.
+func TestLastReason(t *testing.T) {
+	permanent := report.New(report.NeedsSMTPUTF8, report.Facts{})
+	temporary := report.New(report.ConnectionDied, report.Facts{})
+	for _, test := range []struct {
+		reasons []report.Report
+		want    report.Letter
+	}{
+		{nil, report.Temporary},
+		{[]report.Report{permanent, permanent}, report.Permanent},
+		{[]report.Report{permanent, temporary}, report.Temporary},
+		{[]report.Report{temporary, permanent}, report.Temporary},
+	} {
+		d := newDelivery(t, nil)
+		d.reasons = test.reasons
+		if r := d.lastReason(); r.Letter != test.want {
+			t.Errorf("%v: %v", test.reasons, r)
+		}
+	}
+}
+
+// Settings that contradict one another, or name what cannot be run, stop
+// everything before the first lookup.
+func TestCheckTLS(t *testing.T) {
+	smtp := control.Protocol{Service: "smtp", Explicit: true}
+	qmtps := control.Protocol{Service: "qmtps", Implicit: true}
+	qmtp := control.Protocol{Service: "qmtp"}
+	anchors, missing := control.Anchors{File: newAuthority(t).file(t)}, control.Anchors{File: "/nowhere/anchors"}
+	const key = "/nowhere/key"
+	for _, test := range []struct {
+		name string
+		s    control.Settings
+		file string // that is at fault; empty: none
+	}{
+		{"off", control.Settings{Protocols: []control.Protocol{smtp, qmtps}}, ""},
+		{"strict", control.Settings{Protocols: []control.Protocol{smtp, qmtp}, TrustAnchors: anchors, TLSStrictness: 2}, ""},
+		{"strict by a client", control.Settings{Protocols: []control.Protocol{smtp, qmtps}, TLSClient: "/bin/sh", TLSStrictness: 2}, ""},
+		{"strict and off", control.Settings{Protocols: []control.Protocol{smtp, qmtps}, TLSStrictness: 2}, "control/tlsstrictness"},
+		{"strict and no TLS", control.Settings{Protocols: []control.Protocol{qmtp}, TrustAnchors: anchors, TLSStrictness: 2}, "control/tlsstrictness"},
+		{"a client of the other kind", control.Settings{Protocols: []control.Protocol{smtp}, TLSClient: "/bin/sh", TLSStrictness: 2}, "control/tlsstrictness"},
+		{"no client", control.Settings{Protocols: []control.Protocol{smtp}, UCSPITLSClient: "/nowhere/client"}, "control/ucspitlsclient"},
+		{"a folder", control.Settings{Protocols: []control.Protocol{qmtps}, TLSClient: "/"}, "control/tlsclient"},
+		{"anchors", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: missing, TLSStrictness: 2}, "control/trustanchors"},
+		{"anchors not insisted on", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: missing, TLSStrictness: 1}, ""},
+		{"a key", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: anchors, ClientCert: key, ClientKey: key}, "control/clientcert"},
+		{"a key for a client", control.Settings{Protocols: []control.Protocol{smtp}, UCSPITLSClient: "/bin/sh", ClientCert: key, ClientKey: key}, ""},
+		{"a key without TLS", control.Settings{Protocols: []control.Protocol{smtp}, ClientCert: key, ClientKey: key}, ""},
+		{"one that nothing uses", control.Settings{Protocols: []control.Protocol{smtp}, TLSClient: "/dev/null"}, "control/tlsclient"},
+	} {
+		d := newDelivery(t, nil)
+		d.Settings = &test.s
+		err := d.checkTLS()
+		var malformed *control.Error
+		if errors.As(err, &malformed); (err == nil) != (test.file == "") || malformed != nil && malformed.File != test.file {
+			t.Errorf("%s: %v, want %q at fault", test.name, err, test.file)
+		}
+	}
+}
