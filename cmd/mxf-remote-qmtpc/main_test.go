@@ -138,9 +138,10 @@ func TestProgram(t *testing.T) {
 		{"version", nil, nil, []string{"--version"}, result{"mxf-remote-qmtpc ", "", 0}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			message := strings.NewReader(strings.Repeat("x\n", 1<<20))
-			if c.name == "the fuse" {
-				message = strings.NewReader("x\n")
+			message := strings.NewReader("x\n")
+			if c.want.status == 75 {
+				// More than a connection holds that nobody reads from: the last byte is not sent.
+				message = strings.NewReader(strings.Repeat("x\n", 16<<20))
 			}
 			got := start(t, c.script, message, c.environ, c.args...)
 			loose := c.want.status == 111 || c.name == "version"
