@@ -68,13 +68,18 @@ func (d dir) unreadable(file string, err error) error {
 // stat finds a control file without opening it, since opening a FIFO would
 // wait for its writer. It returns nil when there is none.
 func (d dir) stat(file string) (fs.FileInfo, error) {
-	info, err := os.Stat(d.name(file))
+	// Most files are missing, and the link itself tells so in one call.
+	path := d.name(file)
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		info, err = os.Stat(path)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if _, err := os.Lstat(d.name(file)); err == nil {
-			return nil, d.malformed(file, 0, "expected a file, found a symbolic link to nothing")
-		}
-		return nil, nil
+		return nil, d.malformed(file, 0, "expected a file, found a symbolic link to nothing")
 	case err != nil:
 		return nil, d.unreadable(file, err)
 	case info.IsDir():

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/qmtpc"
 	"nightmare.mail/mxf/remote/report"
@@ -78,7 +80,28 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 			return tls, tls.Description().Environ(), nil
 		}
 	}
+	if conn == net.Conn(a.conn) {
+		conn = socket{a.conn}
+	}
 	return smtpc.Deliver(ctx, conn, job)
+}
+
+// A socket can tell whether something has arrived.
+type socket struct{ *net.TCPConn }
+
+// Readable tells, without waiting, whether Read would return at once.
+func (s socket) Readable() bool {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return true
+	}
+	readable := true
+	_ = raw.Control(func(fd uintptr) {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds[:], 0)
+		readable = n > 0 || err != nil
+	})
+	return readable
 }
 
 // loadTLS reads what the control files name for our own TLS client: a client key that

@@ -234,16 +234,22 @@ func (s *session) handshake() error {
 // nothingEarly finds plaintext that came in front of the handshake, where
 // somebody between us and the server could have put it (CVE-2011-0411).
 func (s *session) nothingEarly() error {
-	if s.reader.Buffered() == 0 {
+	if s.reader.Buffered() > 0 {
+		return s.unasked()
+	}
+	c, tells := s.base.(interface{ Readable() bool })
+	if tells && !c.Readable() {
+		return nil
+	}
+	if !tells {
 		s.setReadDeadline(time.Now().Add(earlyLimit))
-		_, err := s.reader.Peek(1)
-		s.setReadDeadline(time.Time{})
-		if timeout, ok := err.(interface{ Timeout() bool }); ok && timeout.Timeout() {
+		defer s.setReadDeadline(time.Time{})
+	}
+	if _, err := s.reader.Peek(1); err != nil {
+		if timeout, ok := err.(interface{ Timeout() bool }); ok && timeout.Timeout() && !tells {
 			return nil
 		}
-		if err != nil {
-			return &lostError{err}
-		}
+		return &lostError{err}
 	}
 	return s.unasked()
 }

@@ -16,7 +16,8 @@ const (
 	// put together beside it.
 	readerSize = 4 << 10
 	// earlyLimit is how long a byte that has arrived in front of the TLS
-	// handshake is waited for. It only has to be long enough for one read.
+	// handshake is waited for on a connection that cannot tell whether there is
+	// one. It only has to be long enough for one read.
 	earlyLimit = 500 * time.Microsecond
 	// quitLimit is how long QUIT, and what is still being written before it,
 	// may take: the outcome is known, and QUIT is a courtesy.

@@ -25,7 +25,6 @@ func main() {
 	// What Go cannot recover from ends by SIGABRT, a crash, which qmail-rspawn takes for
 	// temporary; its usual exit status 2 would bounce the message.
 	debug.SetTraceback("crash")
-	chain.CatchSIGPIPE()
 	if chain.Informed("mxf-remote", usage, os.Args[min(1, len(os.Args)):]) {
 		return
 	}
@@ -37,7 +36,7 @@ func main() {
 		job.Host, job.Sender, job.Recipients = args[0], args[1], args[2:]
 	}
 	reports := remote.Deliver(context.Background(), job, prepare)
-	if _, err := reports.WriteTo(os.Stdout); err != nil {
+	if _, err := reports.WriteTo(chain.Output{}); err != nil {
 		os.Exit(chain.ExitTemporary)
 	}
 }

@@ -223,6 +223,11 @@ func unsupported(err error) bool {
 	return false
 }
 
+// Readable tells, without waiting, whether Read would return at once.
+func (c *Conn) Readable() bool {
+	return c.in.with(func(int) error { return c.in.ready(unix.POLLIN) }) != unix.EAGAIN
+}
+
 // Close wakes what is under way and closes both descriptors. It does not shut a
 // socket down: another process may go on with its copy.
 func (c *Conn) Close() error {
