@@ -1,0 +1,161 @@
+package integration
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "nightmare.mail/mxf/"
+
+// arrows lists which folder may import which, and why: a new arrow is a decision
+// that doc/DESIGN.md has to argue. A folder named cmd/* is each program's.
+var arrows = map[string]map[string]string{
+	"cmd/internal/chain": {},
+	"cmd/internal/tlschain": {
+		"cmd/internal/chain": "the Unix side of both chainloaders",
+		"tlsc":               "the handshake and the tunnel",
+		"ucspitls":           "the commands on the control socket",
+	},
+	"cmd/*": {
+		"cmd/internal/chain":    "descriptors, environment, exit codes",
+		"cmd/internal/tlschain": "mxf-tlsc and mxf-ucspitlsc are two faces of one program",
+		"control":               "what a program reads for itself",
+		"qmtpc":                 "mxf-remote-qmtpc",
+		"remote":                "mxf-remote",
+		"smtpc":                 "mxf-remote-smtpc, qmail-remote-io",
+		"ucspitls":              "mxf-remote-smtpc asks for TLS",
+		"integration/lab":       "mxf-try alone: its servers are those of the tests",
+	},
+	"control": {},
+	"remote": {
+		"control":       "the files that decide",
+		"qmtpc":         "deliveries in this process",
+		"remote/report": "what is said in the end",
+		"smtpc":         "deliveries in this process",
+		"tlsc":          "TLS in this process",
+	},
+	"remote/report":     {},
+	"smtpc":             {"remote/report": "a conversation ends in reports"},
+	"smtpc/smtptest":    {},
+	"qmtpc":             {"remote/report": "a conversation ends in reports"},
+	"qmtpc/qmtptest":    {},
+	"tlsc":              {},
+	"ucspitls":          {},
+	"integration":       {"integration/lab": "the servers", "integration/peers": "the servers of others"},
+	"integration/lab":   {},
+	"integration/peers": {},
+	"integration/bench": {
+		"integration/lab":        "the name server and the home",
+		"integration/bench/runs": "what launch tells",
+	},
+	"integration/bench/empty":  {},
+	"integration/bench/floor":  {},
+	"integration/bench/launch": {"integration/bench/runs": "how it tells what it measured"},
+	"integration/bench/runs":   {},
+}
+
+// reserved lists packages that have one home.
+var reserved = map[string][]string{
+	"crypto/tls":                  {"tlsc", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
+	"github.com/miekg/dns":        {"remote", "integration/lab"},
+	"syscall":                     {"cmd/internal/chain", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"golang.org/x/sys/unix":       {"cmd/internal/chain", "remote", "integration/lab", "integration/peers"},
+	"os/exec":                     {"cmd/internal/chain", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
+	"testing":                     {"integration/peers", "smtpc/smtptest", "qmtpc/qmtptest"},
+	"net/http":                    {},
+	"github.com/emersion/go-smtp": {"smtpc", "integration/lab"},
+}
+
+// imports returns what each folder of the module imports outside of its tests.
+func imports(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]map[string]bool)
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		folder = filepath.ToSlash(folder)
+		if found[folder] == nil {
+			found[folder] = make(map[string]bool)
+		}
+		for _, spec := range file.Imports {
+			name, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			found[folder][name] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// row returns the row of arrows for folder.
+func row(folder string) string {
+	if strings.HasPrefix(folder, "cmd/") && !strings.HasPrefix(folder, "cmd/internal/") {
+		return "cmd/*"
+	}
+	return folder
+}
+
+func TestImports_arrows(t *testing.T) {
+	used := make(map[string]bool)
+	for folder, names := range imports(t) {
+		allowed, known := arrows[row(folder)]
+		if !known {
+			t.Errorf("folder %s is not in the list of arrows", folder)
+		}
+		for name := range names {
+			target, ours := strings.CutPrefix(name, module)
+			if !ours {
+				continue
+			}
+			used[row(folder)+" -> "+target] = true
+			if allowed[target] == "" {
+				t.Errorf("new arrow %s -> %s: argue it in doc/DESIGN.md and list it, or do without", folder, target)
+			}
+			if target == "integration/lab" && strings.HasPrefix(folder, "cmd/") && folder != "cmd/mxf-try" {
+				t.Errorf("%s imports the lab, which is for tests and mxf-try", folder)
+			}
+		}
+	}
+	for from, targets := range arrows {
+		for to := range targets {
+			// Tests alone draw the arrows of integration.
+			if from != "integration" && !used[from+" -> "+to] {
+				t.Errorf("arrow %s -> %s is listed and not used", from, to)
+			}
+		}
+	}
+}
+
+func TestImports_reserved(t *testing.T) {
+	for folder, names := range imports(t) {
+		for name := range names {
+			if homes, ok := reserved[name]; ok && !slices.Contains(homes, folder) {
+				t.Errorf("%s imports %s, which belongs to %s", folder, name, strings.Join(homes, ", "))
+			}
+		}
+	}
+}

@@ -1,0 +1,361 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nightmare.mail/mxf/integration/lab"
+)
+
+// Setup: a lab with twenty exchangers, one of which refuses every recipient, one
+// of which hangs up in the middle of every message, and two of which are slow;
+// every fourth has TLS. The test is a qmail-rspawn with loadSlots slots that are
+// always full.
+//
+// Test: each message is accounted for exactly once: its reports are complete and
+// say what became of it, and it has arrived as often as they say. No process and
+// no descriptor is left. A delivery holds no more memory late than early.
+
+const (
+	loadMessages = 5000
+	loadFew      = 600 // in -short mode and under the race detector
+	loadSlots    = 120 // qmail's concurrencyremote is 20 by default and 120 at most
+	loadServers  = 20
+	loadSlow     = 2 // of them
+	loadPause    = 300 * time.Millisecond
+	loadLimit    = 10 * time.Minute
+
+	// loadSample is how often memory is looked at.
+	loadSample = 50 * time.Millisecond
+	// loadGrowth is the factor by which the memory of a delivery may seem to have
+	// grown: what is in flight differs from one moment to the next.
+	loadGrowth = 1.5
+)
+
+// conduct is what a server does.
+type conduct struct {
+	letter byte // of the message report
+	smtp   lab.SMTP
+}
+
+func conductOf(server int) conduct {
+	switch {
+	case server < loadSlow:
+		pause := lab.Fault{Delay: loadPause}
+		return conduct{'K', lab.SMTP{Faults: lab.Faults{lab.Greeting: pause, lab.MAIL: pause, lab.End: pause}}}
+	case server == loadSlow:
+		return conduct{'D', lab.SMTP{Faults: lab.Faults{lab.RCPT: {Reply: "550 5.1.1 nobody here"}}}}
+	case server == loadSlow+1:
+		return conduct{'Z', lab.SMTP{NoChunking: true, Faults: lab.Faults{lab.Body: {Drop: true}}}}
+	}
+	return conduct{letter: 'K'}
+}
+
+// loadCount is how many messages there are to be.
+func loadCount(t *testing.T) int {
+	if testing.Short() {
+		t.Logf("-short: %d messages in place of %d", loadFew, loadMessages)
+		return loadFew
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "-race" && s.Value == "true" {
+				t.Logf("race detector: %d messages in place of %d", loadFew, loadMessages)
+				return loadFew
+			}
+		}
+	}
+	return loadMessages
+}
+
+func TestLoad_everyMessageOnce(t *testing.T) {
+	if _, err := os.Stat("/proc/self/smaps_rollup"); err != nil {
+		t.Skip("what is left behind is found in /proc")
+	}
+	count, program := loadCount(t), filepath.Join(programs(t), "mxf-remote")
+	before := openDescriptors(t)
+	ctx, cancel := context.WithTimeout(t.Context(), loadLimit)
+	defer cancel()
+	l := loadLab(t)
+	message := filepath.Join(t.TempDir(), "message")
+	put(t, message, []byte("Subject: load\n\n"+strings.Repeat("a line of text, and not a long one\n.\n", 90)))
+
+	mark := fmt.Sprintf("MXF_LOAD=%d.%d", os.Getpid(), time.Now().UnixNano())
+	spawner := &loadSpawner{
+		program: program, message: message, dir: t.TempDir(),
+		environ: append(l.Environ(), mark, "GOCOVERDIR="+coverageIfAny(t)),
+	}
+	watch := spawner.watch(ctx)
+	begin := time.Now()
+	outcomes := spawner.deliver(ctx, count)
+	took := time.Since(begin)
+	samples := watch()
+
+	loadAccount(t, l, outcomes)
+	if left := processesWith(mark); len(left) != 0 {
+		t.Errorf("processes are left: %v", left)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if after := openDescriptors(t); after > before {
+		t.Errorf("%d descriptors were open before, %d are after", before, after)
+	}
+	early, late := loadMemory(samples)
+	t.Logf("%d messages in %.1f s; a delivery held %.2f MB early and %.2f MB late", count, took.Seconds(), early, late)
+	if late > early*loadGrowth {
+		t.Errorf("memory of a delivery has grown from %.2f MB to %.2f MB", early, late)
+	}
+}
+
+// coverageIfAny is where instrumented programs write, or nothing.
+func coverageIfAny(t *testing.T) string {
+	if testing.CoverMode() == "" {
+		return ""
+	}
+	return coverage(t)
+}
+
+// loadLab starts the servers; mail for dN.example goes to the Nth.
+func loadLab(t *testing.T) *lab.Lab {
+	l := need(lab.Open(t.TempDir()))(t)
+	t.Cleanup(func() { l.Close() })
+	if err := l.Home.Trust(l.Authority); err != nil {
+		t.Fatal(err)
+	}
+	var zone strings.Builder
+	for n := range loadServers {
+		addr := netip.AddrFrom4([4]byte{127, 0, 1, byte(n + 1)})
+		name := fmt.Sprintf("mx%d.example", n)
+		config := conductOf(n).smtp
+		config.Name = name
+		if n%4 == 0 {
+			config.TLS.Certificate = need(l.Certificate(name))(t)
+		}
+		if _, err := l.SMTP(addr, config); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&zone, "d%d.example MX 10 %s\n%s A %s\n", n, name, name, addr)
+	}
+	if err := l.Zone(zone.String()); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// A loadOutcome is what came out of one delivery.
+type loadOutcome struct {
+	raw  []byte
+	exit int
+	err  error // of starting it or reading its reports
+}
+
+// A loadSpawner is the qmail-rspawn.
+type loadSpawner struct {
+	program, message, dir string
+	environ               []string
+	running               sync.Map // of *os.Process
+}
+
+func loadSender(n int) string { return fmt.Sprintf("bounce-%d@sender.example", n) }
+func loadHost(n int) string   { return fmt.Sprintf("d%d.example", n%loadServers) }
+
+// deliver runs count deliveries and keeps the slots filled.
+func (s *loadSpawner) deliver(ctx context.Context, count int) []loadOutcome {
+	outcomes := make([]loadOutcome, count)
+	next := make(chan int)
+	var slots sync.WaitGroup
+	for range loadSlots {
+		slots.Go(func() {
+			for n := range next {
+				outcomes[n] = s.one(ctx, n)
+			}
+		})
+	}
+	for n := range count {
+		next <- n
+	}
+	close(next)
+	slots.Wait()
+	return outcomes
+}
+
+func (s *loadSpawner) one(ctx context.Context, n int) (o loadOutcome) {
+	message, err := os.Open(s.message)
+	if err != nil {
+		return loadOutcome{err: err}
+	}
+	defer message.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return loadOutcome{err: err}
+	}
+	defer r.Close()
+	cmd := exec.CommandContext(ctx, s.program, loadHost(n), loadSender(n), fmt.Sprintf("to-%d@%s", n, loadHost(n)))
+	cmd.Env, cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = s.environ, s.dir, message, w, w
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return loadOutcome{err: err}
+	}
+	s.running.Store(cmd.Process, true)
+	o.raw, err = io.ReadAll(r)
+	s.running.Delete(cmd.Process)
+	o.err = err
+	if err := cmd.Wait(); ctx.Err() != nil {
+		o.err = errors.Join(o.err, err)
+	}
+	o.exit = cmd.ProcessState.ExitCode()
+	return o
+}
+
+// watch looks at what the deliveries in flight hold, until the function that it
+// returns is called, which returns the mean of them for each time, bytes.
+func (s *loadSpawner) watch(ctx context.Context) func() []int64 {
+	ctx, cancel := context.WithCancel(ctx)
+	var samples []int64
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(loadSample)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			var total, n int64
+			s.running.Range(func(p, _ any) bool {
+				if held := privateMemory(p.(*os.Process).Pid); held > 0 {
+					total, n = total+held, n+1
+				}
+				return true
+			})
+			if n > 0 {
+				samples = append(samples, total/n)
+			}
+		}
+	}()
+	return func() []int64 {
+		cancel()
+		<-stopped
+		return samples
+	}
+}
+
+// privateMemory is what a process alone holds, bytes; 0 when it is gone.
+func privateMemory(pid int) (held int64) {
+	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(rollup)) {
+		if fields := strings.Fields(line); len(fields) == 3 && strings.HasPrefix(fields[0], "Private_") {
+			kb, _ := strconv.ParseInt(fields[1], 10, 64)
+			held += kb << 10
+		}
+	}
+	return held
+}
+
+// loadMemory returns the mean of the first half of what was seen and that of the
+// second, MB.
+func loadMemory(samples []int64) (early, late float64) {
+	mean := func(list []int64) float64 {
+		var sum float64
+		for _, bytes := range list {
+			sum += float64(bytes) / (1 << 20)
+		}
+		return sum / float64(max(len(list), 1))
+	}
+	half := len(samples) / 2
+	return mean(samples[:half]), mean(samples[half:])
+}
+
+// loadAccount holds what the reports say against what the servers have.
+func loadAccount(t *testing.T, l *lab.Lab, outcomes []loadOutcome) {
+	t.Helper()
+	arrived := make(map[string]int)
+	for _, m := range l.Inbox.Messages() {
+		arrived[m.Sender]++
+	}
+	var said [256]int
+	wrong := 0
+	for n, o := range outcomes {
+		problem := loadProblem(n, o, arrived[loadSender(n)])
+		if letter, _ := lab.Verdict(o.raw, o.exit); o.err == nil {
+			said[letter]++
+		}
+		if problem == "" {
+			continue
+		}
+		if wrong++; wrong <= 10 {
+			t.Errorf("message %d to %s: %s", n, loadHost(n), problem)
+		}
+	}
+	if wrong > 10 {
+		t.Errorf("and %d more", wrong-10)
+	}
+	if len(arrived) > len(outcomes) {
+		t.Errorf("%d messages arrived of %d", len(arrived), len(outcomes))
+	}
+	t.Logf("%d delivered, %d deferred, %d refused", said['K'], said['Z'], said['D'])
+}
+
+// loadProblem tells what is wrong with the account of the nth message, which has
+// arrived so many times.
+func loadProblem(n int, o loadOutcome, arrived int) string {
+	want := conductOf(n % loadServers).letter
+	if o.err != nil || o.exit != 0 {
+		return fmt.Sprintf("exit status %d, %v, %q", o.exit, o.err, o.raw)
+	}
+	if _, err := lab.Reports(o.raw, 1); err != nil {
+		return err.Error()
+	}
+	if letter, text := lab.Verdict(o.raw, o.exit); letter != want {
+		return fmt.Sprintf("the verdict is %c %q, want %c", letter, text, want)
+	}
+	expected := 0
+	if want == 'K' {
+		expected = 1
+	}
+	if arrived != expected {
+		return fmt.Sprintf("it was reported %c and has arrived %d times", want, arrived)
+	}
+	return ""
+}
+
+// openDescriptors counts those of this process, in which the servers are.
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// processesWith returns the processes that have an assignment in their environment.
+func processesWith(assignment string) (pids []string) {
+	list, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range list {
+		if environ, _ := os.ReadFile(path); bytes.Contains(environ, []byte(assignment+"\x00")) {
+			pids = append(pids, strings.Split(path, "/")[2])
+		}
+	}
+	return pids
+}

@@ -1,0 +1,718 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nightmare.mail/mxf/integration/lab"
+)
+
+// Setup: every script has a lab of its own, whose home is $WORK/home; files that a
+// script holds beneath home/ are in it. The real mxf-remote is run as qmail-rspawn
+// runs it.
+//
+//	script ── rspawn ──► mxf-remote ──► name server, SMTP, QMTP, QMTPS in this process
+//	   ▲                     │ 1, 2
+//	   └──── verdict ◄───────┘
+//
+// Test: each script is one behaviour and runs twice. In "process" control/protocols
+// names the bundled programs, so that mxf-remote does all by itself; in "chain" it
+// names them by their paths, so that it starts them. Nothing else may differ: when
+// all scripts are through, reports, wire and trace of the two ways are compared,
+// but for scripts that say "uneven", for what is up to chance or the clock in them.
+//
+// Variables: SMTP, QMTP, QMTPS are the lab's ports, SMTPC and QMTPC the programs
+// for control/protocols, BIN the folder of the programs, WAY the way.
+//
+// Commands:
+//
+//	control NAME LINE...         write a control file
+//	trust lab|stranger           control/trustanchors
+//	zone FILE                    the name server's zone; $NAMES are expanded
+//	smtpserver NAME ADDR OPTION... (see smtpOptions), qmtpserver, qmtpsserver
+//	dead SERVICE ADDR            packets to that address get no answer
+//	stop NAME                    stop the servers of that name
+//	[!] rspawn [-pipe] [-args] [-list LIST] FILE HOST SENDER RECIPIENT...
+//	                             deliver; its reports are the standard output, which must
+//	                             be exactly one stream (with ! it need not); -list adds
+//	                             the lines of a file, -args allows any arguments
+//	verdict K|Z|D REGEXP         what qmail-rspawn makes of it
+//	took MIN MAX                 how long it took
+//	exits N PROGRAM ARG...       run something that exits N
+//	arrived N                    so many messages have arrived
+//	unchanged N FILE             message N is FILE, but for line ends
+//	wired N FILE                 message N came exactly as in FILE, with CR LF
+//	envelope N SENDER RECIPIENT...
+//	connections N                so many connections were made
+//	commands N                   the commands of connection N are the standard output
+//	queries                      the questions to the name server are the standard output
+//	tlsis N|none ...             facts of connection N's TLS, see tlsis
+//	tcpto ADDR COUNT AGE         a record in the table of dead hosts
+//	clientcert                   control/clientcert and control/clientkey
+//	grow FILE SIZE               a message of that size, with dots and 8-bit bytes
+func TestScripts(t *testing.T) {
+	ways := map[string]*record{"process": newRecord(), "chain": newRecord()}
+	for way, record := range ways {
+		t.Run(way, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir:                "testdata/script",
+				Setup:              func(env *testscript.Env) error { return setUp(t, env, way, record) },
+				Cmds:               scriptCommands,
+				Condition:          condition,
+				RequireUniqueNames: true,
+			})
+		})
+	}
+	t.Run("alike", func(t *testing.T) { alike(t, ways["process"], ways["chain"]) })
+}
+
+func condition(name string) (bool, error) {
+	if name != "ipv6" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err == nil {
+		l.Close()
+	}
+	return err == nil, nil
+}
+
+type rigKey struct{}
+
+// A rig is what one script has.
+type rig struct {
+	*lab.Lab
+	bin     string
+	work    string
+	servers map[string]map[string]io.Closer // by name and protocol
+	outcome *lab.Outcome
+	record  *record
+	uneven  bool
+}
+
+func setUp(t *testing.T, env *testscript.Env, way string, record *record) error {
+	bin := programs(t)
+	home := filepath.Join(env.WorkDir, "home")
+	l, err := lab.Open(home)
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { l.Close() })
+	r := &rig{Lab: l, bin: bin, work: env.WorkDir, servers: make(map[string]map[string]io.Closer), record: record}
+	env.Values[rigKey{}] = r
+	smtpc, qmtpc := "mxf-remote-smtpc", "mxf-remote-qmtpc"
+	if way == "chain" {
+		smtpc, qmtpc = filepath.Join(bin, smtpc), filepath.Join(bin, qmtpc)
+	}
+	for name, value := range map[string]string{
+		"SMTP":  strconv.Itoa(int(l.Port("smtp"))),
+		"QMTP":  strconv.Itoa(int(l.Port("qmtp"))),
+		"QMTPS": strconv.Itoa(int(l.Port("qmtps"))),
+		"SMTPC": smtpc,
+		"QMTPC": qmtpc,
+		"BIN":   bin,
+		"WAY":   way,
+		"DNS":   l.DNS.Addr(),
+	} {
+		env.Setenv(name, value)
+	}
+	for _, assignment := range l.Environ() {
+		name, value, _ := strings.Cut(assignment, "=")
+		env.Setenv(name, value)
+	}
+	if testing.CoverMode() != "" {
+		env.Setenv("GOCOVERDIR", coverage(t))
+	}
+	return l.Home.Set("protocols", fmt.Sprintf("smtp:%d:0:N:Y:%s", l.Port("smtp"), smtpc))
+}
+
+// inherited are the variables of a script that mxf-remote gets.
+var inherited = []string{"PATH", "MXF_HOME", "DNSCACHEIP", "MXF_TRACE", "GOCOVERDIR", "TMPDIR", "BIN", "WORK", "EXTRA"}
+
+type command = func(ts *testscript.TestScript, neg bool, args []string)
+
+var scriptCommands = map[string]command{
+	"control":     plain(1, (*rig).control),
+	"trust":       plain(1, (*rig).trust),
+	"zone":        plain(1, (*rig).zone),
+	"smtpserver":  plain(2, (*rig).smtpServer),
+	"qmtpserver":  plain(2, (*rig).qmtpServer),
+	"qmtpsserver": plain(2, (*rig).qmtpsServer),
+	"dead":        plain(2, (*rig).dead),
+	"stop":        plain(1, (*rig).stop),
+	"rspawn":      rspawn,
+	"verdict":     plain(2, (*rig).verdict),
+	"took":        plain(2, (*rig).took),
+	"exits":       plain(2, (*rig).exits),
+	"arrived":     plain(1, (*rig).arrived),
+	"unchanged":   plain(2, (*rig).unchanged),
+	"wired":       plain(2, (*rig).wired),
+	"envelope":    plain(2, (*rig).envelope),
+	"connections": plain(1, (*rig).connections),
+	"commands":    plain(1, (*rig).commands),
+	"queries":     plain(0, (*rig).queries),
+	"tlsis":       plain(2, (*rig).tlsIs),
+	"grow":        plain(2, (*rig).grow),
+	"tcpto":       plain(3, (*rig).tcpto),
+	"clientcert":  plain(0, (*rig).clientCert),
+	"uneven":      plain(0, func(r *rig, _ *testscript.TestScript, _ []string) error { r.uneven = true; return nil }),
+}
+
+// plain makes a method a command of at least n arguments that cannot be negated.
+func plain(n int, f func(*rig, *testscript.TestScript, []string) error) command {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < n {
+			ts.Fatalf("want at least %d arguments, and no !", n)
+		}
+		ts.Check(f(ts.Value(rigKey{}).(*rig), ts, args))
+	}
+}
+
+func (r *rig) control(_ *testscript.TestScript, args []string) error {
+	for i := range args {
+		args[i] = unescape(args[i])
+	}
+	return r.Home.Set(args[0], args[1:]...)
+}
+
+// unescape lets scripts write bytes that their lines cannot hold.
+func unescape(s string) string {
+	return strings.NewReplacer(`\n`, "\n", `\r`, "\r", `\t`, "\t", `\e`, "\x1b", `\0`, "\x00").Replace(s)
+}
+
+func (r *rig) trust(_ *testscript.TestScript, args []string) error {
+	if args[0] == "stranger" {
+		return r.Home.Trust(r.Stranger)
+	}
+	return r.Home.Trust(r.Authority)
+}
+
+func (r *rig) zone(ts *testscript.TestScript, args []string) error {
+	return r.Zone(os.Expand(ts.ReadFile(args[0]), ts.Getenv))
+}
+
+// begin reads a server's name and address, and closes the one before it.
+func (r *rig) begin(protocol string, args []string) (name string, addr netip.Addr, err error) {
+	addr, err = netip.ParseAddr(args[1])
+	if old := r.servers[args[0]][protocol]; old != nil {
+		err = errors.Join(err, old.Close())
+	}
+	return args[0], addr, err
+}
+
+func (r *rig) started(protocol, name string, s io.Closer) {
+	if r.servers[name] == nil {
+		r.servers[name] = make(map[string]io.Closer)
+	}
+	r.servers[name][protocol] = s
+}
+
+// smtpServer starts an SMTP server. Options: those of tlsOptions and faults;
+// nopipelining, nochunking, no8bitmime, noehlo, smtputf8, size=BYTES,
+// from:SENDER=REPLY, rcpt:RECIPIENT=REPLY, message=REPLY, extension=LINE,
+// inject=TEXT. STARTTLS is offered with a good certificate unless cert=none.
+func (r *rig) smtpServer(_ *testscript.TestScript, args []string) error {
+	name, addr, err := r.begin("smtp", args)
+	if err != nil {
+		return err
+	}
+	config := lab.SMTP{
+		Name: name, Faults: make(lab.Faults),
+		Senders: make(map[string]string), Recipients: make(map[string]string),
+	}
+	cert := "good"
+	for _, option := range args[2:] {
+		key, value, _ := strings.Cut(option, "=")
+		if known, err := r.common(&config.TLS, config.Faults, &cert, key, value); known || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := smtpOption(&config, key, value); err != nil {
+			return err
+		}
+	}
+	if config.TLS.Certificate, err = r.certificate(cert, name, addr); err != nil {
+		return err
+	}
+	s, err := r.SMTP(addr, config)
+	if err == nil {
+		r.started("smtp", name, s)
+	}
+	return err
+}
+
+func smtpOption(config *lab.SMTP, key, value string) (err error) {
+	kind, address, _ := strings.Cut(key, ":")
+	switch kind {
+	case "nopipelining":
+		config.NoPipelining = true
+	case "nochunking":
+		config.NoChunking = true
+	case "no8bitmime":
+		config.No8BitMIME = true
+	case "noehlo":
+		config.NoEHLO = true
+	case "smtputf8":
+		config.SMTPUTF8 = true
+	case "size":
+		config.Size, err = strconv.ParseInt(value, 10, 64)
+	case "from":
+		config.Senders[address] = value
+	case "rcpt":
+		config.Recipients[address] = value
+	case "message":
+		config.Message = value
+	case "extension":
+		config.Extensions = append(config.Extensions, value)
+	case "inject":
+		config.Inject = value
+	default:
+		err = fmt.Errorf("unknown option %q", key)
+	}
+	return err
+}
+
+// common reads the options that all servers have: cert=KIND (see certificate),
+// tls=1.0 to 1.3 (no newer, and for 1.3 no older), cbc (no suite that Go calls
+// secure), refusename, requestclient, and fault:STEP=FAULT as lab.ParseFault has it.
+func (r *rig) common(t *lab.TLS, faults lab.Faults, cert *string, key, value string) (known bool, err error) {
+	kind, step, _ := strings.Cut(key, ":")
+	switch kind {
+	case "cert":
+		*cert = value
+	case "tls":
+		minor, ok := strings.CutPrefix(value, "1.")
+		if !ok || len(minor) != 1 {
+			return true, fmt.Errorf("unknown version %q", value)
+		}
+		t.MaxVersion = tls.VersionTLS10 + uint16(minor[0]-'0')
+		if t.MaxVersion == tls.VersionTLS13 {
+			t.MinVersion = tls.VersionTLS13
+		}
+	case "cbc":
+		t.MaxVersion = tls.VersionTLS12
+		t.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256}
+	case "refusename":
+		t.RefuseName = true
+	case "requestclient":
+		t.RequestClient = true
+	case "fault":
+		s, f, err := lab.ParseFault(step + "=" + unescape(value))
+		if err != nil {
+			return true, err
+		}
+		faults[s] = f
+	default:
+		return false, nil
+	}
+	return true, nil
+}
+
+// certificate issues what a server shows: good, wrongca, wrongname, cnonly, expired,
+// early, ip, muststaple, stapled (must-staple with a good staple), revoked, or none.
+func (r *rig) certificate(kind, name string, addr netip.Addr) (*tls.Certificate, error) {
+	leaf, authority := lab.Leaf{Names: []string{name}}, r.Authority
+	switch kind {
+	case "none":
+		return nil, nil
+	case "good":
+	case "wrongca":
+		authority = r.Stranger
+	case "wrongname":
+		leaf.Names = []string{"other.example.net"}
+	case "cnonly":
+		leaf = lab.Leaf{CommonName: name}
+	case "expired":
+		leaf.Expired = true
+	case "early":
+		leaf.Early = true
+	case "ip":
+		leaf = lab.Leaf{Addrs: []netip.Addr{addr}}
+	case "muststaple":
+		leaf.MustStaple = true
+	case "stapled":
+		leaf.MustStaple, leaf.Staple = true, lab.StapleGood
+	case "revoked":
+		leaf.Staple = lab.StapleRevoked
+	default:
+		return nil, fmt.Errorf("unknown certificate %q", kind)
+	}
+	return authority.Issue(leaf)
+}
+
+func (r *rig) qmtpServer(_ *testscript.TestScript, args []string) error {
+	return r.qmtp("qmtp", "none", args)
+}
+
+func (r *rig) qmtpsServer(_ *testscript.TestScript, args []string) error {
+	return r.qmtp("qmtps", "good", args)
+}
+
+// qmtp starts a QMTP server. Options: common, and rcpt:RECIPIENT=ANSWER.
+func (r *rig) qmtp(protocol, cert string, args []string) error {
+	name, addr, err := r.begin(protocol, args)
+	if err != nil {
+		return err
+	}
+	config := lab.QMTP{Name: name, Faults: make(lab.Faults), Answers: make(map[string]string)}
+	for _, option := range args[2:] {
+		key, value, _ := strings.Cut(option, "=")
+		known, err := r.common(&config.TLS, config.Faults, &cert, key, value)
+		recipient, isRecipient := strings.CutPrefix(key, "rcpt:")
+		switch {
+		case err != nil:
+			return err
+		case isRecipient:
+			config.Answers[recipient] = unescape(value)
+		case !known:
+			return fmt.Errorf("unknown option %q", key)
+		}
+	}
+	if config.TLS.Certificate, err = r.certificate(cert, name, addr); err != nil {
+		return err
+	}
+	s, err := r.QMTP(addr, config)
+	if err == nil {
+		r.started(protocol, name, s)
+	}
+	return err
+}
+
+func (r *rig) dead(_ *testscript.TestScript, args []string) error {
+	addr, err := netip.ParseAddr(args[1])
+	if err != nil {
+		return err
+	}
+	return r.Dead(args[0], addr)
+}
+
+func (r *rig) stop(_ *testscript.TestScript, args []string) error {
+	if r.servers[args[0]] == nil {
+		return fmt.Errorf("no server %q", args[0])
+	}
+	var err error
+	for _, s := range r.servers[args[0]] {
+		err = errors.Join(err, s.Close())
+	}
+	return err
+}
+
+// rspawn delivers a message.
+func rspawn(ts *testscript.TestScript, neg bool, args []string) {
+	r := ts.Value(rigKey{}).(*rig)
+	pipe, any := false, false
+	var list []string
+	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		switch args[0] {
+		case "-pipe":
+			pipe = true
+		case "-args":
+			any = true
+		case "-list":
+			any, list, args = true, strings.Fields(ts.ReadFile(args[1])), args[1:]
+		default:
+			ts.Fatalf("unknown option %s", args[0])
+		}
+		args = args[1:]
+	}
+	if len(args) < 4 && !any || len(args) == 0 {
+		ts.Fatalf("usage: rspawn [-pipe] [-args] [-list list] file host sender recipient ...")
+	}
+	message, err := open(ts.MkAbs(args[0]), pipe)
+	ts.Check(err)
+	defer message.Close()
+	d := lab.Delivery{
+		Program: filepath.Join(r.bin, "mxf-remote"), Dir: r.work, Message: message, Arguments: []string{},
+	}
+	for _, arg := range append(args[1:], list...) {
+		d.Arguments = append(d.Arguments, unescape(arg))
+	}
+	for _, name := range inherited {
+		if value := ts.Getenv(name); value != "" {
+			d.Environ = append(d.Environ, name+"="+value)
+		}
+	}
+	if ts.Getenv("MXF_TRACE") == "" {
+		d.Environ = append(d.Environ, "MXF_TRACE="+r.trace())
+	}
+	o, err := lab.Rspawn(context.Background(), d)
+	ts.Check(err)
+	r.outcome = o
+	r.note(ts, o)
+	ts.Stdout().Write(o.Raw)
+	ts.Logf("[%c %q, exit %d, %v]", o.Letter, o.Text, o.Exit, o.Elapsed)
+	switch _, err := lab.Reports(o.Raw, max(0, len(d.Arguments)-2)); {
+	case neg:
+	case o.Exit != 0:
+		ts.Fatalf("mxf-remote exited %d", o.Exit)
+	case err != nil:
+		ts.Fatalf("not one complete report stream: %v", err)
+	case o.Left:
+		ts.Fatalf("processes of the delivery were left behind")
+	}
+}
+
+// open opens a message, or has it come through a pipe.
+func open(path string, pipe bool) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil || !pipe {
+		return f, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	go func() {
+		defer f.Close()
+		defer w.Close()
+		io.Copy(w, f)
+	}()
+	return r, nil
+}
+
+func (r *rig) verdict(_ *testscript.TestScript, args []string) error {
+	if r.outcome == nil {
+		return errors.New("nothing was delivered yet")
+	}
+	pattern, err := regexp.Compile(`(?s)` + args[1])
+	if err != nil {
+		return err
+	}
+	if string(r.outcome.Letter) != args[0] || !pattern.MatchString(r.outcome.Text) {
+		return fmt.Errorf("verdict is %c %q", r.outcome.Letter, r.outcome.Text)
+	}
+	return nil
+}
+
+func (r *rig) took(_ *testscript.TestScript, args []string) error {
+	least, err := time.ParseDuration(args[0])
+	most, err2 := time.ParseDuration(args[1])
+	if err = errors.Join(err, err2); err != nil {
+		return err
+	}
+	if e := r.outcome.Elapsed; e < least || e > most {
+		return fmt.Errorf("it took %v", e)
+	}
+	return nil
+}
+
+func (r *rig) exits(ts *testscript.TestScript, args []string) error {
+	want, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lab.DefaultLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[1], args[2:]...)
+	cmd.Dir = r.work
+	cmd.Env = append(r.Environ(), "TMPDIR="+ts.Getenv("TMPDIR"), "GOCOVERDIR="+ts.Getenv("GOCOVERDIR"))
+	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+	var status *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &status) {
+		return err
+	}
+	if got := cmd.ProcessState.ExitCode(); got != want {
+		return fmt.Errorf("it exited %d", got)
+	}
+	return nil
+}
+
+func (r *rig) arrived(_ *testscript.TestScript, args []string) error {
+	if got := len(r.Inbox.Messages()); strconv.Itoa(got) != args[0] {
+		return fmt.Errorf("%d messages have arrived", got)
+	}
+	return nil
+}
+
+// message returns the n-th message, counted from 1.
+func (r *rig) message(n string) (*lab.Message, error) {
+	all := r.Inbox.Messages()
+	i, err := strconv.Atoi(n)
+	if err != nil || i < 1 || i > len(all) {
+		return nil, fmt.Errorf("no message %s of %d", n, len(all))
+	}
+	return all[i-1], nil
+}
+
+func (r *rig) unchanged(ts *testscript.TestScript, args []string) error {
+	m, err := r.message(args[0])
+	if err != nil {
+		return err
+	}
+	sent, err := os.ReadFile(ts.MkAbs(args[1]))
+	if err != nil {
+		return err
+	}
+	if !lab.SameText(sent, m.Data) {
+		return fmt.Errorf("it arrived as %.200q, %d bytes", m.Data, len(m.Data))
+	}
+	return nil
+}
+
+func (r *rig) wired(ts *testscript.TestScript, args []string) error {
+	m, err := r.message(args[0])
+	if err != nil {
+		return err
+	}
+	want := []byte(strings.ReplaceAll(ts.ReadFile(args[1]), "\n", "\r\n"))
+	if !bytes.Equal(m.Wire, want) {
+		return fmt.Errorf("it came as %q, want %q", m.Wire, want)
+	}
+	return nil
+}
+
+func (r *rig) envelope(_ *testscript.TestScript, args []string) error {
+	m, err := r.message(args[0])
+	if err != nil {
+		return err
+	}
+	got := append([]string{m.Sender}, m.Recipients...)
+	if strings.Join(got, "\n") != strings.Join(args[1:], "\n") {
+		return fmt.Errorf("the envelope is %q", got)
+	}
+	return nil
+}
+
+func (r *rig) connections(_ *testscript.TestScript, args []string) error {
+	if got := len(r.Inbox.Sessions()); strconv.Itoa(got) != args[0] {
+		return fmt.Errorf("%d connections were made", got)
+	}
+	return nil
+}
+
+// session returns the n-th session, counted from 1.
+func (r *rig) session(n string) (*lab.Session, error) {
+	all := r.Inbox.Sessions()
+	i, err := strconv.Atoi(n)
+	if err != nil || i < 1 || i > len(all) {
+		return nil, fmt.Errorf("no connection %s of %d", n, len(all))
+	}
+	return all[i-1], nil
+}
+
+// commands waits for QUIT, which a client sends without waiting for its answer;
+// where none comes, what has come is printed.
+func (r *rig) commands(ts *testscript.TestScript, args []string) error {
+	s, err := r.session(args[0])
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if all := s.Commands(); len(all) > 0 && strings.HasSuffix(all[len(all)-1], "QUIT") {
+			break
+		}
+	}
+	_, err = fmt.Fprintf(ts.Stdout(), "%s: %s\n", s.Server, strings.Join(s.Commands(), "\n"))
+	return err
+}
+
+func (r *rig) queries(ts *testscript.TestScript, _ []string) error {
+	all := r.DNS.Queries()
+	if len(all) == 0 {
+		fmt.Fprintln(ts.Stdout(), "none")
+	}
+	for _, q := range all {
+		fmt.Fprintf(ts.Stdout(), "%s %s %s\n", q.Net, q.Type, q.Name)
+	}
+	return nil
+}
+
+// tlsIs checks the TLS of connection N: "none", or VERSION and the server name that
+// was asked for ("-" for none), and "client" when a client certificate was shown.
+func (r *rig) tlsIs(_ *testscript.TestScript, args []string) error {
+	s, err := r.session(args[0])
+	if err != nil {
+		return err
+	}
+	got := []string{"none"}
+	if state := s.TLS(); state != nil {
+		name := state.ServerName
+		if name == "" {
+			name = "-"
+		}
+		got = []string{tls.VersionName(state.Version), name}
+		if len(state.PeerCertificates) > 0 {
+			got = append(got, "client")
+		}
+	}
+	if strings.Join(got, " ") != strings.Join(args[1:], " ") {
+		return fmt.Errorf("connection %s has TLS %q", args[0], got)
+	}
+	return nil
+}
+
+// grow writes a message of at least the given number of bytes, deterministic, with
+// lines that begin with dots, and 8-bit bytes.
+func (r *rig) grow(ts *testscript.TestScript, args []string) error {
+	size, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	b.WriteString("Subject: large\n\n")
+	for i := 0; b.Len() < size; i++ {
+		fmt.Fprintf(&b, "%s%d line of m\xf6rtel %s\n", strings.Repeat(".", i%3), i, strings.Repeat("x", i%97))
+	}
+	return os.WriteFile(ts.MkAbs(args[0]), b.Bytes(), 0o644)
+}
+
+// tcpto writes one record to the table of dead hosts: ADDR COUNT AGE.
+func (r *rig) tcpto(_ *testscript.TestScript, args []string) error {
+	addr, err := netip.ParseAddr(args[0])
+	if err != nil {
+		return err
+	}
+	count, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	age, err := time.ParseDuration(args[2])
+	if err != nil {
+		return err
+	}
+	when := time.Now().Add(-age).Unix()
+	table, err := os.ReadFile(r.Home.Path("queue/lock/tcpto"))
+	if err != nil {
+		return err
+	}
+	record := addr.As4()
+	copy(table, record[:])
+	table[4] = byte(count)
+	for i := range 4 {
+		table[8+i] = byte(when >> (8 * i))
+	}
+	return os.WriteFile(r.Home.Path("queue/lock/tcpto"), table, 0o644)
+}
+
+// clientCert gives the home a client certificate.
+func (r *rig) clientCert(*testscript.TestScript, []string) error {
+	c, err := r.Certificate(lab.HeloHost)
+	if err != nil {
+		return err
+	}
+	cert, key, err := lab.PEMPair(c)
+	return errors.Join(err,
+		os.WriteFile(r.Home.Path("control/client.pem"), cert, 0o644),
+		os.WriteFile(r.Home.Path("control/client.key"), key, 0o600),
+		r.Home.Set("clientcert", "control/client.pem"),
+		r.Home.Set("clientkey", "control/client.key"))
+}

@@ -1,0 +1,1449 @@
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/ucspitls"
+)
+
+// Setup: mxf-tlsc and mxf-ucspitlsc, built as they are released, run this test
+// binary as their prog (see client below); the server is crypto/tls in this
+// process, or a program of somebody else's.
+//
+//	test ◄─stdin,stdout─► client ◄─6,7─► mxf-tlsc-io ◄─socket─► server in the test
+//
+// Test: what tls.md says, sentence by sentence.
+
+// tlsLimit bounds what ought to take a moment, on a slow machine too.
+const tlsLimit = 60 * time.Second
+
+// The environment that makes this binary the client.
+const (
+	clientFolder = "TLS_TEST_FOLDER" // where the client leaves what it found; set: be the client
+	clientAsk    = "TLS_TEST_ASK"    // what to send over the control socket; "-" closes it
+	clientDo     = "TLS_TEST_DO"     // see client
+)
+
+func init() {
+	if folder := os.Getenv(clientFolder); folder != "" {
+		os.Exit(client(folder))
+	}
+}
+
+// facts are what the client finds when it is started.
+type facts struct {
+	Pid     int
+	Args    []string
+	Environ []string
+	Open    map[int]string // descriptors that came through exec, and what they are
+	Blocks  map[int]bool
+}
+
+// client is the prog of the chain. It copies standard input to the network and the
+// network to standard output, in both directions at once, and leaves three files:
+// facts, block (what UCSPI-TLS told), tunnel (how the TLS process ended).
+func client(folder string) int {
+	leave := func(name string, v any) {
+		data, err := json.Marshal(v)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(folder, name), data, 0o644)
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
+	leave("facts", look())
+	in, out := 6, 7
+	if os.Getenv(clientDo) == "starttls" {
+		repeatTwoLines()
+	}
+	if ask := os.Getenv(clientAsk); ask != "" {
+		told, err := request(ask)
+		leave("block", map[string]any{"told": told, "failed": fmt.Sprint(err), "stderr": said()})
+		in, _ = strconv.Atoi(os.Getenv(ucspitls.ReadVariable))
+		out, _ = strconv.Atoi(os.Getenv(ucspitls.WriteVariable))
+	}
+	from, to := os.NewFile(uintptr(in), "in"), os.NewFile(uintptr(out), "out")
+	do := os.Getenv(clientDo)
+	switch do {
+	case "exit":
+		return 7
+	case "deaf": // writes and does not read
+		from.Close()
+	case "stuck": // neither reads nor ends, until it is told
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return 0
+	}
+	var both sync.WaitGroup
+	both.Go(func() { _, _ = io.Copy(to, os.Stdin); to.Close() })
+	if do != "deaf" {
+		both.Go(func() { _, _ = io.Copy(os.Stdout, from); os.Stdout.Close() })
+	}
+	both.Wait()
+	var status syscall.WaitStatus
+	pid, err := syscall.Wait4(-1, &status, 0, nil)
+	leave("tunnel", map[string]any{"pid": pid, "failed": fmt.Sprint(err), "exit": status.ExitStatus()})
+	return 0
+}
+
+func look() facts {
+	f := facts{Pid: os.Getpid(), Args: os.Args, Environ: os.Environ(), Open: map[int]string{}, Blocks: map[int]bool{}}
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	for _, name := range names {
+		fd, _ := strconv.Atoi(name.Name())
+		// Go's own descriptors are close-on-exec, so they have not come through one.
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue
+		}
+		f.Open[fd], _ = os.Readlink("/proc/self/fd/" + name.Name())
+		flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		f.Blocks[fd] = flags&unix.O_NONBLOCK == 0
+	}
+	return f
+}
+
+// repeatTwoLines sends two lines of the server's back to it: the conversation that
+// comes before TLS.
+func repeatTwoLines() {
+	b := make([]byte, 1)
+	for lines := 0; lines < 2; {
+		if n, err := unix.Read(6, b); n != 1 || err != nil {
+			panic(fmt.Sprint(n, err))
+		}
+		_, _ = unix.Write(7, b)
+		if b[0] == '\n' {
+			lines++
+		}
+	}
+}
+
+// request asks for TLS and returns what came back.
+func request(ask string) ([]string, error) {
+	fd, err := strconv.Atoi(os.Getenv(ucspitls.ControlVariable))
+	if err != nil {
+		return nil, err
+	}
+	control := os.NewFile(uintptr(fd), "control")
+	defer control.Close()
+	switch ask {
+	case "-":
+		return nil, nil
+	case "Y":
+		return ucspitls.Start(control)
+	}
+	if _, err := io.WriteString(control, ask); err != nil {
+		return nil, err
+	}
+	rest, err := io.ReadAll(control)
+	return []string{string(rest)}, err
+}
+
+// said is what is on standard error so far.
+func said() string {
+	text, _ := os.ReadFile("/proc/self/fd/2")
+	return string(text)
+}
+
+// A tlsRig is what the tests share.
+type tlsRig struct {
+	bin, ca, cert, key string // paths
+	authority          *lab.Authority
+	leaf               *tls.Certificate
+}
+
+const tlsName = "mx.example.org"
+
+func newTLSRig(t *testing.T) *tlsRig {
+	dir := t.TempDir()
+	rig := &tlsRig{bin: filepath.Join(dir, "bin"), ca: filepath.Join(dir, "ca.pem")}
+	build := exec.Command("go", "build", "-trimpath", "-o", rig.bin+"/",
+		"nightmare.mail/mxf/cmd/mxf-tlsc", "nightmare.mail/mxf/cmd/mxf-ucspitlsc")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	rig.authority = need(lab.NewAuthority("lab authority"))(t)
+	rig.leaf = need(rig.authority.Issue(lab.Leaf{Names: []string{tlsName}}))(t)
+	put(t, rig.ca, rig.authority.PEM())
+	rig.cert, rig.key = rig.keep(t, "server", rig.leaf)
+	return rig
+}
+
+// keep writes a certificate to files.
+func (rig *tlsRig) keep(t *testing.T, name string, c *tls.Certificate) (cert, key string) {
+	cert, key = filepath.Join(filepath.Dir(rig.ca), name+".pem"), filepath.Join(filepath.Dir(rig.ca), name+".key")
+	chain, private, err := lab.PEMPair(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, cert, chain)
+	put(t, key, private)
+	return cert, key
+}
+
+func put(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func need[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// A tunnel is a chain that runs.
+type tunnel struct {
+	t        *testing.T
+	rig      *tlsRig
+	cmd      *exec.Cmd
+	far      *net.TCPConn // the server's end
+	near     int          // a copy of the client's
+	in       io.WriteCloser
+	out      io.ReadCloser
+	folder   string
+	stderr   string // path
+	program  string
+	options  []string
+	prog     []string
+	environ  []string
+	nonblock bool
+	pipes    bool // the network is two pipes, and far is none of it
+	pipeR    *os.File
+	pipeW    *os.File
+}
+
+// chain prepares program with options; prog is this binary unless with says
+// otherwise.
+func (rig *tlsRig) chain(t *testing.T, program string, options ...string) *tunnel {
+	self := need(os.Executable())(t)
+	c := &tunnel{t: t, rig: rig, folder: t.TempDir(), program: program, options: options, prog: []string{self, "an argument"}, near: -1}
+	c.stderr = filepath.Join(c.folder, "stderr")
+	// The race detector's runtime, in this binary, sleeps a second before it exits.
+	c.environ = []string{"PATH=" + os.Getenv("PATH"), "CAFILE=" + rig.ca, clientFolder + "=" + c.folder, "GORACE=atexit_sleep_ms=0"}
+	return c
+}
+
+func (c *tunnel) with(environ ...string) *tunnel {
+	c.environ = append(c.environ, environ...)
+	return c
+}
+
+func (c *tunnel) running(prog ...string) *tunnel {
+	c.prog = prog
+	return c
+}
+
+// start runs the chain on a connection of its own, with two descriptors open that
+// nobody asked for.
+func (c *tunnel) start() *tunnel {
+	t := c.t
+	t.Helper()
+	network := c.network()
+	stderr := need(os.Create(c.stderr))(t)
+	defer stderr.Close()
+	stray := need(os.Open(os.DevNull))(t)
+	defer stray.Close()
+	args := append(slices.Clone(c.options), "--")
+	c.cmd = exec.Command(filepath.Join(c.rig.bin, c.program), append(args, c.prog...)...)
+	c.cmd.Env, c.cmd.Stderr = c.environ, stderr
+	c.cmd.ExtraFiles = []*os.File{nil, nil, stray, network[0], network[1], stray}
+	c.in = need(c.cmd.StdinPipe())(t)
+	// Not StdoutPipe: Wait would close it with bytes unread.
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.out, c.cmd.Stdout = r, w
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	network[0].Close()
+	network[1].Close()
+	watch := time.AfterFunc(tlsLimit, func() { _ = c.cmd.Process.Kill() })
+	t.Cleanup(func() {
+		watch.Stop()
+		c.in.Close()
+		if c.far != nil {
+			c.far.Close()
+		}
+		_ = c.cmd.Process.Kill()
+		_ = c.cmd.Wait()
+		c.out.Close()
+		if c.near >= 0 {
+			unix.Close(c.near)
+		}
+	})
+	return c
+}
+
+// network makes the connection and returns what 6 and 7 will be.
+func (c *tunnel) network() [2]*os.File {
+	t := c.t
+	if c.pipes {
+		r, theirs, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.pipeR, c.pipeW = ours, theirs
+		return [2]*os.File{r, w}
+	}
+	l := need(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer l.Close()
+	dialed := need(net.Dial("tcp", l.Addr().String()))(t).(*net.TCPConn)
+	defer dialed.Close()
+	c.far = need(l.Accept())(t).(*net.TCPConn)
+	_ = c.far.SetDeadline(time.Now().Add(tlsLimit))
+	file := need(dialed.File())(t)
+	defer file.Close()
+	c.near = need(unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 3))(t)
+	if err := unix.SetNonblock(c.near, c.nonblock); err != nil {
+		t.Fatal(err)
+	}
+	var out [2]*os.File
+	for i := range out {
+		fd := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(t)
+		out[i] = os.NewFile(uintptr(fd), "network")
+	}
+	return out
+}
+
+// accept makes the server's handshake.
+func (c *tunnel) accept(change ...func(*tls.Config)) *tls.Conn {
+	c.t.Helper()
+	// The test binary's copy would keep the connection alive.
+	unix.Close(c.near)
+	c.near = -1
+	server := tls.Server(c.far, c.rig.config(change...))
+	if err := server.Handshake(); err != nil {
+		c.t.Fatalf("handshake: %v, client says %q", err, c.errors())
+	}
+	return server
+}
+
+func (rig *tlsRig) config(change ...func(*tls.Config)) *tls.Config {
+	config := &tls.Config{Certificates: []tls.Certificate{*rig.leaf}, MinVersion: tls.VersionTLS10}
+	for _, f := range change {
+		f(config)
+	}
+	return config
+}
+
+func (c *tunnel) errors() string {
+	text, _ := os.ReadFile(c.stderr)
+	return string(text)
+}
+
+// wait returns the exit status.
+func (c *tunnel) wait() int {
+	c.t.Helper()
+	err := c.cmd.Wait()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		c.t.Fatal(err)
+	}
+	if status := c.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
+		c.t.Fatalf("ended by signal %v; %q", status.Signal(), c.errors())
+	}
+	return c.cmd.ProcessState.ExitCode()
+}
+
+// left reads what the client has left under name, which it may not have done yet.
+func (c *tunnel) left(name string, v any) {
+	c.t.Helper()
+	until(c.t, "the client's "+name, func() bool {
+		data, err := os.ReadFile(filepath.Join(c.folder, name))
+		return err == nil && json.Unmarshal(data, v) == nil
+	})
+}
+
+func (c *tunnel) facts() facts {
+	c.t.Helper()
+	var f facts
+	c.left("facts", &f)
+	return f
+}
+
+// tunnelEnd is how the TLS process ended, as its parent, the client, has seen it.
+func (c *tunnel) tunnelEnd() int {
+	c.t.Helper()
+	var end struct{ Exit int }
+	c.left("tunnel", &end)
+	return end.Exit
+}
+
+// never fails the test if the client was started.
+func (c *tunnel) never() {
+	c.t.Helper()
+	if _, err := os.Stat(filepath.Join(c.folder, "facts")); err == nil {
+		c.t.Error("prog was started")
+	}
+}
+
+// until waits for what another process does.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(tlsLimit); !done(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("%s: not within %v", what, tlsLimit)
+		}
+	}
+}
+
+// child waits for the TLS process and returns its id.
+func (c *tunnel) child() int {
+	c.t.Helper()
+	child := 0
+	until(c.t, "the TLS process", func() bool {
+		for _, pid := range processes(c.t) {
+			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			_, after, _ := strings.Cut(string(stat), ") ")
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			if f := strings.Fields(after); len(f) > 1 && f[1] == strconv.Itoa(c.cmd.Process.Pid) && bytes.HasPrefix(line, []byte(c.program+"-io\x00")) {
+				child = pid
+			}
+		}
+		return child != 0
+	})
+	return child
+}
+
+func processes(t *testing.T) []int {
+	var pids []int
+	for _, e := range need(os.ReadDir("/proc"))(t) {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// gone waits until the process has ended; reaping it is its parent's business.
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	until(t, "the end of the TLS process", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, after, _ := strings.Cut(string(stat), ") ")
+		return err != nil || strings.HasPrefix(after, "Z")
+	})
+}
+
+func TestTLS(t *testing.T) {
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		skip(t, "no /proc here")
+	}
+	rig := newTLSRig(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *tlsRig)
+	}{
+		{"exec", testExec},
+		{"environment", testEnvironment},
+		{"usage", testUsage},
+		{"settings", testSettings},
+		{"handshake", testHandshakeFails},
+		{"program", testProgramCannotRun},
+		{"half-close", testHalfClose},
+		{"truncation", testTruncation},
+		{"deaf", testDeaf},
+		{"back-pressure", testBackPressure},
+		{"both write first", testBothWriteFirst},
+		{"bulk", testBulk},
+		{"pipes", testPipes},
+		{"deaths", testDeaths},
+		{"privileges", testPrivileges},
+		{"verbosity", testVerbosity},
+		{"client certificate", testClientCertificate},
+		{"on request", testOnRequest},
+		{"on request, refused", testOnRequestFails},
+		{"on request, not a byte early", testOnRequestNotAByteEarly},
+		{"openssl", testOpenSSL},
+		{"openssl old", testOpenSSLOld},
+		{"openssl key update", testOpenSSLKeyUpdate},
+		{"openssl renegotiation", testOpenSSLRenegotiation},
+		{"openssl staple", testOpenSSLStaple},
+		{"openssl client certificate", testOpenSSLClientCertificate},
+		{"gnutls", testGnuTLS},
+		{"stunnel", testStunnel},
+		{"manual", testManual},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, rig)
+		})
+	}
+}
+
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip("SKIPPED: " + why)
+}
+
+func testExec(t *testing.T, rig *tlsRig) {
+	for _, nonblock := range []bool{false, true} {
+		t.Run(fmt.Sprintf("non-blocking %v", nonblock), func(t *testing.T) {
+			c := rig.chain(t, "mxf-tlsc", "-k", tlsName)
+			c.nonblock = nonblock
+			c.start()
+			copied := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(t)
+			server := c.accept()
+			f := c.facts()
+			child := c.child()
+			if f.Pid != c.cmd.Process.Pid {
+				t.Errorf("prog is process %d, mxf-tlsc was %d", f.Pid, c.cmd.Process.Pid)
+			}
+			if len(f.Args) != 2 || f.Args[1] != "an argument" || f.Args[0] != c.prog[0] {
+				t.Errorf("prog was started as %q", f.Args)
+			}
+			if open := descriptors(f); !slices.Equal(open, []int{0, 1, 2, 6, 7}) {
+				t.Errorf("prog has descriptors %v: %v", open, f.Open)
+			}
+			for _, fd := range []int{6, 7} {
+				if !strings.HasPrefix(f.Open[fd], "pipe:") || !f.Blocks[fd] {
+					t.Errorf("descriptor %d is %s, blocking: %v", fd, f.Open[fd], f.Blocks[fd])
+				}
+			}
+			if f.Open[2] != c.stderr {
+				t.Errorf("standard error is %s", f.Open[2])
+			}
+			testChildDescriptors(t, child, f)
+			if flags := need(unix.FcntlInt(uintptr(copied), unix.F_GETFL, 0))(t); flags&unix.O_NONBLOCK == 0 == nonblock {
+				t.Errorf("the network's blocking mode has changed: %x", flags)
+			}
+			unix.Close(copied)
+			server.Close()
+			c.in.Close()
+			if status := c.wait(); status != 0 || c.errors() != "" {
+				t.Errorf("status %d, %q", status, c.errors())
+			}
+			gone(t, child)
+		})
+	}
+}
+
+func descriptors(f facts) []int {
+	var open []int
+	for fd := range f.Open {
+		open = append(open, fd)
+	}
+	slices.Sort(open)
+	return open
+}
+
+// The child holds none of prog's descriptors 0 and 1, nor of anybody's but its own.
+func testChildDescriptors(t *testing.T, child int, f facts) {
+	names := need(os.ReadDir(fmt.Sprintf("/proc/%d/fd", child)))(t)
+	for _, name := range names {
+		link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", child, name.Name()))
+		switch {
+		case link == f.Open[0], link == f.Open[1]:
+			t.Errorf("the child holds prog's %s", link)
+		case name.Name() == "0" && link != os.DevNull, name.Name() == "1" && link != os.DevNull:
+			t.Errorf("the child's descriptor %s is %s", name.Name(), link)
+		case link == os.DevNull && name.Name() != "0" && name.Name() != "1":
+			t.Errorf("the child's descriptor %s is a stray one", name.Name())
+		}
+	}
+}
+
+func testEnvironment(t *testing.T, rig *tlsRig) {
+	given := []string{"CERTFILE=c", "KEYFILE=k", "CERTFILE:x=c", "KEYFILE:x=k", "TLS_UID=" + strconv.Itoa(os.Getuid()), "TLS_GID=" + strconv.Itoa(os.Getgid()),
+		"CADIR=", "OTHER=stays", "SSL_TLS_SNI_SERVERNAME=stale", "SSL_PROTOCOL=stale", "SSL_PEER_VERIFIED=stale"}
+	digest := fmt.Sprintf("SHA256:%x", sha256.Sum256(rig.leaf.Certificate[0]))
+	for _, test := range []struct {
+		name    string
+		options []string
+		want    []string // "NAME" alone: not there
+		change  func(*tls.Config)
+	}{
+		{"verified", []string{"-k", tlsName}, []string{
+			"SSL_PROTOCOL=TLSv1.3", "SSL_TLS_SNI_SERVERNAME=" + tlsName, "SSL_PEER_CERT_HASH=" + digest, "SSL_PEER_CERT_SUBJECT=CN=" + tlsName,
+			"SSL_PEER_VERIFIED=yes", "SSL_SESSION_RESUMED=no", "OTHER=stays",
+			"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "CERTFILE:x", "KEYFILE:x", "TLS_UID", "TLS_GID"}, func(*tls.Config) {}},
+		{"no name", nil, []string{"SSL_TLS_SNI_SERVERNAME", "SSL_PEER_VERIFIED=yes", "SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
+			func(c *tls.Config) {
+				c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+			}},
+		{"an address", []string{"-k", "192.0.2.1", "--no-verify-cert"}, []string{"SSL_TLS_SNI_SERVERNAME", "SSL_PROTOCOL=TLSv1.1"},
+			func(c *tls.Config) { c.MaxVersion = tls.VersionTLS11 }},
+		{"kept", []string{"-Z", "-k", tlsName}, append([]string{"CAFILE=" + rig.ca}, given[:6]...), func(*tls.Config) {}},
+		{"kept and not", []string{"-Zz"}, []string{"CAFILE"}, func(*tls.Config) {}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := rig.chain(t, "mxf-tlsc", test.options...).with(given...).with(clientDo + "=exit").start()
+			c.accept(test.change)
+			if status := c.wait(); status != 7 {
+				t.Fatalf("status %d, want prog's own; %q", status, c.errors())
+			}
+			f := c.facts()
+			for _, want := range test.want {
+				name, _, there := strings.Cut(want, "=")
+				var found []string
+				for _, e := range f.Environ {
+					if n, _, _ := strings.Cut(e, "="); n == name {
+						found = append(found, e)
+					}
+				}
+				if there && (len(found) != 1 || found[0] != want) || !there && len(found) != 0 {
+					t.Errorf("found %q, want %q", found, want)
+				}
+			}
+			for _, e := range f.Environ {
+				if strings.HasPrefix(e, "SSL_PEER_VERIFIED=") && strings.HasSuffix(e, "=") {
+					t.Error("the verdict is empty")
+				}
+			}
+		})
+	}
+}
+
+// outcome runs a chain that is expected to fail before prog is started.
+func (c *tunnel) outcome(t *testing.T, status int, line string) {
+	t.Helper()
+	if got := c.wait(); got != status {
+		t.Errorf("status %d, want %d", got, status)
+	}
+	said := c.errors()
+	if ok, err := regexp.MatchString(`\A`+c.program+`: `+line+`\n\z`, said); !ok || err != nil {
+		t.Errorf("standard error is %q, want %s", said, line)
+	}
+	c.never()
+}
+
+func testUsage(t *testing.T, rig *tlsRig) {
+	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+		for _, flag := range []string{"--help", "--version"} {
+			out, err := exec.Command(filepath.Join(rig.bin, program), flag).Output()
+			if err != nil || !bytes.Contains(out, []byte(program)) {
+				t.Errorf("%s %s: %q, %v", program, flag, out, err)
+			}
+			if flag == "--version" && !bytes.Contains(out, []byte(runtime.Version())) {
+				t.Errorf("%s --version: %q", program, out)
+			}
+		}
+		for _, test := range []struct {
+			options []string
+			line    string
+		}{
+			{[]string{"-q"}, `fatal: unknown option "-q"`},
+			{[]string{"-Sqz"}, `fatal: unknown option "-q"`},
+			{[]string{"-K", "soon"}, `fatal: option "-K": "soon" is not a number from 0 to 4294967295`},
+			{[]string{"-6", "2"}, `fatal: option "-6": "2" is not a number from 3 to 2147483647`},
+			{[]string{"-6", "7"}, `fatal: the descriptors .* are both 7`},
+			{[]string{"--version"}, `fatal: unknown option "--version"`}, // alone only
+		} {
+			rig.chain(t, program, test.options...).start().outcome(t, 100, test.line)
+		}
+		rig.chain(t, program).running().start().outcome(t, 100, `usage: `+program+` \[-S \| -s\].* prog \[argument \.\.\.\]`)
+		rig.chain(t, program, "-6", "40").start().outcome(t, 111, `fatal: descriptor 40 cannot be used: bad file descriptor`)
+	}
+}
+
+func testSettings(t *testing.T, rig *tlsRig) {
+	empty := filepath.Join(t.TempDir(), "empty")
+	put(t, empty, nil)
+	other := need(need(lab.NewAuthority("other"))(t).Issue(lab.Leaf{Names: []string{"client.example"}}))(t)
+	cert, _ := rig.keep(t, "other", other)
+	for _, test := range []struct {
+		name    string
+		options []string
+		environ []string
+		status  int
+		line    string
+	}{
+		{"no anchors", nil, []string{"CAFILE="}, 100, `fatal: neither CADIR nor CAFILE is set.*`},
+		{"no file", nil, []string{"CAFILE=/nowhere/ca.pem"}, 96, `fatal: .*/nowhere/ca\.pem.*`},
+		{"empty file", nil, []string{"CAFILE=" + empty}, 96, `fatal: .*empty.*`},
+		{"no folder", nil, []string{"CADIR=/nowhere"}, 96, `fatal: .*/nowhere.*`},
+		{"no key", []string{"-y"}, []string{"CERTFILE=" + rig.cert}, 100, `fatal: -y wants both CERTFILE and KEYFILE to be set`},
+		{"unreadable", []string{"-y"}, []string{"CERTFILE=/nowhere", "KEYFILE=" + rig.key}, 96, `fatal: .*/nowhere.*`},
+		{"no fit", []string{"-y"}, []string{"CERTFILE=" + cert, "KEYFILE=" + rig.key}, 96, `fatal: .*does not fit.*`},
+		{"uid", nil, []string{"TLS_UID=nobody"}, 100, `fatal: TLS_UID is "nobody", .*`},
+		{"gid", nil, []string{"TLS_GID=-1"}, 100, `fatal: TLS_GID is "-1", .*`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			rig.chain(t, "mxf-tlsc", append([]string{"-v0"}, test.options...)...).with(test.environ...).start().outcome(t, test.status, test.line)
+			// Under mxf-ucspitlsc prog runs, and finds out when it asks.
+			c := rig.chain(t, "mxf-ucspitlsc", test.options...).with(test.environ...).with(clientAsk + "=Y").start()
+			c.in.Close()
+			if status := c.wait(); status != 0 {
+				t.Errorf("prog's status is %d", status)
+			}
+			if got := c.tunnelEnd(); got != test.status {
+				t.Errorf("the child's status is %d, want %d", got, test.status)
+			}
+			if ok, _ := regexp.MatchString(`\Amxf-ucspitlsc: `+test.line+`\n\z`, c.errors()); !ok {
+				t.Errorf("standard error is %q", c.errors())
+			}
+			// Nobody asks: nobody looks.
+			c = rig.chain(t, "mxf-ucspitlsc", test.options...).with(test.environ...).with(clientAsk + "=-").start()
+			c.in.Close()
+			if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 || c.errors() != "" {
+				t.Errorf("without a request: %d, %d, %q", status, end, c.errors())
+			}
+		})
+	}
+}
+
+func testHandshakeFails(t *testing.T, rig *tlsRig) {
+	for _, test := range []struct {
+		name    string
+		options []string
+		line    string
+		server  func(*net.TCPConn)
+	}{
+		{"name", []string{"-k", "mx2.example.org"}, `fatal: certificate is for "mx.example.org", not "mx2.example.org"`, func(far *net.TCPConn) {
+			_ = tls.Server(far, rig.config()).Handshake()
+		}},
+		{"silence", []string{"-K", "100"}, `fatal: no answer to the handshake within 100 ms`, func(far *net.TCPConn) {
+			_, _ = io.Copy(io.Discard, far)
+		}},
+		{"no TLS", nil, `fatal: server does not speak TLS, it says "220 mx ESMTP"`, func(far *net.TCPConn) {
+			_, _ = io.WriteString(far, "220 mx ESMTP\r\n")
+			_, _ = io.Copy(io.Discard, far)
+		}},
+		{"hung up", nil, `fatal: connection (closed|lost) during the handshake.*`, func(far *net.TCPConn) {}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := rig.chain(t, "mxf-tlsc", append([]string{"-v0"}, test.options...)...).start()
+			served := make(chan struct{})
+			go func() { defer close(served); test.server(c.far); c.far.Close() }()
+			c.outcome(t, 97, test.line)
+			<-served // though this process holds a copy of the client's socket
+		})
+	}
+}
+
+func testProgramCannotRun(t *testing.T, rig *tlsRig) {
+	plain := filepath.Join(t.TempDir(), "plain")
+	put(t, plain, []byte("#!/bin/sh\n"))
+	noInterpreter := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(noInterpreter, []byte("#!/nowhere/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+		for prog, status := range map[string]int{"/nowhere/prog": 127, "no-such-program": 127, plain: 126, filepath.Dir(plain): 126, "": 127} {
+			c := rig.chain(t, program).running(prog).start()
+			c.outcome(t, status, fmt.Sprintf("fatal: unable to run %q: .*", prog))
+			_ = unix.Shutdown(c.near, unix.SHUT_WR)
+			if sent, err := io.ReadAll(c.far); len(sent) != 0 || err != nil {
+				t.Errorf("%s with %q said %q to the network, %v", program, prog, sent, err)
+			}
+		}
+	}
+	// What only exec can find out: the tunnel that was up ends.
+	c := rig.chain(t, "mxf-tlsc").running(noInterpreter).start()
+	server := c.accept()
+	_, _ = io.Copy(io.Discard, server)
+	c.outcome(t, 127, fmt.Sprintf("fatal: unable to run %q: .*", noInterpreter))
+	// $PATH finds it, in the order of its folders.
+	c = rig.chain(t, "mxf-tlsc").with("PATH=/nowhere:"+filepath.Dir(plain)+":/usr/bin:/bin").running("sh", "-c", "exit 9").start()
+	c.accept()
+	if status := c.wait(); status != 9 {
+		t.Errorf("status %d, want prog's own; %q", status, c.errors())
+	}
+}
+
+// noise is data that does not compress or repeat.
+func noise(seed uint64, size int) []byte {
+	p := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{0: byte(seed)}).Read(p)
+	return p
+}
+
+// collect reads all of r in the background.
+func collect(r io.Reader) <-chan []byte {
+	got := make(chan []byte, 1)
+	go func() {
+		data, _ := io.ReadAll(r)
+		got <- data
+	}()
+	return got
+}
+
+// A tape keeps the last bytes that came in.
+type tape struct {
+	net.Conn
+	last []byte
+}
+
+func (r *tape) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.last = append(r.last, p[:n]...)
+	r.last = r.last[max(0, len(r.last)-lastAlert):]
+	return n, err
+}
+
+// lastAlert is the size of an alert record in TLS 1.2 with AES-GCM: header, nonce,
+// level and description, tag (RFC 5246 sections 6.2 and 7.2, RFC 5288 section 3).
+const lastAlert = 5 + 8 + 2 + 16
+
+// endedByAlert reports whether the client's last record was an alert, as
+// close_notify is one. In TLS 1.3 an alert looks like anything else.
+func (r *tape) endedByAlert() bool {
+	return bytes.HasPrefix(r.last, []byte{21, 3, 3, 0, lastAlert - 5})
+}
+
+func testHalfClose(t *testing.T, rig *tlsRig) {
+	const size = 3 << 20
+	up, down := noise(1, size), noise(2, size)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, option := range []string{"-S", "-s"} {
+			for _, notify := range []bool{true, false} {
+				for _, serverFirst := range []bool{true, false} {
+					name := fmt.Sprintf("%s %s server notifies %v, ends first %v", tls.VersionName(version), option, notify, serverFirst)
+					t.Run(name, func(t *testing.T) {
+						t.Parallel()
+						c := rig.chain(t, "mxf-tlsc", option, "-v0", "-k", tlsName).start()
+						unix.Close(c.near)
+						c.near = -1
+						network := &tape{Conn: c.far}
+						server := tls.Server(network, rig.config(func(c *tls.Config) { c.MaxVersion = version }))
+						if err := server.Handshake(); err != nil {
+							t.Fatal(err)
+						}
+						end := c.far.CloseWrite
+						if notify {
+							end = func() error { return errors.Join(server.CloseWrite(), c.far.CloseWrite()) }
+						}
+						// Whoever ends second has sent one half before it sees the other's
+						// end, and sends the other half after.
+						atServer, atProg := collect(server), collect(c.out)
+						errs := make(chan error, 2)
+						var seenByServer, seenByProg []byte
+						if serverFirst {
+							go func() { errs <- second(server.Write(down)); errs <- end() }()
+							_, err := c.in.Write(up[:size/2])
+							seenByProg = <-atProg
+							_, err2 := c.in.Write(up[size/2:])
+							if err := errors.Join(err, err2, c.in.Close()); err != nil {
+								t.Error(err)
+							}
+							seenByServer = <-atServer
+						} else {
+							go func() { errs <- second(c.in.Write(up)); errs <- c.in.Close() }()
+							_, err := server.Write(down[:size/2])
+							seenByServer = <-atServer
+							_, err2 := server.Write(down[size/2:])
+							if err := errors.Join(err, err2, end()); err != nil {
+								t.Error(err)
+							}
+							seenByProg = <-atProg
+						}
+						if err := errors.Join(<-errs, <-errs); err != nil {
+							t.Error(err)
+						}
+						if !bytes.Equal(seenByServer, up) {
+							t.Errorf("the server has %d bytes of %d", len(seenByServer), size)
+						}
+						if !bytes.Equal(seenByProg, down) {
+							t.Errorf("prog has %d bytes of %d", len(seenByProg), size)
+						}
+						if version == tls.VersionTLS12 && network.endedByAlert() != (option == "-S") {
+							t.Errorf("close_notify sent: %v", network.endedByAlert())
+						}
+						c.far.Close()
+						if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 || c.errors() != "" {
+							t.Errorf("prog's status %d, the child's %d, %q", status, end, c.errors())
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+func second(_ int, err error) error { return err }
+
+func testTruncation(t *testing.T, rig *tlsRig) {
+	for _, test := range []struct {
+		option string
+		notify bool
+		status int
+		line   string
+	}{
+		{"-J", true, 0, ""},
+		{"-J", false, 98, "mxf-tlsc: fatal: server ended the connection without close_notify\n"},
+		{"-j", true, 0, ""},
+		{"-j", false, 0, ""},
+	} {
+		t.Run(fmt.Sprintf("%s %v", test.option, test.notify), func(t *testing.T) {
+			c := rig.chain(t, "mxf-tlsc", "-v0", test.option).start()
+			server := c.accept()
+			_, err := server.Write([]byte("what was said before"))
+			if test.notify {
+				err = errors.Join(err, server.CloseWrite())
+			}
+			if err := errors.Join(err, c.far.CloseWrite()); err != nil {
+				t.Error(err)
+			}
+			if got := <-collect(c.out); string(got) != "what was said before" {
+				t.Errorf("prog has %q", got)
+			}
+			c.in.Close()
+			c.wait()
+			if end := c.tunnelEnd(); end != test.status || c.errors() != test.line {
+				t.Errorf("the child's status is %d, want %d; %q", end, test.status, c.errors())
+			}
+		})
+	}
+}
+
+// A program that closes its reading end is still heard out, and what is sent to it
+// is taken off the network.
+func testDeaf(t *testing.T, rig *tlsRig) {
+	up, down := noise(3, 1<<20), noise(4, 8<<20)
+	c := rig.chain(t, "mxf-tlsc", "-S").with(clientDo + "=deaf").start()
+	server := c.accept()
+	if _, err := server.Write(down); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = c.in.Write(up); c.in.Close() }()
+	if got := <-collect(server); !bytes.Equal(got, up) {
+		t.Errorf("the server has %d bytes of %d", len(got), len(up))
+	}
+	server.Close()
+	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 || c.errors() != "" {
+		t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
+	}
+}
+
+// residentLimit is the most that the TLS process may hold (performance.md).
+const residentLimit = 16 << 10 // KiB
+
+// resident returns the most memory that a process has held, in KiB.
+func resident(t *testing.T, pid int) int {
+	t.Helper()
+	status := need(os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)))(t)
+	_, after, found := strings.Cut(string(status), "VmHWM:")
+	if !found {
+		t.Fatalf("no VmHWM in %s", status)
+	}
+	return need(strconv.Atoi(strings.Fields(after)[0]))(t)
+}
+
+// inFlight is more than everything between two ends can hold: three pipes, the
+// socket's buffers, the tunnel.
+const inFlight = 32 << 20
+
+func testBackPressure(t *testing.T, rig *tlsRig) {
+	data := noise(5, inFlight)
+	t.Run("prog does not read", func(t *testing.T) {
+		c := rig.chain(t, "mxf-tlsc").with(clientDo + "=stuck").start()
+		server := c.accept()
+		child := c.child()
+		_ = c.far.SetWriteDeadline(time.Now().Add(time.Second))
+		if n, err := server.Write(data); err == nil {
+			t.Errorf("all of %d bytes are somewhere", n)
+		}
+		if kb := resident(t, child); kb > residentLimit {
+			t.Errorf("the child has held %d KiB", kb)
+		}
+		c.in.Close() // prog ends
+		c.far.Close()
+		c.wait()
+		gone(t, child)
+	})
+	t.Run("the server does not read", func(t *testing.T) {
+		c := rig.chain(t, "mxf-tlsc", "-S").start()
+		server := c.accept()
+		child := c.child()
+		sent := 0
+		deadline := c.in.(interface{ SetWriteDeadline(time.Time) error })
+		_ = deadline.SetWriteDeadline(time.Now().Add(time.Second))
+		sent, err := c.in.Write(data)
+		if err == nil {
+			t.Errorf("all of %d bytes are somewhere", sent)
+		}
+		if kb := resident(t, child); kb > residentLimit {
+			t.Errorf("the child has held %d KiB", kb)
+		}
+		// The other direction works meanwhile.
+		if _, err := server.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+		if got, err := io.ReadAll(io.LimitReader(c.out, 1)); string(got) != "x" || err != nil {
+			t.Errorf("prog has %q, %v", got, err)
+		}
+		// It reads after all, and nothing was lost.
+		_ = deadline.SetWriteDeadline(time.Time{})
+		go func() { _, _ = c.in.Write(data[sent:]); c.in.Close() }()
+		if got := <-collect(server); !bytes.Equal(got, data) {
+			t.Errorf("the server has %d bytes of %d", len(got), len(data))
+		}
+		server.Close()
+		if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
+			t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
+		}
+	})
+}
+
+func testBothWriteFirst(t *testing.T, rig *tlsRig) {
+	const size = 60 << 10 // less than a pipe holds
+	up, down := noise(6, size), noise(7, size)
+	c := rig.chain(t, "mxf-tlsc", "-S").start()
+	server := c.accept()
+	if _, err := server.Write(down); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.in.Write(up); err != nil {
+		t.Fatal(err)
+	}
+	here, there := make([]byte, size), make([]byte, size)
+	if _, err := io.ReadFull(server, there); err != nil || !bytes.Equal(there, up) {
+		t.Errorf("the server: %v", err)
+	}
+	if _, err := io.ReadFull(c.out, here); err != nil || !bytes.Equal(here, down) {
+		t.Errorf("prog: %v", err)
+	}
+	// One byte at a time, to and fro.
+	for i := range 200 {
+		b := []byte{byte(i)}
+		if _, err := c.in.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(server, b); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := server.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c.out, b); err != nil || b[0] != byte(i) {
+			t.Fatal(b, err)
+		}
+	}
+	server.Close()
+	c.in.Close()
+	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
+		t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
+	}
+}
+
+func testBulk(t *testing.T, rig *tlsRig) {
+	rounds := 200 // MB
+	if testing.Short() {
+		rounds = 20
+	}
+	block := noise(8, 1<<20)
+	whole := sha256.New()
+	for range rounds {
+		whole.Write(block)
+	}
+	c := rig.chain(t, "mxf-tlsc", "-S").start()
+	server := c.accept()
+	_ = c.far.SetDeadline(time.Time{})
+	child := c.child()
+	start := time.Now()
+	send := func(w io.Writer) {
+		for range rounds {
+			if _, err := w.Write(block); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}
+	sum := func(r io.Reader) {
+		h := sha256.New()
+		if n, err := io.Copy(h, io.LimitReader(r, int64(rounds)<<20)); err != nil || !bytes.Equal(h.Sum(nil), whole.Sum(nil)) {
+			t.Errorf("%d bytes arrived, %v, or not those that were sent", n, err)
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(func() { send(server) })
+	all.Go(func() { send(c.in) })
+	all.Go(func() { sum(server) })
+	all.Go(func() { sum(c.out) })
+	all.Wait()
+	kb := resident(t, child)
+	t.Logf("%d MB each way at once in %v; the child held %d KiB", rounds, time.Since(start), kb)
+	if kb > residentLimit {
+		t.Errorf("the child has held %d KiB", kb)
+	}
+	c.in.Close()
+	server.Close()
+	if status := c.wait(); status != 0 || c.errors() != "" {
+		t.Errorf("status %d, %q", status, c.errors())
+	}
+}
+
+// pipeEnd is the server's end of a network of two pipes.
+type pipeEnd struct {
+	net.Conn // nil: deadlines and addresses are not asked for
+	r, w     *os.File
+}
+
+func (p pipeEnd) Read(b []byte) (int, error)       { return p.r.Read(b) }
+func (p pipeEnd) Write(b []byte) (int, error)      { return p.w.Write(b) }
+func (p pipeEnd) Close() error                     { return errors.Join(p.r.Close(), p.w.Close()) }
+func (p pipeEnd) SetWriteDeadline(time.Time) error { return nil }
+
+func testPipes(t *testing.T, rig *tlsRig) {
+	up, down := noise(9, 1<<20), noise(10, 1<<20)
+	for _, option := range []string{"-S", "-s"} {
+		c := rig.chain(t, "mxf-tlsc", option, "-k", tlsName)
+		c.pipes = true
+		c.start()
+		server := tls.Server(pipeEnd{r: c.pipeR, w: c.pipeW}, rig.config())
+		atProg := collect(c.out)
+		go func() { _, _ = c.in.Write(up); c.in.Close() }()
+		sent := make(chan error, 1)
+		go func() { sent <- second(server.Write(down)) }()
+		if got := <-collect(server); !bytes.Equal(got, up) {
+			t.Errorf("the server has %d bytes of %d", len(got), len(up))
+		}
+		if err := errors.Join(<-sent, server.Close()); err != nil {
+			t.Error(err)
+		}
+		if got := <-atProg; !bytes.Equal(got, down) {
+			t.Errorf("prog has %d bytes of %d", len(got), len(down))
+		}
+		if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
+			t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
+		}
+	}
+}
+
+func testDeaths(t *testing.T, rig *tlsRig) {
+	t.Run("prog", func(t *testing.T) {
+		t.Parallel()
+		c := rig.chain(t, "mxf-tlsc").with(clientDo + "=stuck").start()
+		server := c.accept()
+		child := c.child()
+		c.facts()
+		_ = c.cmd.Process.Kill()
+		_, _ = io.Copy(io.Discard, server)
+		gone(t, child)
+	})
+	t.Run("prog, the server sending all the time", func(t *testing.T) {
+		t.Parallel()
+		c := rig.chain(t, "mxf-tlsc").with(clientDo + "=exit").start()
+		server := c.accept()
+		data := noise(0, 1<<16)
+		for {
+			if _, err := server.Write(data); err != nil {
+				break // the connection is closed
+			}
+		}
+		if status := c.wait(); status != 7 {
+			t.Errorf("status %d", status)
+		}
+	})
+	t.Run("the TLS process", func(t *testing.T) {
+		c := rig.chain(t, "mxf-tlsc").start()
+		c.accept()
+		c.facts()
+		if err := syscall.Kill(c.child(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		<-collect(c.out) // prog sees end of file
+		c.in.Close()
+		if status := c.wait(); status != 0 {
+			t.Errorf("status %d", status)
+		}
+	})
+	t.Run("the server", func(t *testing.T) {
+		c := rig.chain(t, "mxf-tlsc").start()
+		c.accept()
+		child := c.child()
+		_ = c.far.SetLinger(0)
+		c.far.Close()
+		<-collect(c.out)
+		c.in.Close()
+		c.wait()
+		gone(t, child)
+	})
+	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+		t.Run(program+" during the handshake", func(t *testing.T) {
+			c := rig.chain(t, program).with(clientAsk + "=Y").start()
+			child := c.child()
+			if _, err := io.ReadFull(c.far, make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(c.near)
+			c.near = -1
+			_ = c.cmd.Process.Signal(syscall.SIGTERM)
+			_, _ = io.Copy(io.Discard, c.far)
+			gone(t, child)
+			if got := c.errors(); got != program+": fatal: handshake given up: the program has ended\n" {
+				t.Errorf("standard error is %q", got)
+			}
+		})
+	}
+	t.Run("prog before it asked", func(t *testing.T) {
+		c := rig.chain(t, "mxf-ucspitlsc").with(clientAsk+"=-", clientDo+"=exit").start()
+		if status := c.wait(); status != 7 || c.errors() != "" {
+			t.Errorf("status %d, %q", status, c.errors())
+		}
+		unix.Close(c.near)
+		c.near = -1
+		if _, err := io.Copy(io.Discard, c.far); err != nil { // the child held the socket too
+			t.Error(err)
+		}
+	})
+}
+
+func testPrivileges(t *testing.T, rig *tlsRig) {
+	if os.Getuid() != 0 {
+		skip(t, "not root: cannot test what root gives up")
+	}
+	cert, key := rig.keep(t, "client", need(rig.authority.Issue(lab.Leaf{Names: []string{"client.example"}}))(t))
+	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+		c := rig.chain(t, program, "-y").with("CERTFILE="+cert, "KEYFILE="+key, "TLS_UID=65534", "TLS_GID=65533")
+		if program == "mxf-ucspitlsc" {
+			c.with(clientAsk + "=Y")
+		}
+		c.start()
+		c.accept(func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })
+		child := c.child()
+		for _, task := range need(os.ReadDir(fmt.Sprintf("/proc/%d/task", child)))(t) {
+			status := need(os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/status", child, task.Name())))(t)
+			for _, want := range []string{
+				"\nUid:\t65534\t65534\t65534\t65534\n",
+				"\nGid:\t65533\t65533\t65533\t65533\n",
+				"\nGroups:\t \n",
+				"\nCapEff:\t0000000000000000\n",
+				"\nCapPrm:\t0000000000000000\n",
+			} {
+				if !bytes.Contains(status, []byte(want)) {
+					t.Errorf("%s, thread %s: no %q in\n%s", program, task.Name(), want, status)
+				}
+			}
+		}
+		status := need(os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid)))(t)
+		if !bytes.Contains(status, []byte("\nUid:\t0\t0\t0\t0\n")) {
+			t.Errorf("%s: prog is not root any more", program)
+		}
+		c.in.Close()
+		c.far.Close()
+		c.wait()
+	}
+}
+
+func testVerbosity(t *testing.T, rig *tlsRig) {
+	for level, want := range map[string]string{
+		"-v0": `\A\z`,
+		"-v1": `\A\z`,
+		"-v2": `\Amxf-tlsc: info: TLSv1\.3, TLS_[A-Z0-9_]+, server name "mx\.example\.org", verified: yes\n\z`,
+		"-v3": `(?s)\Amxf-tlsc: debug: .*mxf-tlsc: info: TLSv1\.3.*\n\z`,
+	} {
+		trace := filepath.Join(t.TempDir(), "trace")
+		c := rig.chain(t, "mxf-tlsc", level, "-k", tlsName).with(clientDo+"=exit", "MXF_TRACE="+trace).start()
+		c.accept()
+		c.wait()
+		if got := c.errors(); !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("%s: %q", level, got)
+		}
+		if got, _ := os.ReadFile(trace); !bytes.Contains(got, []byte("TLSv1.3")) {
+			t.Errorf("%s: the trace is %q", level, got)
+		}
+	}
+}
+
+func testClientCertificate(t *testing.T, rig *tlsRig) {
+	leaf := need(rig.authority.Issue(lab.Leaf{Names: []string{"client.example"}}))(t)
+	cert, key := rig.keep(t, "client", leaf)
+	demand := func(c *tls.Config) {
+		c.ClientAuth, c.ClientCAs, c.MaxVersion = tls.RequireAndVerifyClientCert, x509.NewCertPool(), tls.VersionTLS12
+		c.ClientCAs.AddCert(rig.authority.Certificate())
+	}
+	c := rig.chain(t, "mxf-tlsc", "-y").with("CERTFILE="+cert, "KEYFILE="+key).start()
+	server := c.accept(demand)
+	if got := server.ConnectionState().PeerCertificates; len(got) == 0 || !got[0].Equal(leaf.Leaf) {
+		t.Error("the server has seen another certificate")
+	}
+	server.Close()
+	c.in.Close()
+	c.wait()
+
+	c = rig.chain(t, "mxf-tlsc", "-v0", "-yY").with("CERTFILE="+cert, "KEYFILE="+key).start()
+	go func() { _ = tls.Server(c.far, rig.config(demand)).Handshake(); c.far.Close() }()
+	c.outcome(t, 97, "fatal: server demands a client certificate: .*")
+}
+
+func testOnRequest(t *testing.T, rig *tlsRig) {
+	for _, ask := range []string{"Y", "y"} {
+		for _, nonblock := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s non-blocking %v", ask, nonblock), func(t *testing.T) {
+				c := rig.chain(t, "mxf-ucspitlsc", "-S", "-k", tlsName).with(clientAsk+"="+ask, "TLS_UID="+strconv.Itoa(os.Getuid()))
+				c.nonblock = nonblock
+				c.start()
+				f := c.facts()
+				child := c.child()
+				copied := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(t)
+				server := c.accept()
+				if f.Pid != c.cmd.Process.Pid {
+					t.Errorf("prog is process %d, mxf-ucspitlsc was %d", f.Pid, c.cmd.Process.Pid)
+				}
+				want := []int{0, 1, 2, 6, 7}
+				for _, name := range []string{ucspitls.ControlVariable, ucspitls.ReadVariable, ucspitls.WriteVariable} {
+					want = append(want, need(strconv.Atoi(value(f.Environ, name)))(t))
+				}
+				slices.Sort(want)
+				if open := descriptors(f); !slices.Equal(open, want) {
+					t.Errorf("prog has descriptors %v, want %v: %v", open, want, f.Open)
+				}
+				for _, fd := range want[3:] {
+					if network := fd == 6 || fd == 7; f.Blocks[fd] == (network && nonblock) {
+						t.Errorf("descriptor %d blocks: %v", fd, f.Blocks[fd])
+					}
+				}
+				if f.Open[6] != f.Open[7] || !strings.HasPrefix(f.Open[6], "socket:") {
+					t.Errorf("6 is %s, 7 is %s", f.Open[6], f.Open[7])
+				}
+				for _, name := range []string{"CAFILE", "TLS_UID", "SSL_PROTOCOL"} {
+					if got := value(f.Environ, name); got != "" {
+						t.Errorf("%s is %q", name, got)
+					}
+				}
+				testChildDescriptors(t, child, f)
+
+				var block struct {
+					Told   []string
+					Failed string
+				}
+				c.left("block", &block)
+				told := value(block.Told, "SSL_PROTOCOL") == "TLSv1.3" && value(block.Told, "SSL_PEER_VERIFIED") == "yes"
+				if told != (ask == "Y") || block.Failed != "<nil>" {
+					t.Errorf("was told %q, %s", block.Told, block.Failed)
+				}
+				if _, err := server.Write([]byte("down")); err != nil {
+					t.Error(err)
+				}
+				_, _ = io.WriteString(c.in, "up")
+				c.in.Close()
+				if got := <-collect(server); string(got) != "up" {
+					t.Errorf("the server has %q", got)
+				}
+				server.Close()
+				if got := <-collect(c.out); string(got) != "down" {
+					t.Errorf("prog has %q", got)
+				}
+				if flags := need(unix.FcntlInt(uintptr(copied), unix.F_GETFL, 0))(t); flags&unix.O_NONBLOCK == 0 == nonblock {
+					t.Errorf("the network's blocking mode has changed: %x", flags)
+				}
+				unix.Close(copied)
+				if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 || c.errors() != "" {
+					t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
+				}
+			})
+		}
+	}
+}
+
+func value(environ []string, name string) string {
+	for _, e := range environ {
+		if n, v, _ := strings.Cut(e, "="); n == name {
+			return v
+		}
+	}
+	return ""
+}
+
+func testOnRequestFails(t *testing.T, rig *tlsRig) {
+	for _, test := range []struct {
+		ask    string
+		status int
+		line   string
+	}{
+		{"Y", 97, "mxf-ucspitlsc: fatal: certificate is for \"mx.example.org\", not \"mx2.example.org\"\n"},
+		{"y", 97, "mxf-ucspitlsc: fatal: certificate is for \"mx.example.org\", not \"mx2.example.org\"\n"},
+		{"x", 100, "mxf-ucspitlsc: fatal: unknown command \"x\" on the control socket\n"},
+		{"-", 0, ""},
+	} {
+		t.Run(test.ask, func(t *testing.T) {
+			c := rig.chain(t, "mxf-ucspitlsc", "-v0", "-k", "mx2.example.org").with(clientAsk + "=" + test.ask).start()
+			go func() { _ = tls.Server(c.far, rig.config()).Handshake() }()
+			var block struct {
+				Told           []string
+				Failed, Stderr string
+			}
+			c.left("block", &block)
+			// The reason is there before the control socket is closed.
+			if test.ask == "Y" && (block.Failed != ucspitls.ErrHandshake.Error() || block.Stderr != test.line) {
+				t.Errorf("was told %q, %s, with %q on standard error", block.Told, block.Failed, block.Stderr)
+			}
+			if got := <-collect(c.out); len(got) != 0 {
+				t.Errorf("read %q from the tunnel", got)
+			}
+			c.in.Close()
+			if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != test.status || c.errors() != test.line {
+				t.Errorf("status %d, the child's %d, want %d; %q", status, end, test.status, c.errors())
+			}
+		})
+	}
+}
+
+// Until it is asked, the TLS process leaves every byte to prog.
+func testOnRequestNotAByteEarly(t *testing.T, rig *tlsRig) {
+	c := rig.chain(t, "mxf-ucspitlsc", "-k", tlsName).with(clientDo+"=starttls", clientAsk+"=Y").start()
+	c.child()
+	unix.Close(c.near)
+	c.near = -1
+	clear := bufio.NewReader(c.far)
+	for _, word := range []string{"220 hello\n", "220 go ahead\n"} {
+		if _, err := io.WriteString(c.far, word); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := clear.ReadString('\n'); got != word || err != nil {
+			t.Fatalf("prog has read %q, %v", got, err)
+		}
+	}
+	server := tls.Server(talker{c.far, clear}, rig.config())
+	if err := server.Handshake(); err != nil {
+		t.Fatal(err, c.errors())
+	}
+	server.Close()
+	c.in.Close()
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d, %q", status, c.errors())
+	}
+}
+
+// A talker reads what a buffer may have read ahead.
+type talker struct {
+	net.Conn
+	r io.Reader
+}
+
+func (t talker) Read(p []byte) (int, error) { return t.r.Read(p) }

@@ -1,0 +1,159 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nightmare.mail/mxf/integration/lab"
+)
+
+// A record is what came of every delivery of one way, by script.
+type record struct {
+	mu   sync.Mutex
+	runs map[string][]string
+}
+
+func newRecord() *record { return &record{runs: make(map[string][]string)} }
+
+// trace is where a delivery writes its trace unless the script has a say in that.
+func (r *rig) trace() string { return filepath.Join(r.work, ".trace") }
+
+// settle is how long servers may take to notice that a client has gone.
+const settle = 500 * time.Millisecond
+
+// note records a delivery.
+func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {
+	if r.uneven {
+		return
+	}
+	for end := time.Now().Add(settle); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		if !slices.ContainsFunc(r.Inbox.Sessions(), func(s *lab.Session) bool { return !s.Over() }) {
+			break
+		}
+	}
+	var b strings.Builder
+	b.WriteString("reports: " + strings.ReplaceAll(string(o.Raw), "\x00", "\\0\n") + "\n")
+	for _, s := range r.Inbox.Sessions() {
+		// A connection on which nothing was said may be gone before it is accepted.
+		if all := s.Commands(); len(all) > 0 {
+			b.WriteString(s.Server + "\n  " + strings.Join(all, "\n  ") + "\n")
+		}
+	}
+	for _, m := range r.Inbox.Messages() {
+		wire := m.Wire[:min(len(m.Wire), 1000)]
+		b.WriteString("message: " + string(wire) + "\n")
+	}
+	if text, err := os.ReadFile(r.trace()); err == nil {
+		b.WriteString("trace:\n" + evened(string(text)))
+		os.Remove(r.trace())
+	}
+	text := r.neutral(b.String())
+	r.record.mu.Lock()
+	defer r.record.mu.Unlock()
+	name := filepath.Base(ts.Name())
+	r.record.runs[name] = append(r.record.runs[name], text)
+}
+
+// What differs from run to run in a trace, and what takes its place: time and
+// process; how long things took and how far they got; in whose words the system
+// said no; and, after a failed handshake, the reason, which the line before it
+// gives: a program that is not the TLS client does not know it.
+var chance = []struct {
+	pattern *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`(?m)^\S+ \d+ `), ""},
+	{regexp.MustCompile(`\(\d+ ms\)`), "(n ms)"},
+	{regexp.MustCompile(`no answer in .*`), "no answer"},
+	{regexp.MustCompile(`(lookup SRV \S+): (no such name|not waited for).*`), "$1: none"},
+	{regexp.MustCompile(`qmtp > (stopped|sent).*`), "qmtp > over"},
+	{regexp.MustCompile(`qmtp lost: .*`), "qmtp lost"},
+	{regexp.MustCompile(`= no TLS: .*`), "= no TLS"},
+}
+
+// evened is a trace without what differs from run to run, with what happens at the
+// same time in a fixed order: lookups, and the two directions of a conversation.
+func evened(trace string) string {
+	for _, c := range chance {
+		trace = c.pattern.ReplaceAllString(trace, c.instead)
+	}
+	lines := strings.SplitAfter(trace, "\n")
+	for from := 0; from < len(lines); {
+		to := from
+		for to < len(lines) && kind(lines[to]) != "" && kind(lines[to]) == kind(lines[from]) {
+			to++
+		}
+		block := lines[from:to]
+		switch {
+		case len(block) == 0:
+			to++
+		case kind(block[0]) == "lookup":
+			slices.Sort(block)
+		default:
+			slices.SortStableFunc(block, func(a, b string) int { return strings.Compare(direction(a), direction(b)) })
+		}
+		from = to
+	}
+	return strings.Join(lines, "")
+}
+
+// kind tells which lines of a trace may change places with their neighbours.
+func kind(line string) string {
+	switch {
+	case strings.HasPrefix(line, "lookup "):
+		return "lookup"
+	case strings.HasPrefix(line, "< "), strings.HasPrefix(line, "> "), strings.HasPrefix(line, "qmtp "):
+		return "conversation"
+	}
+	return ""
+}
+
+func direction(line string) string { return strings.TrimPrefix(line, "qmtp ")[:1] }
+
+// neutral replaces what is particular to one lab.
+func (r *rig) neutral(text string) string {
+	text = strings.NewReplacer(r.work, "$WORK", r.bin+"/", "", r.DNS.Addr(), "$DNS").Replace(text)
+	for _, service := range []string{"smtp", "qmtp", "qmtps"} {
+		port := regexp.MustCompile(`\b` + strconv.Itoa(int(r.Port(service))) + `\b`)
+		text = port.ReplaceAllString(text, "$$"+strings.ToUpper(service))
+	}
+	return text
+}
+
+// alike compares the two ways, delivery by delivery.
+func alike(t *testing.T, process, chain *record) {
+	if len(process.runs) == 0 || len(chain.runs) == 0 {
+		t.Skip("only one of the ways was run")
+	}
+	for name, runs := range process.runs {
+		if len(runs) != len(chain.runs[name]) {
+			t.Errorf("%s: %d deliveries in process, %d in a chain", name, len(runs), len(chain.runs[name]))
+			continue
+		}
+		for i, in := range runs {
+			if out := chain.runs[name][i]; in != out {
+				t.Errorf("%s, delivery %d: in process it was\n%s\nand in a chain\n%s\n%s", name, i+1, in, out, difference(in, out))
+			}
+		}
+	}
+}
+
+// difference returns the first line in which two texts differ.
+func difference(a, b string) string {
+	left, right := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for i := range left {
+		if i >= len(right) || left[i] != right[i] {
+			return "first difference: " + strconv.Quote(left[i]) + " and " + strconv.Quote(append(right, "")[min(i, len(right))])
+		}
+	}
+	return "the second goes on where the first ends"
+}
