@@ -2,6 +2,7 @@
 # make try        builds, then delivers messages through servers of its own
 # make check      vet, staticcheck, manual pages, every test under the race detector
 # make bench      the table of figures of doc/DESIGN.md
+# make bench-loops  Go benchmarks of the hot loops, with allocations
 # make install    copies the programs to $(DESTDIR)$(HOME_DIR)/bin
 
 GO       ?= go
@@ -37,7 +38,10 @@ lint:
 test:
 	@CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
-bench: all
+bench:
+	@$(GO) run ./integration/bench
+
+bench-loops:
 	@$(GO) test -run '^$$' -bench . -benchmem ./...
 
 # A program is renamed into its place: a delivery that found none would bounce.
@@ -53,4 +57,4 @@ install: all
 clean:
 	rm -rf bin
 
-.PHONY: all try check vet lint test bench install clean
+.PHONY: all try check vet lint test bench bench-loops install clean

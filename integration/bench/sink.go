@@ -1,0 +1,470 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"nightmare.mail/mxf/integration/lab"
+)
+
+// domain is where all names of the bench are.
+const domain = "bench.example"
+
+// mxName is the name of every server, on which all their certificates are issued.
+const mxName = "mx." + domain
+
+// step is what a server that counts turns adds before each flight of answers.
+const step = 50 * time.Millisecond
+
+// A mode is how one of the sink's servers behaves.
+type mode struct {
+	name         string
+	kind         string // smtp, qmtp, drain, source
+	tls          bool   // from the first byte
+	noPipelining bool
+	noChunking   bool
+	hold         bool // nothing is answered after the message until it is released
+	slow         bool // step before each flight, and turns are counted
+}
+
+// modes are the servers; the name of each is that of its mail domain, too.
+var modes = []mode{
+	{name: "fast", kind: "smtp"},
+	{name: "bdat", kind: "smtp"},
+	{name: "data", kind: "smtp", noChunking: true},
+	{name: "qmtp", kind: "qmtp"},
+	{name: "qmtps", kind: "qmtp", tls: true},
+	{name: "hold", kind: "smtp", hold: true},
+	{name: "turns-bdat", kind: "smtp", slow: true},
+	{name: "turns-data", kind: "smtp", slow: true, noChunking: true},
+	{name: "turns-plain", kind: "smtp", slow: true, noChunking: true, noPipelining: true},
+	{name: "turns-qmtp", kind: "qmtp", slow: true},
+	{name: "turns-qmtps", kind: "qmtp", slow: true, tls: true},
+	{name: "drain", kind: "drain", tls: true},
+	{name: "source", kind: "source", tls: true},
+}
+
+const (
+	// fast and dead share the port of SMTP, the one that MX records lead to.
+	fastAddress = "127.0.0.2"
+	deadAddress = "127.0.0.3"
+	// tunnelSize is what a source sends, bytes.
+	tunnelSize = 1 << 30
+)
+
+// sinkFacts is the first line that a sink prints.
+type sinkFacts struct {
+	DNS     string
+	Addrs   map[string]string // of each mode
+	Port    uint16            // that MX records lead to
+	QMTP    uint16
+	Refused uint16 // where nobody listens
+}
+
+// A sink is all servers of the bench, in a process of its own.
+type sink struct {
+	config *tls.Config
+	facts  sinkFacts
+
+	mu       sync.Mutex
+	held     int
+	released chan struct{}
+	turns    map[string]int // of the last conversation in each mode
+}
+
+// runSink serves until standard input ends. It answers the commands there, one a
+// line: held, release, turns.
+func runSink(certFile, keyFile string) error {
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return err
+	}
+	s := &sink{
+		config:   &tls.Config{Certificates: []tls.Certificate{pair}, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true},
+		facts:    sinkFacts{Addrs: make(map[string]string)},
+		released: make(chan struct{}),
+		turns:    make(map[string]int),
+	}
+	if err := s.start(); err != nil {
+		return err
+	}
+	out := json.NewEncoder(os.Stdout)
+	if err := out.Encode(s.facts); err != nil {
+		return err
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		if err := out.Encode(s.obey(in.Text())); err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}
+
+func (s *sink) obey(command string) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch command {
+	case "held":
+		return s.held
+	case "release":
+		close(s.released)
+		s.released, s.held = make(chan struct{}), 0
+		return "released"
+	case "turns":
+		return s.turns
+	}
+	return "unknown command"
+}
+
+func (s *sink) start() error {
+	port, err := lab.ReservePort()
+	if err != nil {
+		return err
+	}
+	s.facts.Port = port.Number
+	refused, err := lab.ReservePort()
+	if err != nil {
+		return err
+	}
+	s.facts.Refused = refused.Number
+	if _, err := port.BlackHole(netip.MustParseAddr(deadAddress)); err != nil {
+		return err
+	}
+	zone := fmt.Sprintf("%s A %s\ngone.%s A %s\n", mxName, fastAddress, domain, deadAddress)
+	zone += fmt.Sprintf("fast.%[1]s MX 10 mx.%[1]s\nhalf.%[1]s MX 10 gone.%[1]s\nhalf.%[1]s MX 20 mx.%[1]s\n", domain)
+	for _, m := range modes {
+		listener, err := listen(m, port)
+		if err != nil {
+			return err
+		}
+		s.facts.Addrs[m.name] = listener.Addr().String()
+		if m.name != "fast" {
+			zone += srv(m, listener.Addr().(*net.TCPAddr).Port)
+		}
+		go s.serve(listener, m)
+	}
+	z, err := lab.ParseZone(zone)
+	if err != nil {
+		return err
+	}
+	dns, err := lab.StartDNS(z)
+	if err != nil {
+		return err
+	}
+	s.facts.DNS = dns.Addr()
+	return nil
+}
+
+func listen(m mode, port *lab.Port) (net.Listener, error) {
+	if m.name == "fast" {
+		return port.Listen(netip.MustParseAddr(fastAddress))
+	}
+	return net.Listen("tcp", fastAddress+":0")
+}
+
+// srv is the record that leads to a mode's port.
+func srv(m mode, port int) string {
+	service := m.kind
+	if m.kind == "qmtp" && m.tls {
+		service = "qmtps"
+	}
+	return fmt.Sprintf("_%s._tcp.%s.%s SRV 0 0 %d %s\n", service, m.name, domain, port, mxName)
+}
+
+func (s *sink) serve(listener net.Listener, m mode) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			c := &sinkConn{sink: s, mode: m, turns: &turns{Conn: conn, slow: m.slow}}
+			c.turns.note = c.noteTurns
+			c.use(c.turns)
+			if m.tls && c.secure() != nil {
+				return
+			}
+			c.talk()
+		}()
+	}
+}
+
+// turns is a connection that counts how often it is written to after something
+// was read, or for the first time.
+type turns struct {
+	net.Conn
+	slow  bool
+	count int
+	idle  bool            // written since the last read
+	note  func(count int) // told before the peer can know; nil: no longer
+}
+
+func (t *turns) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if n > 0 {
+		t.idle = false
+	}
+	return n, err
+}
+
+func (t *turns) Write(p []byte) (int, error) {
+	if t.slow && !t.idle {
+		time.Sleep(step)
+		t.count++
+		if t.note != nil {
+			t.note(t.count)
+		}
+	}
+	t.idle = true
+	return t.Conn.Write(p)
+}
+
+// sinkConn is one connection.
+type sinkConn struct {
+	*sink
+	mode   mode
+	turns  *turns
+	stream net.Conn
+	in     *bufio.Reader
+	out    *bufio.Writer
+	inTLS  bool
+}
+
+const sinkBuffer = 256 << 10
+
+func (c *sinkConn) use(conn net.Conn) {
+	c.stream = conn
+	size := sinkBuffer
+	if c.mode.hold {
+		size = 8 << 10
+	}
+	if !c.mode.slow && conn == net.Conn(c.turns) {
+		c.stream = c.turns.Conn // nothing to count: Go's own ways are open
+	}
+	c.in, c.out = bufio.NewReaderSize(c.stream, size), bufio.NewWriterSize(c.stream, 4<<10)
+}
+
+func (c *sinkConn) secure() error {
+	t := tls.Server(c.stream, c.config)
+	if err := t.Handshake(); err != nil {
+		return err
+	}
+	c.inTLS = true
+	c.use(t)
+	return nil
+}
+
+func (c *sinkConn) talk() {
+	var err error
+	switch c.mode.kind {
+	case "smtp":
+		err = c.smtp()
+	case "qmtp":
+		err = c.qmtp()
+	case "drain":
+		err = c.drain()
+	case "source":
+		err = c.source()
+	}
+	if t, ok := c.stream.(*tls.Conn); ok && err == nil {
+		_ = t.CloseWrite()
+	}
+}
+
+func (c *sinkConn) drain() error {
+	for {
+		if _, err := c.in.Discard(sinkBuffer); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func (c *sinkConn) source() error {
+	block := make([]byte, 64<<10)
+	for i := range block {
+		block[i] = byte(i * 11)
+	}
+	for left := tunnelSize; left > 0; left -= len(block) {
+		if _, err := c.stream.Write(block); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *sinkConn) noteTurns(count int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sink.turns[c.mode.name] = count
+}
+
+func (c *sinkConn) holdBack() {
+	if !c.mode.hold {
+		return
+	}
+	c.mu.Lock()
+	c.held++
+	released := c.released
+	c.mu.Unlock()
+	<-released
+}
+
+var errQuit = errors.New("quit")
+
+func (c *sinkConn) smtp() error {
+	c.out.WriteString("220 " + mxName + " ESMTP\r\n")
+	for {
+		if c.in.Buffered() == 0 {
+			if err := c.out.Flush(); err != nil {
+				return err
+			}
+		}
+		line, err := c.in.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		if err := c.command(strings.TrimRight(line, "\r\n")); err != nil {
+			if err == errQuit {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func (c *sinkConn) command(line string) error {
+	verb, argument, _ := strings.Cut(line, " ")
+	switch verb {
+	case "EHLO":
+		c.out.WriteString(c.capabilities())
+	case "STARTTLS":
+		c.out.WriteString("220 go ahead\r\n")
+		if err := c.out.Flush(); err != nil {
+			return err
+		}
+		return c.secure()
+	case "MAIL", "RCPT":
+		c.out.WriteString("250 ok\r\n")
+	case "DATA":
+		c.out.WriteString("354 go ahead\r\n")
+		if err := c.out.Flush(); err != nil {
+			return err
+		}
+		if err := c.readData(); err != nil {
+			return err
+		}
+		return c.accept()
+	case "BDAT":
+		var size int
+		var last string
+		if n, _ := fmt.Sscan(argument, &size, &last); n == 0 {
+			return errQuit
+		}
+		if _, err := c.in.Discard(size); err != nil {
+			return err
+		}
+		if last != "" {
+			return c.accept()
+		}
+		c.out.WriteString("250 ok\r\n")
+		return c.out.Flush()
+	case "QUIT":
+		c.out.WriteString("221 bye\r\n")
+		_ = c.out.Flush()
+		return errQuit
+	default:
+		c.out.WriteString("502 what\r\n")
+	}
+	return nil
+}
+
+func (c *sinkConn) accept() error {
+	c.holdBack()
+	c.out.WriteString("250 ok\r\n")
+	err := c.out.Flush()
+	c.turns.note = nil // QUIT is not waited for
+	return err
+}
+
+func (c *sinkConn) capabilities() string {
+	lines := []string{mxName, "8BITMIME", "SIZE 0"}
+	if !c.mode.noPipelining {
+		lines = append(lines, "PIPELINING")
+	}
+	if !c.mode.noChunking {
+		lines = append(lines, "CHUNKING")
+	}
+	if !c.inTLS {
+		lines = append(lines, "STARTTLS")
+	}
+	last := len(lines) - 1
+	return "250-" + strings.Join(lines[:last], "\r\n250-") + "\r\n250 " + lines[last] + "\r\n"
+}
+
+// readData reads up to a line that is a dot. Nothing else is looked at, a block at
+// a time.
+func (c *sinkConn) readData() error {
+	const end = "\r\n.\r\n"
+	tail := []byte("\r\n")
+	for {
+		if _, err := c.in.Peek(1); err != nil {
+			return err
+		}
+		block, _ := c.in.Peek(c.in.Buffered())
+		// The client sends nothing after the end until it is answered.
+		tail = append(tail, block[max(0, len(block)-len(end)):]...)
+		tail = tail[max(0, len(tail)-len(end)):]
+		if _, err := c.in.Discard(len(block)); err != nil {
+			return err
+		}
+		if string(tail) == end {
+			return nil
+		}
+	}
+}
+
+// qmtp takes packages until there are no more.
+func (c *sinkConn) qmtp() error {
+	for {
+		for range 2 { // message, sender
+			if err := c.skipNetstring(); err != nil {
+				return err
+			}
+		}
+		if err := c.skipNetstring(); err != nil { // the recipients: the bench has one
+			return err
+		}
+		c.out.WriteString("3:Kok,")
+		if err := c.out.Flush(); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *sinkConn) skipNetstring() error {
+	digits, err := c.in.ReadString(':')
+	if err != nil {
+		return err
+	}
+	var size int
+	if _, err := fmt.Sscanf(digits, "%d:", &size); err != nil {
+		return err
+	}
+	_, err = c.in.Discard(size + len(","))
+	return err
+}
