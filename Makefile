@@ -35,8 +35,11 @@ lint:
 	elif [ "$$CI" = true ]; then echo 'mandoc is missing' >&2; exit 1; \
 	else echo 'skipped: the manual pages were not linted, for want of mandoc'; fi
 
+# Tests with servers that are not installed here are skipped, and listed in the end.
 test:
-	@CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	@skipped=$$(mktemp) && trap 'rm -f "$$skipped"' EXIT && \
+	CGO_ENABLED=1 MXF_SKIPPED="$$skipped" $(GO) test -race -timeout 20m ./... && \
+	if [ -s "$$skipped" ]; then echo 'SKIPPED, NOT TESTED:' && sort -u "$$skipped"; fi
 
 bench:
 	@$(GO) run ./integration/bench
