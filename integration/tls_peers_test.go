@@ -101,6 +101,9 @@ func freePort(t *testing.T) string {
 // sServer starts openssl s_server.
 func (rig *tlsRig) sServer(t *testing.T, options ...string) *peer {
 	t.Helper()
+	if _, err := exec.LookPath("openssl"); err != nil {
+		skip(t, "openssl is not installed")
+	}
 	// It does not flush all that it prints.
 	return runPeer(t, `^ACCEPT .*:(\d+)`, "", append([]string{"stdbuf", "-oL", "openssl", "s_server", "-accept", "127.0.0.1:0",
 		"-cert", rig.cert, "-key", rig.key, "-cert_chain", rig.ca}, options...)...)
