@@ -8,9 +8,9 @@ import (
 
 // Limits of names.
 const (
-	maxHeloHost = 255 // RFC 5321 4.5.3.1.2
-	maxName     = 253 // RFC 1035 2.3.4, as text without the final dot
-	maxLabel    = 63  // RFC 1035 2.3.4
+	maxHeloHost = 255 // bytes, RFC 5321 4.5.3.1.2
+	maxName     = 253 // bytes, RFC 1035 2.3.4, as text without the final dot
+	maxLabel    = 63  // bytes, RFC 1035 2.3.4
 )
 
 // parseHeloHost accepts whatever a server can read as one word: me is often a
@@ -36,6 +36,22 @@ func parseHeloHost(s string) (host, problem string) {
 	return host, ""
 }
 
+// ParseDomain reads a domain, or an address literal, and returns it in the form in
+// which [Routes.Lookup] compares it: a name in lower case, A-labels, no final dot; or
+// brackets around netip.Addr.String() of an unmapped address, and that address, which
+// is the zero Addr for a name. It is false for what is neither. A name is mapped as
+// UTS 46 says, non-transitionally, but only where it is not ASCII: all that this could
+// do for an ASCII one is to refuse what the DNS may well have, such as an A-label
+// younger than our tables.
+func ParseDomain(text string) (domain string, literal netip.Addr, ok bool) {
+	if strings.HasPrefix(text, "[") {
+		literal, ok = parseLiteral(text)
+		return "[" + literal.String() + "]", literal, ok
+	}
+	domain, ok = parseName(text)
+	return domain, netip.Addr{}, ok
+}
+
 // parseName returns a host name as it is compared and looked up: lower case,
 // A-labels, no final dot. Underscores are let through: they exist in the wild.
 func parseName(s string) (name string, ok bool) {
@@ -45,12 +61,13 @@ func parseName(s string) (name string, ok bool) {
 		}
 	}
 	s = strings.TrimSuffix(s, ".")
-	return strings.ToLower(s), isName(s)
+	return strings.ToLower(s), IsName(s)
 }
 
-// isName tells whether s is labels of letters, digits, underscores and hyphens,
-// these within a label only, inside the limits of DNS (RFC 1123 2.1).
-func isName[S string | []byte](s S) bool {
+// IsName tells whether s can be a host's name, without a final dot: labels of letters,
+// digits, underscores and hyphens, these within a label only, of 1 to 63 bytes each and
+// 253 in all (RFC 1123 2.1, RFC 1035 2.3.4).
+func IsName[S string | []byte](s S) bool {
 	if len(s) == 0 || len(s) > maxName {
 		return false
 	}
@@ -70,9 +87,9 @@ func isName[S string | []byte](s S) bool {
 	return before != '-' && label > 0 && label <= maxLabel
 }
 
-// endsInNumber tells whether the last label is a number. No such host name
+// EndsInNumber tells whether the last label of name is a number. No such host name
 // exists (RFC 1123 2.1, RFC 3696 2); it is a mistyped IPv4 address.
-func endsInNumber(name string) bool {
+func EndsInNumber(name string) bool {
 	return strings.Trim(name[strings.LastIndexByte(name, '.')+1:], "0123456789") == ""
 }
 

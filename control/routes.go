@@ -71,10 +71,8 @@ func (d dir) readRoutes(file string) (*Routes, error) {
 	return r, err
 }
 
-// Lookup returns the route for domain, or nil when there is none. domain is a
-// name as it is looked up in DNS (lower case, A-labels, no final dot) or an
-// address literal in its canonical form, which is brackets around
-// netip.Addr.String() of an unmapped address. The exact domain wins, then the
+// Lookup returns the route for domain, or nil when there is none. domain is in the
+// form that [ParseDomain] returns. The exact domain wins, then the
 // longest suffix, then the empty domain; where a domain has two lines the last
 // of them wins, as in qmail. An error, possible only when a long table was
 // changed since it was read, is an *Error.
@@ -198,7 +196,7 @@ func (c *checker) check(r *Routes, block []byte, before int) error {
 
 func (c *checker) checkDomain(domain []byte) string {
 	name := bytes.TrimPrefix(domain, []byte("."))
-	if len(domain) == 0 || isName(name) {
+	if len(domain) == 0 || IsName(name) {
 		return "" // nearly all of them
 	}
 	if !isASCII(domain) {
@@ -239,15 +237,12 @@ func canonicalDomain(s string) (domain string, ok bool) {
 	if s == "" {
 		return "", true
 	}
-	if s[0] == '[' {
-		addr, ok := parseLiteral(s)
-		return "[" + addr.String() + "]", ok
-	}
 	if suffix, found := strings.CutPrefix(s, "."); found {
 		name, ok := parseName(suffix)
 		return "." + name, ok
 	}
-	return parseName(s)
+	domain, _, ok = ParseDomain(s)
+	return domain, ok
 }
 
 // parseRelay parses what stands behind the domain's colon: relay or relay:port.
@@ -279,7 +274,7 @@ func parseRelay(s string) (relay Relay, problem string) {
 		return relay, ""
 	}
 	name, ok := parseName(host)
-	if !ok || endsInNumber(name) {
+	if !ok || EndsInNumber(name) {
 		return Relay{}, fmt.Sprintf("expected a host name, an IPv4 address, an address in brackets or nothing as the relay, found %q", clip(host))
 	}
 	relay.Host = name
@@ -290,7 +285,7 @@ func parseRelay(s string) (relay Relay, problem string) {
 // without a port, as nearly all of them are. Where it is false parseRelay decides.
 func isPlainRelay(relay []byte) bool {
 	host, port, hasPort := bytes.Cut(relay, []byte(":"))
-	if !isName(host) || '0' <= host[len(host)-1] && host[len(host)-1] <= '9' {
+	if !IsName(host) || '0' <= host[len(host)-1] && host[len(host)-1] <= '9' {
 		return false
 	}
 	if !hasPort {

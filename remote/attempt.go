@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/report"
@@ -60,6 +63,12 @@ type attempt struct {
 	noSNI bool
 }
 
+// ip is the server's address, as reports have it.
+func (a *attempt) ip() string { return a.addr.Addr().String() }
+
+// serverName is what TLS asks for.
+func (a *attempt) serverName() string { return a.candidate.ServerName(a.addr.Addr()) }
+
 // run tries candidate after candidate until one attempt reports.
 func (d *delivery) run(ctx context.Context, candidates []Candidate) report.Stream {
 	d.tried, d.skipped = make(map[trial]bool), make(map[netip.Addr]bool)
@@ -81,7 +90,7 @@ func (d *delivery) run(ctx context.Context, candidates []Candidate) report.Strea
 		d.tracef("second pass, in the clear")
 	}
 	for _, t := range d.wantTLS {
-		if stream, final := d.tryOnce(ctx, t, smtpc.None, false); final {
+		if stream, final, _ := d.tryAgain(ctx, t, smtpc.None, false); final {
 			return stream
 		}
 	}
@@ -233,14 +242,8 @@ func (d *delivery) converse(ctx context.Context, t target, conn *net.TCPConn) (s
 	return report.Stream{}, false, spoke
 }
 
-// tryOnce connects to t and carries out one attempt.
-func (d *delivery) tryOnce(ctx context.Context, t target, policy smtpc.Policy, noSNI bool) (report.Stream, bool) {
-	stream, final, _ := d.tryAgain(ctx, t, policy, noSNI)
-	return stream, final
-}
-
-// tryAgain connects to t once more. The error is nil when there was no connection
-// or the attempt is final.
+// tryAgain connects to t once more and carries out one attempt. The error is nil when
+// there was no connection or the attempt is final.
 func (d *delivery) tryAgain(ctx context.Context, t target, policy smtpc.Policy, noSNI bool) (report.Stream, bool, *report.NoTransaction) {
 	if d.late() {
 		return report.Only(d.lastReason()), true, nil
@@ -382,26 +385,20 @@ func (d *delivery) namesClient(protocol *control.Protocol) bool {
 }
 
 // tlsClientPath returns the TLS client for protocol.
-func (d *delivery) tlsClientPath(protocol *control.Protocol) (string, error) {
+func (d *delivery) tlsClientPath(protocol *control.Protocol) string {
 	client, own := d.Settings.UCSPITLSClient, "mxf-ucspitlsc"
 	if protocol.Implicit {
 		client, own = d.Settings.TLSClient, "mxf-tlsc"
 	}
-	if client != "" {
-		return client, nil
-	}
-	return filepath.Join(d.Programs, own), nil
+	return cmp.Or(client, filepath.Join(d.Programs, own))
 }
 
-// programPath finds a protocol program: relative to home when it has a slash, else
-// beside our own executable, then in <home>/bin.
+// programPath finds a protocol program (see control.Protocol): a bare name beside our
+// own executable, then in <home>/bin.
 func (d *delivery) programPath(program string) (string, error) {
 	places := []string{filepath.Join(d.Programs, program), filepath.Join(d.Settings.Home, "bin", program)}
-	switch {
-	case filepath.IsAbs(program):
+	if filepath.IsAbs(program) {
 		places = []string{program}
-	case strings.Contains(program, "/"):
-		places = []string{filepath.Join(d.Settings.Home, program)}
 	}
 	var first error
 	for _, place := range places {
@@ -424,7 +421,7 @@ func runnable(path string) error {
 		return plain(err)
 	case info.IsDir():
 		return errors.New("it is a directory")
-	case syscall.Access(path, 1) != nil: // X_OK
+	case unix.Access(path, unix.X_OK) != nil:
 		return errors.New("it may not be executed")
 	}
 	return nil

@@ -225,7 +225,7 @@ func TestAttempts(t *testing.T) {
 		asked      string
 		report     string // pattern
 	}{
-		// tls.md, the table. Strictness 0.
+		// Strictness 0.
 		{0, "good", false, "0 0tls", `^K(?s).*\nTLS: TLSv1.3 \S+ verified mx.example.org$`},
 		{0, "wrong CA", false, "0 0tls", `^K(?s).*\nTLS: TLSv1.3 \S+ unverified mx.example.org$`},
 		{0, "plain", false, "0 0clear", `^K127.0.0.1 accepted message.\nRemote host said: [^\n]*$`},

@@ -26,6 +26,12 @@ const (
 	deadDebounce  = 120 // seconds in which a second time-out does not count
 	deadLockTries = 50  // a table that stays locked this long is no help
 	deadLockPause = 10 * time.Millisecond
+
+	// An address is skipped for (deadShare + pid mod deadSpread) × deadUnit seconds
+	// after its last time-out, so that not all processes come back to it at once.
+	deadShare  = 60
+	deadSpread = 32
+	deadUnit   = 64
 )
 
 // deadHosts remembers the addresses that timed out. A table that is missing or
@@ -50,13 +56,12 @@ var (
 	layout6 = layout{name: "tcpto6", size: 28, count: 16, when: 20, wide: true, create: true}
 )
 
-// dead tells whether addr has timed out twice and lately: within (60 + pid mod
-// 32) × 64 seconds, so that not all processes come back to it at once.
+// dead tells whether addr has timed out twice, and lately.
 func (d *deadHosts) dead(addr netip.Addr) bool {
 	dead := false
 	d.with(addr, false, func(t *deadTable) {
 		if i := t.find(addr); i >= 0 {
-			window := uint64(60+d.pid%32) * 64
+			window := uint64(deadShare+d.pid%deadSpread) * deadUnit
 			dead = t.countOf(i) >= deadMin && t.age(i, d.now()) < window
 		}
 	})

@@ -28,60 +28,60 @@ const (
 // programs are made of. What the chain would tell them by their environment they
 // are told by their jobs; everything else is theirs.
 func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, error) {
-	var conn net.Conn = a.conn
+	var conn net.Conn = socket{a.conn}
 	var environ []string
-	protocol := a.candidate.Protocol
-	ip := a.addr.Addr().String()
-	serverName := a.candidate.ServerName(a.addr.Addr())
-
-	if protocol.Implicit {
-		// Its handshake comes before the fuse, and is not to take longer than that.
-		tls, err := d.startTLS(ctx, a, cmp.Or(d.Settings.TimeoutConnect, d.Settings.TimeoutRemote))
+	if a.candidate.Protocol.Implicit {
+		tls, err := d.startTLS(ctx, a)
 		if err != nil {
 			return report.Stream{}, &report.NoTransaction{NoTLS: true,
-				Reason: report.New(report.TLSUnavailable, report.Facts{IP: ip, Reason: err.Error()})}
+				Reason: report.New(report.TLSUnavailable, report.Facts{IP: a.ip(), Reason: err.Error()})}
 		}
 		conn, environ = tls, tls.Description().Environ()
 	}
-	if protocol.Program == qmtpProgram {
-		stream, err := qmtpc.Deliver(ctx, conn, &qmtpc.Job{
-			Sender:        d.job.Sender,
-			Recipients:    d.job.Recipients,
-			Message:       d.message.reader(),
-			RemoteIP:      ip,
-			ServerName:    serverName,
-			Environ:       environ,
-			TimeoutRemote: d.Settings.TimeoutRemote,
-			Trace:         d.Trace,
-		})
-		if err == nil {
-			conn.Close() // in TLS, not without close_notify
-		}
-		return stream, err
+	if a.candidate.Protocol.Program == qmtpProgram {
+		return d.speakQMTP(ctx, a, conn, environ)
 	}
+	return d.speakSMTP(ctx, a, conn, environ)
+}
+
+func (d *delivery) speakQMTP(ctx context.Context, a *attempt, conn net.Conn, environ []string) (report.Stream, error) {
+	stream, err := qmtpc.Deliver(ctx, conn, &qmtpc.Job{
+		Sender:        d.job.Sender,
+		Recipients:    d.job.Recipients,
+		Message:       d.message.reader(),
+		RemoteIP:      a.ip(),
+		ServerName:    a.serverName(),
+		Environ:       environ,
+		TimeoutRemote: d.Settings.TimeoutRemote,
+		Trace:         d.Trace,
+	})
+	if err == nil {
+		conn.Close() // in TLS, not without close_notify
+	}
+	return stream, err
+}
+
+func (d *delivery) speakSMTP(ctx context.Context, a *attempt, conn net.Conn, environ []string) (report.Stream, error) {
 	job := &smtpc.Job{
 		Sender:        d.job.Sender,
 		Recipients:    d.job.Recipients,
 		Message:       d.message.reader(),
 		HeloHost:      d.Settings.HeloHost,
-		RemoteIP:      ip,
-		ServerName:    serverName,
+		RemoteIP:      a.ip(),
+		ServerName:    a.serverName(),
 		TLS:           a.tls,
 		Environ:       environ,
 		TimeoutRemote: d.Settings.TimeoutRemote,
 		Trace:         d.Trace,
 	}
-	if protocol.Explicit && a.tls != smtpc.None {
+	if a.candidate.Protocol.Explicit && a.tls != smtpc.None {
 		job.StartTLS = func(ctx context.Context) (net.Conn, []string, error) {
-			tls, err := d.startTLS(ctx, a, d.Settings.TimeoutConnect)
+			tls, err := d.startTLS(ctx, a)
 			if err != nil {
 				return nil, nil, err
 			}
 			return tls, tls.Description().Environ(), nil
 		}
-	}
-	if conn == net.Conn(a.conn) {
-		conn = socket{a.conn}
 	}
 	return smtpc.Deliver(ctx, conn, job)
 }
@@ -130,13 +130,21 @@ func (d *delivery) loadTLS() error {
 	return nil
 }
 
-// startTLS makes the handshake on a's connection, as the control files want it,
-// within limit, 0 being none.
-func (d *delivery) startTLS(ctx context.Context, a *attempt, limit time.Duration) (*tlsc.Conn, error) {
+// handshakeLimit is how long a handshake may take, 0 for ever. That of implicit TLS
+// comes before the fuse is lit, and must end all the same.
+func (d *delivery) handshakeLimit(protocol *control.Protocol) time.Duration {
+	if protocol.Implicit {
+		return cmp.Or(d.Settings.TimeoutConnect, d.Settings.TimeoutRemote)
+	}
+	return d.Settings.TimeoutConnect
+}
+
+// startTLS makes the handshake on a's connection, as the control files want it.
+func (d *delivery) startTLS(ctx context.Context, a *attempt) (*tlsc.Conn, error) {
 	settings := d.tls
-	settings.ServerName = a.candidate.ServerName(a.addr.Addr())
+	settings.ServerName = a.serverName()
 	settings.NoSNI = a.noSNI
-	settings.HandshakeTimeout = limit
+	settings.HandshakeTimeout = d.handshakeLimit(a.candidate.Protocol)
 	conn, err := tlsc.Client(ctx, a.conn, &settings)
 	if err != nil {
 		var timeout net.Error

@@ -15,6 +15,7 @@ import (
 
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
+	"nightmare.mail/mxf/tlsc"
 )
 
 const (
@@ -39,10 +40,10 @@ const (
 	maxStderr = 8 << 10
 )
 
-// Exit codes that TLS clients have of their own.
+// Exit codes that TLS clients have of their own, s6-tlsc and mxf-tlsc alike.
 const (
-	exitTLSSettings  = 96
-	exitTLSHandshake = 97
+	exitTLSSettings  = int(tlsc.KindSettings)
+	exitTLSHandshake = int(tlsc.KindHandshake)
 )
 
 // maxHandshake is the longest that -K of s6-tlsc takes, an unsigned int of
@@ -82,14 +83,15 @@ func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, erro
 // inside implicit TLS lights its fuse when the handshake is done, which has a
 // limit of its own.
 func (d *delivery) patience(a *attempt) time.Duration {
-	switch remote := d.Settings.TimeoutRemote; {
-	case remote == 0:
+	remote := d.Settings.TimeoutRemote
+	if remote == 0 {
 		return 0
-	case a.candidate.Protocol.Implicit:
-		return remote + d.Settings.TimeoutConnect + fuseGrace
-	default:
-		return remote + fuseGrace
 	}
+	patience := remote + fuseGrace
+	if a.candidate.Protocol.Implicit {
+		patience += d.handshakeLimit(a.candidate.Protocol)
+	}
+	return patience
 }
 
 // command returns the words of the chain for a.
@@ -101,14 +103,10 @@ func (d *delivery) command(a *attempt) ([]string, error) {
 	}
 	var args []string
 	if a.tls != smtpc.None {
-		client, err := d.tlsClientPath(protocol)
-		if err != nil {
-			return nil, err
-		}
-		args = append(args, client, "-S", "-j", "-z", "-v", "0",
-			"-K", strconv.FormatInt(min(d.Settings.TimeoutConnect, maxHandshake).Milliseconds(), 10))
+		args = append(args, d.tlsClientPath(protocol), "-S", "-j", "-z", "-v", "0",
+			"-K", strconv.FormatInt(min(d.handshakeLimit(protocol), maxHandshake).Milliseconds(), 10))
 		if !a.noSNI {
-			args = append(args, "-k", a.candidate.ServerName(a.addr.Addr()))
+			args = append(args, "-k", a.serverName())
 		}
 		if d.Settings.ClientCert != "" {
 			args = append(args, "-y")
@@ -125,14 +123,13 @@ func (d *delivery) command(a *attempt) ([]string, error) {
 // environ returns the environment of the chain, as a UCSPI-TCP client would make
 // it, with what the TLS client and the protocol program look for.
 func (d *delivery) environ(a *attempt) []string {
-	local := a.local
 	set := map[string]string{
 		"PROTO":         "TCP",
-		"TCPREMOTEIP":   a.addr.Addr().String(),
+		"TCPREMOTEIP":   a.ip(),
 		"TCPREMOTEPORT": strconv.Itoa(int(a.addr.Port())),
 		"TCPREMOTEHOST": a.candidate.Host,
-		"TCPLOCALIP":    local.Addr().Unmap().WithZone("").String(),
-		"TCPLOCALPORT":  strconv.Itoa(int(local.Port())),
+		"TCPLOCALIP":    a.local.Addr().String(),
+		"TCPLOCALPORT":  strconv.Itoa(int(a.local.Port())),
 		"TCPLOCALHOST":  d.Settings.HeloHost,
 		"CADIR":         d.Settings.TrustAnchors.Dir,
 		"CAFILE":        d.Settings.TrustAnchors.File,
@@ -407,7 +404,7 @@ func (d *delivery) meaning(a *attempt, p *process, err error) error {
 	if !errors.As(err, &exit) {
 		return err
 	}
-	ip := a.addr.Addr().String()
+	ip := a.ip()
 	said := strings.TrimSpace(string(p.said))
 	fuse := report.Facts{IP: ip, Seconds: int64(d.Settings.TimeoutRemote / time.Second)}
 	code := -1
@@ -426,7 +423,7 @@ func (d *delivery) meaning(a *attempt, p *process, err error) error {
 		(code == exitTLSHandshake || code == exitTLSSettings) && silent && a.candidate.Protocol.Implicit:
 		return &report.NoTransaction{NoTLS: true, Reason: tlsReason(said, ip)}
 	}
-	reason := fmt.Sprintf("%q ended with %v", d.programName(a), exit)
+	reason := fmt.Sprintf("%q ended with %v", a.candidate.Protocol.Program, exit)
 	if !silent {
 		reason += fmt.Sprintf(" after reports that make no sense (%v)", exit.parse)
 	}
@@ -435,8 +432,6 @@ func (d *delivery) meaning(a *attempt, p *process, err error) error {
 	}
 	return &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: reason}, Err: err}
 }
-
-func (d *delivery) programName(a *attempt) string { return a.candidate.Protocol.Program }
 
 // tlsReason finds in diagnostics why there was no TLS: a TLS client's fatal line
 // says it best; then comes a whole sentence of a protocol program's.

@@ -39,7 +39,7 @@ func newChain(t *testing.T, script string, change func(*control.Settings)) (*del
 // said is a stream as a log would show it.
 func shown(s report.Stream) string { return strings.ReplaceAll(string(s.Bytes()), "\x00", "|") }
 
-// What a program does, and what the router makes of it (programs.md).
+// What a program does, and what the router makes of it.
 func TestProgram(t *testing.T) {
 	const aside = `exec 6<&- 7>&-; ` // a child that is not to hold the connection
 	for _, test := range []struct {
@@ -135,7 +135,7 @@ echo '%s' >&2; exit %d`, test.words, test.code), func(s *control.Settings) {
 	}
 }
 
-// Arguments, environment and descriptors of the chain (programs.md).
+// Arguments, environment and descriptors of the chain.
 func TestProgram_surroundings(t *testing.T) {
 	t.Parallel()
 	d, folder := newChain(t, `printf '%s\n' "$@" >args; env >environ; ls -l /proc/self/fd/ >fds; printf 'r\0K\0'`, func(s *control.Settings) {

@@ -7,26 +7,40 @@
 //     control/protocols. If any names a relay, the relays are the candidates.
 //  3. Otherwise an address literal is its own only candidate, in every protocol
 //     that has a slice; and for a domain SRV of every usable protocol and MX are
-//     looked up at once. Candidates are those from SRV, in RFC 2782 order, then
-//     those from MX by preference, each in the protocol of its MXPS slice and then,
-//     as its twin, in that of slice 0. Without SRV and MX the host itself is the
-//     candidate in every usable protocol.
+//     looked up at once. A null MX ends the delivery. Candidates are those from SRV,
+//     in RFC 2782 order, then those from MX by preference, each in the protocol of
+//     its MXPS slice and then, as its twin, in that of slice 0. Without SRV and MX
+//     the host itself is the candidate in every usable protocol. One that the host
+//     declines by SRV (the target ".") is not used.
 //  4. Names become addresses, all at once. Candidates at which we ourselves stand
 //     are dropped with all of the same or worse standing.
-//  5. Candidates are tried one after the other. The addresses of one exchanger are
-//     raced (RFC 8305); addresses that timed out lately are skipped (tcpto).
+//  5. Candidates are tried one after the other, a twin only if its elder could not be
+//     connected to. The addresses of one exchanger are raced (RFC 8305); addresses
+//     that timed out lately are skipped (tcpto). One delivery tries twenty at most,
+//     and starts no attempt once timeoutremote has gone by since the first.
 //  6. Once connected, the attempt is carried out, in this process or by a chain of
 //     programs. Its reports end the delivery, whatever they say.
 //  7. An attempt that ended before a transaction had begun, or for want of the TLS
 //     that control/tlsstrictness asks for, is left for the exchanger's next
 //     address, then for the next candidate. The message is set back to its
-//     beginning. At strictness 0 the same address comes once more, in the clear;
-//     at 1 those that had no TLS do, after all candidates are through.
-//  8. When nothing is left, the last reason is reported.
+//     beginning. Below strictness 2 a server that does not know the name it was sent
+//     in the handshake is first asked once more without one; then, at 0, the same
+//     address comes once more, in the clear; at 1 those that had no TLS do, after all
+//     candidates are through.
+//  8. When nothing is left, the last reason is reported; a temporary one, if there
+//     was any.
 //
-// Specifications: RFC 2782 (SRV), RFC 5321 section 5 (MX), RFC 7505 (null MX),
-// RFC 8305 (Happy Eyeballs), RFC 6724 (source addresses), RFC 5890 to 5895 and
-// UTS 46 (IDNA), MXPS (D. J. Bernstein), qmail-remote(8), qmail-tcpto(8).
+// What it goes by:
+//
+//	RFC 2782                SRV
+//	RFC 5321 section 5      MX
+//	RFC 7505                null MX
+//	RFC 8305, 6724          Happy Eyeballs, source addresses
+//	RFC 5890 to 5895        names beyond ASCII, as UTS 46 maps them
+//	RFC 1035, 2308, 6891    DNS, answers without data, EDNS0
+//	MXPS                    slices (cr.yp.to/proto/mxps.txt)
+//	qmail-remote(8)         arguments, reports
+//	qmail-tcpto(8)          the table of dead hosts
 package remote
 
 import (
@@ -42,6 +56,13 @@ import (
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/report"
+)
+
+// The degrees of control/tlsstrictness above 0, at which TLS is used where it is
+// offered.
+const (
+	firm   = 1 // all of TLS is tried before anything in the clear
+	strict = 2 // nothing is sent in the clear, and certificates are verified
 )
 
 // A Job is one delivery: what qmail-rspawn puts into the arguments of
@@ -120,9 +141,11 @@ func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
 	return d.run(ctx, candidates), nil
 }
 
+// forbidden is what would end an argument, or an SMTP command, before its end.
+const forbidden = "\x00\r\n"
+
 // check refuses what no SMTP command can carry.
 func (j *Job) check() error {
-	const forbidden = "\x00\r\n"
 	switch {
 	case len(j.Recipients) == 0:
 		return &report.Error{Case: report.Usage}
@@ -164,10 +187,3 @@ func (r *Router) tracef(format string, args ...any) {
 		r.Trace(fmt.Sprintf(format, args...))
 	}
 }
-
-// strict is the tlsstrictness at which nothing is sent in the clear and
-// certificates are verified; firm is the one that tries all of TLS first.
-const (
-	firm   = 1
-	strict = 2
-)

@@ -100,52 +100,66 @@ func (s *source) descriptor() (f *os.File, done func(), err error) {
 		s.chunks = make(chan []byte)
 		go s.read()
 	})
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	var written []byte // all of it, as long as it can be less than a pipe holds
-	total := 0
-	go func() {
-		defer close(stopped)
-		defer func() { _ = recover() }()
-		defer w.Close()
-		chunk := s.held
-		for {
-			if len(chunk) > 0 {
-				n, err := w.Write(chunk)
-				if total += n; total <= 2*ahead {
-					written = append(written, chunk[:n]...)
-				}
-				if err != nil {
-					s.held = chunk[n:]
-					return
-				}
+	feed := &feed{source: s, r: r, w: w, stop: make(chan struct{}), stopped: make(chan struct{})}
+	go feed.run()
+	return r, feed.done, nil
+}
+
+// A feed hands the message on to one child.
+type feed struct {
+	*source
+	r, w          *os.File
+	stop, stopped chan struct{}
+
+	written []byte // all of it, as long as it can be less than a pipe holds
+	total   int    // bytes
+}
+
+func (f *feed) run() {
+	defer close(f.stopped)
+	defer func() { _ = recover() }()
+	defer f.w.Close()
+	chunk := f.held
+	for {
+		if len(chunk) > 0 {
+			n, err := f.w.Write(chunk)
+			if f.total += n; f.total <= 2*ahead {
+				f.written = append(f.written, chunk[:n]...)
 			}
-			var ok bool
-			select {
-			case chunk, ok = <-s.chunks:
-				if s.held = nil; !ok {
-					if s.err != nil {
-						<-stop // no end of file: the message did not end here
-					}
-					return
-				}
-			case <-stop:
-				s.held = nil
+			if err != nil {
+				f.held = chunk[n:]
 				return
 			}
 		}
-	}()
-	return r, func() {
-		close(stop)
-		_ = w.SetWriteDeadline(time.Now())
-		<-stopped
-		unread, err := unix.IoctlGetInt(int(r.Fd()), fionread)
-		if err == nil && unread == total && total == len(written) {
-			s.held = append(written, s.held...)
-		} else {
-			s.gone.Store(true)
+		var ok bool
+		select {
+		case chunk, ok = <-f.chunks:
+			if f.held = nil; !ok {
+				if f.err != nil {
+					<-f.stop // no end of file: the message did not end here
+				}
+				return
+			}
+		case <-f.stop:
+			f.held = nil
+			return
 		}
-		r.Close()
-	}, nil
+	}
+}
+
+// done ends the feed. What the child has not read is held for the next one, if that is
+// all that it was given.
+func (f *feed) done() {
+	close(f.stop)
+	_ = f.w.SetWriteDeadline(time.Now())
+	<-f.stopped
+	unread, err := unix.IoctlGetInt(int(f.r.Fd()), fionread)
+	if err == nil && unread == f.total && f.total == len(f.written) {
+		f.held = append(f.written, f.held...)
+	} else {
+		f.gone.Store(true)
+	}
+	f.r.Close()
 }
 
 // read passes the pipe on chunk by chunk. It ends with the pipe, or with the

@@ -158,7 +158,7 @@ func (s scenario) String() string {
 // fuse is how long a server may stall. It has to outlast what comes before.
 const fuse = 3 * time.Second
 
-// oracle says what reports.md, smtp.md and programs.md want of a scenario. It
+// oracle says what is to come of a scenario. It
 // knows nothing of how the client goes about it.
 func oracle(s scenario) result {
 	at := s.at.Phase

@@ -1,6 +1,7 @@
 package tlsc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,17 +147,17 @@ func (r *relay) wait(ctx context.Context, incoming, outgoing, aside <-chan error
 			return fmt.Errorf("tunnel stopped: %w", context.Cause(ctx))
 		case err := <-incoming:
 			if err != nil {
-				return first(result, err)
+				return cmp.Or(result, err)
 			}
 			incoming = nil
 		case err := <-outgoing:
-			result = first(result, err)
+			result = cmp.Or(result, err)
 			outgoing = nil
 		case <-lost:
 			// The other direction may hold something still, but not for long.
 			lost = nil
 			if !r.hasEnded() {
-				result = first(result, r.lost())
+				result = cmp.Or(result, r.lost())
 				timer := time.NewTimer(lostWait)
 				defer timer.Stop()
 				late = timer.C
@@ -171,13 +172,6 @@ func (r *relay) wait(ctx context.Context, incoming, outgoing, aside <-chan error
 		}
 	}
 	return result
-}
-
-func first(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // incoming delivers what the server sends, then its end.

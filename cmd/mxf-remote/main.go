@@ -19,8 +19,7 @@ const usage = `mxf-remote host sender recipient ...
 mxf-remote --help | --version`
 
 func main() {
-	// One conversation, and hundreds of processes like this one at a time: a second
-	// processor would be woken again and again to find nothing to do.
+	// One conversation: a second processor would be woken for nothing, again and again.
 	runtime.GOMAXPROCS(1)
 	// What Go cannot recover from ends by SIGABRT, a crash, which qmail-rspawn takes for
 	// temporary; its usual exit status 2 would bounce the message.

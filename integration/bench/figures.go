@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	inARow      = 200
+	// inARow is how often a small message is sent: the machine's moods even out.
+	inARow = 200
+	// costFactor and speedFactor are the bounds, times the floor.
 	costFactor  = 1.5
 	speedFactor = 0.7
 	// aStep is where Nagle's algorithm and delayed acknowledgement show when they
@@ -132,9 +134,10 @@ func (b *bench) peer() error {
 	return nil
 }
 
+// inFlight is how many deliveries are held at a time.
 const inFlight = 50
 
-// inFlight is what a delivery holds while it waits for a server.
+// inFlight is what one delivery holds while it waits for a server.
 func (b *bench) inFlight() error {
 	for _, kind := range []struct {
 		name  string
@@ -226,7 +229,10 @@ func (b *bench) throughput() error {
 }
 
 const (
+	// tunnelRuns is how often the tunnel is used; the best counts, of ours and of the
+	// floor.
 	tunnelRuns = 2
+	// tunnelPeak is the memory that the tunnel's process may hold, bytes.
 	tunnelPeak = 16 << 20
 )
 
@@ -332,9 +338,9 @@ func (b *bench) countTurns() error {
 }
 
 const (
-	many       = 1000
+	many       = 1000 // deliveries
 	atATime    = 100
-	deadPerTen = 2
+	deadPerTen = 2 // of ten deliveries, those to the host with a dead exchanger
 	// deadTimeout is timeoutconnect where one exchanger is dead.
 	deadTimeout = 3 * time.Second
 	// sinceFirst is how long ago the dead exchanger's first time-out was: one that
@@ -412,6 +418,7 @@ func tcpto(address string, at time.Time) []byte {
 	return t
 }
 
+// sizeBound is what a program may take on the disk, bytes.
 const sizeBound = 9 << 20
 
 // sizes of the programs as they are installed.

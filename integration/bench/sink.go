@@ -67,8 +67,7 @@ type sinkFacts struct {
 	DNS     string
 	Addrs   map[string]string // of each mode
 	Port    uint16            // that MX records lead to
-	QMTP    uint16
-	Refused uint16 // where nobody listens
+	Refused uint16            // where nobody listens
 }
 
 // A sink is all servers of the bench, in a process of its own.

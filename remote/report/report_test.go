@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The wording of reports.md, letter by letter.
+// The wording, letter by letter.
 func TestCatalogue(t *testing.T) {
 	tls := &TLS{"TLSv1.3", "TLS_AES_128_GCM_SHA256", true, "mx.example.org"}
 	ip := "192.0.2.1"

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// The exit codes of the programs of a chain (programs.md, tls.md).
+// The exit codes of the programs of a chain; each manual page has its own.
 const (
 	ExitOK         = 0
 	ExitLost       = 75  // no transaction was begun: next exchanger

@@ -12,7 +12,7 @@ import (
 	"nightmare.mail/mxf/ucspitls"
 )
 
-// The child's descriptors. 0 and 1 are /dev/null: prog's are none of its
+// The child's descriptors, besides standard error. 0 and 1 are /dev/null: prog's are none of its
 // business, and holding them would keep a pipe open that prog has closed.
 const (
 	networkRead  = 3
@@ -22,9 +22,9 @@ const (
 	talk         = 7 // the pipe to the parent, or the control socket
 )
 
-// Child is the process that speaks TLS. Options have been read by the parent
+// child is the process that speaks TLS. Options have been read by the parent
 // once and are good.
-func (p *Program) Child(args, environ []string) int {
+func (p *Program) child(args, environ []string) int {
 	chain.CatchSIGPIPE()
 	options, _, err := chain.ParseTunnel(args)
 	if err != nil {

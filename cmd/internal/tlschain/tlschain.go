@@ -14,7 +14,7 @@
 // is a socket over which prog asks for TLS (package ucspitls).
 //
 // The child is the same executable under another name, with just the descriptors
-// listed at [Child]. It is a child of the process that becomes prog, as it is
+// listed in child.go. It is a child of the process that becomes prog, as it is
 // with s6-tlsc: prog can wait for it.
 package tlschain
 
@@ -39,7 +39,7 @@ func (p *Program) Main(args, environ []string) int {
 	name := p.Name + "-io"
 	return chain.Guard(p.Name, func() int {
 		if chain.IsChild(name) {
-			return p.Child(args[1:], environ)
+			return p.child(args[1:], environ)
 		}
 		return p.parent(args[min(1, len(args)):], environ)
 	})

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A Carried is what a program says about the bytes that went through it.
+// carried is what a program says about the bytes that went through it.
 type carried struct {
 	Seconds float64
 	Peak    int64 // resident memory of the tunnel's process, bytes; 0: there is none

@@ -1,0 +1,149 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/smtpc/smtptest"
+)
+
+// house is a whole delivery of one message: a name server, an exchanger with two
+// addresses of which one refuses, and everything that Deliver wants.
+type house struct {
+	server  *smtptest.Server
+	router  *Router
+	message *os.File
+}
+
+func newHouse(t *testing.T, program string) *house {
+	t.Helper()
+	right := newAuthority(t)
+	h := &house{server: &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING"}, TLS: right.config(t, serverName)}}
+	exchanger := netip.MustParseAddrPort(smtptest.Listen(t, h.server.Serve))
+	// A connection that a panic has left open ends with the process; here, when it is
+	// found to be nobody's.
+	t.Cleanup(runtime.GC)
+	names := newNameServer(t, "example.org. MX 10 mx1.example.org.\nexample.org. MX 20 "+serverName+".\n"+
+		"mx1.example.org. A 127.0.0.9\n"+serverName+". A 127.0.0.1\n", nil)
+	d := newDelivery(t, func(s *control.Settings) {
+		s.Protocols = []control.Protocol{{Service: "smtp", Port: exchanger.Port(), Explicit: program == smtpProgram, Program: program}}
+		s.TrustAnchors.File = right.file(t)
+	})
+	h.message = d.job.Message
+	h.router = &Router{Settings: d.Settings, Resolver: &Resolver{Servers: []netip.AddrPort{names.addr}},
+		Programs: d.Programs, Environ: d.Environ, Rand: rand.NewPCG(1, 2)}
+	return h
+}
+
+func (h *house) deliver(t *testing.T) report.Stream {
+	t.Helper()
+	if _, err := h.message.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: h.message}
+	return Deliver(t.Context(), job, func() (*Router, error) { return h.router, nil })
+}
+
+// taken counts the messages that the server has accepted.
+func (h *house) taken() (n int) {
+	for _, c := range h.server.Conversations() {
+		if c.Accepted {
+			n++
+		}
+	}
+	return n
+}
+
+// panicPatience bounds how long a server may take to note what it has accepted.
+const panicPatience = 20 * time.Second
+
+// checkPanic holds what came of a panic against the rule: one complete stream,
+// temporary, unless the message had been delivered, and then it is.
+func checkPanic(t *testing.T, what string, stream report.Stream, delivered func() bool) {
+	t.Helper()
+	raw := stream.Bytes()
+	if _, err := report.Parse(raw, 1); err != nil {
+		t.Errorf("%s: %v: %q", what, err, raw)
+	}
+	switch stream.Message.Letter {
+	case report.Temporary:
+	case report.Delivered:
+		for end := time.Now().Add(panicPatience); !delivered(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("%s: %q, and nothing was accepted", what, raw)
+				return
+			}
+		}
+	default:
+		t.Errorf("%s: %q", what, raw)
+	}
+}
+
+func never() bool { return false }
+
+// A panic anywhere is temporary: in what makes the router, in chance, and at each
+// line of the trace, in whichever goroutine that is written.
+func TestDeliver_panic(t *testing.T) {
+	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}}
+	stream := Deliver(t.Context(), job, func() (*Router, error) { panic("on the way") })
+	if got, want := string(stream.Bytes()), "ZInternal error: panic: on the way. (#4.3.5)\x00"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	stream = Deliver(t.Context(), job, func() (*Router, error) { return nil, nil })
+	checkPanic(t, "no router", stream, never)
+
+	h := newHouse(t, smtpProgram)
+	h.router.Rand = chance{}
+	checkPanic(t, "chance", h.deliver(t), never)
+}
+
+type chance struct{}
+
+func (chance) Uint64() uint64 { panic("no dice") }
+
+func TestDeliver_panicInTrace(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "client")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf 'r\\0Kdone\\0'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{smtpProgram, script} {
+		h := newHouse(t, program)
+		var lines atomic.Int32
+		h.router.Trace = func(string) { lines.Add(1) }
+		if stream := h.deliver(t); stream.Message.Letter != report.Delivered {
+			t.Fatalf("without a panic: %q", stream.Bytes())
+		}
+		if program != script {
+			h.server.Last(t) // so that it is not mistaken for one of those to come
+		}
+		for n := range lines.Load() {
+			var count atomic.Int32
+			var at atomic.Value
+			h.router.Trace = func(line string) {
+				if count.Add(1) == n+1 {
+					at.Store(line)
+					panic(errors.New("no more paper"))
+				}
+			}
+			before := h.taken()
+			stream := h.deliver(t)
+			delivered := func() bool { return program == script || h.taken() > before }
+			checkPanic(t, fmt.Sprintf("line %d, %q", n+1, at.Load()), stream, delivered)
+			if text := stream.Message.Text; strings.Contains(text, "goroutine ") {
+				t.Errorf("a report with a stack: %q", text)
+			}
+		}
+	}
+}
