@@ -4,6 +4,8 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -155,6 +157,32 @@ func TestImports_reserved(t *testing.T) {
 		for name := range names {
 			if homes, ok := reserved[name]; ok && !slices.Contains(homes, folder) {
 				t.Errorf("%s imports %s, which belongs to %s", folder, name, strings.Join(homes, ", "))
+			}
+		}
+	}
+}
+
+// What the programs are linked with, whoever imports it: nothing that costs start-up
+// or size for no use.
+func TestImports_linked(t *testing.T) {
+	for program, without := range map[string][]string{
+		"mxf-remote":       {"net/http", "testing", module + "integration/lab"},
+		"mxf-remote-smtpc": {"net/http", "testing", "github.com/miekg/dns"},
+		"mxf-remote-qmtpc": {"net/http", "testing", "crypto/tls", "github.com/miekg/dns"},
+		"mxf-tlsc":         {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
+		"mxf-ucspitlsc":    {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
+		"qmail-remote-io":  {"net/http", "testing", "github.com/miekg/dns"},
+	} {
+		cmd := exec.Command("go", "list", "-deps", module+"cmd/"+program)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		linked := strings.Fields(string(out))
+		for _, path := range without {
+			if slices.Contains(linked, path) {
+				t.Errorf("%s is linked with %s", program, path)
 			}
 		}
 	}

@@ -34,8 +34,9 @@ import (
 // Test: each script is one behaviour and runs twice. In "process" control/protocols
 // names the bundled programs, so that mxf-remote does all by itself; in "chain" it
 // names them by their paths, so that it starts them. Nothing else may differ: when
-// all scripts are through, reports, wire and trace of the two ways are compared,
-// but for scripts that say "uneven", for what is up to chance or the clock in them.
+// all scripts are through, reports, wire and trace of the two ways are compared; of
+// scripts that say "uneven", in which chance or the clock has a say, the letters and
+// codes of the reports alone.
 //
 // Variables: SMTP, QMTP, QMTPS are the lab's ports, SMTPC and QMTPC the programs
 // for control/protocols, BIN the folder of the programs, WAY the way.
@@ -61,6 +62,7 @@ import (
 //	envelope N SENDER RECIPIENT...
 //	connections N                so many connections were made
 //	commands N                   the commands of connection N are the standard output
+//	turns N COUNT                how often the client waited on connection N, QUIT aside
 //	queries                      the questions to the name server are the standard output
 //	tlsis N|none ...             facts of connection N's TLS, see tlsis
 //	tcpto ADDR COUNT AGE         a record in the table of dead hosts
@@ -166,6 +168,7 @@ var scriptCommands = map[string]command{
 	"envelope":    plain(2, (*rig).envelope),
 	"connections": plain(1, (*rig).connections),
 	"commands":    plain(1, (*rig).commands),
+	"turns":       plain(2, (*rig).turns),
 	"queries":     plain(0, (*rig).queries),
 	"tlsis":       plain(2, (*rig).tlsIs),
 	"grow":        plain(2, (*rig).grow),
@@ -458,7 +461,7 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 	r.outcome = o
 	r.note(ts, o)
 	ts.Stdout().Write(o.Raw)
-	ts.Logf("[%c %q, exit %d, %v]", o.Letter, o.Text, o.Exit, o.Elapsed)
+	ts.Logf("[%c %.1000q, exit %d, %v]", o.Letter, o.Text, o.Exit, o.Elapsed)
 	switch _, err := lab.Reports(o.Raw, max(0, len(d.Arguments)-2)); {
 	case neg:
 	case o.Exit != 0:
@@ -623,6 +626,31 @@ func (r *rig) commands(ts *testscript.TestScript, args []string) error {
 	}
 	_, err = fmt.Fprintf(ts.Stdout(), "%s: %s\n", s.Server, strings.Join(s.Commands(), "\n"))
 	return err
+}
+
+// turns counts the server's flights of answers, and the handshake where there was
+// one; the answer to QUIT, which the client does not wait for, is none of them.
+func (r *rig) turns(_ *testscript.TestScript, args []string) error {
+	s, err := r.session(args[0])
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(lab.DefaultLimit); !s.Over(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			return errors.New("the connection does not end")
+		}
+	}
+	got := s.Flights()
+	if s.TLS() != nil {
+		got++
+	}
+	if all := s.Commands(); len(all) > 0 && strings.HasSuffix(all[len(all)-1], "QUIT") {
+		got--
+	}
+	if strconv.Itoa(got) != args[1] {
+		return fmt.Errorf("%d turns: %q", got, s.Commands())
+	}
+	return nil
 }
 
 func (r *rig) queries(ts *testscript.TestScript, _ []string) error {

@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,7 +40,7 @@ import (
 //
 //	test ◄─stdin,stdout─► client ◄─6,7─► mxf-tlsc-io ◄─socket─► server in the test
 //
-// Test: what tls.md says, sentence by sentence.
+// Test: what mxf-tlsc(8) and mxf-ucspitlsc(8) say, sentence by sentence.
 
 // tlsLimit bounds what ought to take a moment, on a slow machine too.
 const tlsLimit = 60 * time.Second
@@ -243,7 +245,9 @@ type tunnel struct {
 	prog     []string
 	environ  []string
 	nonblock bool
-	pipes    bool // the network is two pipes, and far is none of it
+	groups   []uint32      // supplementary ones; nil: this process's
+	limit    time.Duration // 0: tlsLimit
+	pipes    bool          // the network is two pipes, and far is none of it
 	pipeR    *os.File
 	pipeW    *os.File
 }
@@ -283,6 +287,9 @@ func (c *tunnel) start() *tunnel {
 	c.cmd = exec.Command(filepath.Join(c.rig.bin, c.program), append(args, c.prog...)...)
 	c.cmd.Env, c.cmd.Stderr = c.environ, stderr
 	c.cmd.ExtraFiles = []*os.File{nil, nil, stray, network[0], network[1], stray}
+	if c.groups != nil {
+		c.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: c.groups}}
+	}
 	c.in = need(c.cmd.StdinPipe())(t)
 	// Not StdoutPipe: Wait would close it with bytes unread.
 	r, w, err := os.Pipe()
@@ -296,7 +303,7 @@ func (c *tunnel) start() *tunnel {
 	w.Close()
 	network[0].Close()
 	network[1].Close()
-	watch := time.AfterFunc(tlsLimit, func() { _ = c.cmd.Process.Kill() })
+	watch := time.AfterFunc(cmp.Or(c.limit, tlsLimit), func() { _ = c.cmd.Process.Kill() })
 	t.Cleanup(func() {
 		watch.Stop()
 		c.in.Close()
@@ -333,7 +340,7 @@ func (c *tunnel) network() [2]*os.File {
 	dialed := need(net.Dial("tcp", l.Addr().String()))(t).(*net.TCPConn)
 	defer dialed.Close()
 	c.far = need(l.Accept())(t).(*net.TCPConn)
-	_ = c.far.SetDeadline(time.Now().Add(tlsLimit))
+	_ = c.far.SetDeadline(time.Now().Add(cmp.Or(c.limit, tlsLimit)))
 	file := need(dialed.File())(t)
 	defer file.Close()
 	c.near = need(unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 3))(t)
@@ -487,6 +494,8 @@ func TestTLS(t *testing.T) {
 		{"deaf", testDeaf},
 		{"back-pressure", testBackPressure},
 		{"both write first", testBothWriteFirst},
+		{"readers stop", testReadersStop},
+		{"trickle", testTrickle},
 		{"bulk", testBulk},
 		{"pipes", testPipes},
 		{"deaths", testDeaths},
@@ -947,7 +956,7 @@ func testDeaf(t *testing.T, rig *tlsRig) {
 	}
 }
 
-// residentLimit is the most that the TLS process may hold (performance.md).
+// residentLimit is the most that the TLS process may hold.
 const residentLimit = 16 << 10 // KiB
 
 // resident returns the most memory that a process has held, in KiB.
@@ -1058,9 +1067,110 @@ func testBothWriteFirst(t *testing.T, rig *tlsRig) {
 	}
 }
 
+// long tells whether tests are to take the time that the words of the contract
+// take, such as minutes and 10 GB; see doc/DESIGN.md.
+func long() bool { return os.Getenv("MXF_LONG") == "1" }
+
+// longLimit bounds what takes minutes.
+const longLimit = 15 * time.Minute
+
+// Both ends write more than there is room for, and neither reads until the other has
+// come to a stop, and for a while longer: nothing piles up, and nothing is lost.
+func testReadersStop(t *testing.T, rig *tlsRig) {
+	pause := time.Second
+	if long() {
+		pause = 3 * time.Minute
+	}
+	up, down := noise(12, inFlight), noise(13, inFlight)
+	c := rig.chain(t, "mxf-tlsc", "-S")
+	c.limit = tlsLimit + pause
+	c.start()
+	server := c.accept()
+	child := c.child()
+	var progress atomic.Int64
+	counted := func(w io.Writer, data []byte) {
+		const step = 64 << 10
+		for len(data) > 0 {
+			n, err := w.Write(data[:min(step, len(data))])
+			progress.Add(int64(n))
+			if data = data[n:]; err != nil {
+				t.Errorf("with %d bytes to go: %v", len(data), err)
+				return
+			}
+		}
+	}
+	var writers sync.WaitGroup
+	writers.Go(func() { counted(c.in, up) })
+	writers.Go(func() { counted(server, down) })
+	for last, since := int64(-1), time.Now(); time.Since(since) < pause; time.Sleep(10 * time.Millisecond) {
+		if now := progress.Load(); now != last {
+			last, since = now, time.Now()
+		}
+	}
+	if n := progress.Load(); n >= 2*inFlight {
+		t.Errorf("all of %d bytes are somewhere", n)
+	}
+	if kb := resident(t, child); kb > residentLimit {
+		t.Errorf("the child has held %d KiB", kb)
+	}
+	all := func(r io.Reader, want []byte) {
+		got := make([]byte, len(want))
+		if n, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes of %d arrived, %v, or not those that were sent", n, len(want), err)
+		}
+	}
+	var readers sync.WaitGroup
+	readers.Go(func() { all(server, up) })
+	readers.Go(func() { all(c.out, down) })
+	readers.Wait()
+	writers.Wait()
+	c.in.Close()
+	server.Close()
+	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
+		t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
+	}
+}
+
+// Half a byte per second, each way: every byte is passed on before the next one comes.
+func testTrickle(t *testing.T, rig *tlsRig) {
+	text := "abc"
+	if long() {
+		text = strings.Repeat("half a byte ", 5)
+	}
+	const gap = 2 * time.Second
+	c := rig.chain(t, "mxf-tlsc", "-S")
+	c.limit = tlsLimit + time.Duration(len(text))*gap
+	c.start()
+	server := c.accept()
+	one := func(w io.Writer, r io.Reader, sent byte) {
+		b := []byte{sent}
+		if _, err := w.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, b); err != nil || b[0] != sent {
+			t.Fatalf("%q came as %q, %v", sent, b, err)
+		}
+	}
+	for i := range len(text) {
+		if i > 0 {
+			time.Sleep(gap)
+		}
+		one(c.in, server, text[i])
+		one(server, c.out, text[i])
+	}
+	server.Close()
+	c.in.Close()
+	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
+		t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
+	}
+}
+
 func testBulk(t *testing.T, rig *tlsRig) {
-	rounds := 200 // MB
-	if testing.Short() {
+	rounds, limit := 200, tlsLimit // MB
+	switch {
+	case long():
+		rounds, limit = 5<<10, longLimit
+	case testing.Short():
 		rounds = 20
 	}
 	block := noise(8, 1<<20)
@@ -1068,9 +1178,10 @@ func testBulk(t *testing.T, rig *tlsRig) {
 	for range rounds {
 		whole.Write(block)
 	}
-	c := rig.chain(t, "mxf-tlsc", "-S").start()
+	c := rig.chain(t, "mxf-tlsc", "-S")
+	c.limit = limit
+	c.start()
 	server := c.accept()
-	_ = c.far.SetDeadline(time.Time{})
 	child := c.child()
 	start := time.Now()
 	send := func(w io.Writer) {
@@ -1231,6 +1342,7 @@ func testPrivileges(t *testing.T, rig *tlsRig) {
 		if program == "mxf-ucspitlsc" {
 			c.with(clientAsk + "=Y")
 		}
+		c.groups = []uint32{1, 2, 3}
 		c.start()
 		c.accept(func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })
 		child := c.child()
@@ -1249,8 +1361,8 @@ func testPrivileges(t *testing.T, rig *tlsRig) {
 			}
 		}
 		status := need(os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid)))(t)
-		if !bytes.Contains(status, []byte("\nUid:\t0\t0\t0\t0\n")) {
-			t.Errorf("%s: prog is not root any more", program)
+		if !bytes.Contains(status, []byte("\nUid:\t0\t0\t0\t0\n")) || !bytes.Contains(status, []byte("\nGroups:\t1 2 3 \n")) {
+			t.Errorf("%s: prog is not who it was any more: %s", program, status)
 		}
 		c.in.Close()
 		c.far.Close()

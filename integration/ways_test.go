@@ -32,7 +32,9 @@ const settle = 500 * time.Millisecond
 
 // note records a delivery.
 func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {
+	reports := "reports: " + strings.ReplaceAll(string(o.Raw), "\x00", "\\0\n") + "\n"
 	if r.uneven {
+		r.record.add(ts, gist(o.Raw))
 		return
 	}
 	for end := time.Now().Add(settle); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
@@ -41,7 +43,7 @@ func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {
 		}
 	}
 	var b strings.Builder
-	b.WriteString("reports: " + strings.ReplaceAll(string(o.Raw), "\x00", "\\0\n") + "\n")
+	b.WriteString(reports)
 	for _, s := range r.Inbox.Sessions() {
 		// A connection on which nothing was said may be gone before it is accepted.
 		if all := s.Commands(); len(all) > 0 {
@@ -56,11 +58,14 @@ func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {
 		b.WriteString("trace:\n" + evened(string(text)))
 		os.Remove(r.trace())
 	}
-	text := r.neutral(b.String())
-	r.record.mu.Lock()
-	defer r.record.mu.Unlock()
+	r.record.add(ts, r.neutral(b.String()))
+}
+
+func (r *record) add(ts *testscript.TestScript, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	name := filepath.Base(ts.Name())
-	r.record.runs[name] = append(r.record.runs[name], text)
+	r.runs[name] = append(r.runs[name], text)
 }
 
 // What differs from run to run in a trace, and what takes its place: time and
@@ -104,6 +109,16 @@ func evened(trace string) string {
 		from = to
 	}
 	return strings.Join(lines, "")
+}
+
+// gist is what reports amount to: their letters, and their codes where they have one.
+func gist(raw []byte) string {
+	code := regexp.MustCompile(`\(#\d\.\d+\.\d+\)`)
+	var b strings.Builder
+	for one := range strings.SplitSeq(strings.TrimSuffix(string(raw), "\x00"), "\x00") {
+		b.WriteString(one[:min(1, len(one))] + code.FindString(one) + "\n")
+	}
+	return b.String()
 }
 
 // kind tells which lines of a trace may change places with their neighbours.

@@ -334,6 +334,43 @@ func TestSMTPMisbehavesWhereItIsTold(t *testing.T) {
 	}
 }
 
+// A message that was cut short has not arrived, however short it was, and whoever
+// cut it.
+func TestSMTPCutShort(t *testing.T) {
+	for name, sent := range map[string]string{
+		"drop": "BDAT 3 LAST\r\nx\r\n", "reset": "BDAT 3 LAST\r\nx\r\n",
+		"client": "BDAT 3 LAST\r\nx", "client, chunks": "BDAT 3\r\nx\r\nBDAT 3 LAST\r\n", "client, DATA": "DATA\r\nx\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			config := SMTP{Faults: make(Faults)}
+			if name == "drop" || name == "reset" {
+				config.Faults[Body] = Fault{Drop: name == "drop", Reset: name == "reset"}
+			}
+			s, err := l.SMTP(two, config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", s.AddrPort().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"+sent); err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, conn)
+			if err := s.Close(); err != nil { // so that nothing can arrive any more
+				t.Error(err)
+			}
+			if got := l.Inbox.Messages(); len(got) != 0 {
+				t.Errorf("arrived: %q", got[0].Data)
+			}
+		})
+	}
+}
+
 func TestQMTP(t *testing.T) {
 	l := newLab(t)
 	s, err := l.QMTP(two, QMTP{Answers: map[string]string{"no@b": "Dnobody"}})

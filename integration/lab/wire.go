@@ -327,13 +327,22 @@ func (b *buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
 // begin is the step at which the first bytes of a message have come.
 func (w *wire) begin() error {
 	if err := w.fill(); err != nil || w.started {
-		return err
+		return cutShort(err)
 	}
 	w.started = true
 	if f, ok := w.config.Faults.at(Body, w.number); ok {
-		return w.suffer(f)
+		return cutShort(w.suffer(f))
 	}
 	return nil
+}
+
+// cutShort is the error of a connection that ended within a message: to go-smtp an
+// end of file would be the message's own.
+func cutShort(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 var endOfData = []byte("\r\n.\r\n")
@@ -365,6 +374,7 @@ func (w *wire) readChunk(p []byte) (int, error) {
 	n, err := w.in.Read(p[:min(int64(len(p)), w.chunk)])
 	w.chunk -= int64(n)
 	w.complete = w.last && w.chunk == 0
+	err = cutShort(err)
 	if w.refused {
 		return 0, err
 	}
