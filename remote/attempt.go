@@ -103,7 +103,9 @@ func (d *delivery) tryCandidate(ctx context.Context, c *Candidate, conversed *bo
 	addrs := d.living(c)
 	if len(addrs) > 0 && !d.ownProcess(c.Protocol) {
 		if _, err := d.programPath(c.Protocol.Program); err != nil {
-			return report.Only(report.For(err)), true
+			d.tracef("skip %s: %v", c.Protocol.Service, err)
+			d.reasons = append(d.reasons, report.For(err))
+			return report.Stream{}, false
 		}
 	}
 	for len(addrs) > 0 {
@@ -376,7 +378,24 @@ func (d *delivery) ownProcess(protocol *control.Protocol) bool {
 	if protocol.Program != smtpProgram && protocol.Program != qmtpProgram {
 		return false
 	}
-	return !d.namesClient(protocol)
+	return !d.namesClient(protocol) && !d.isScript(protocol.Program)
+}
+
+// isScript tells whether somebody has put a script in the place of one of our
+// programs: then it is meant to be run.
+func (d *delivery) isScript(program string) bool {
+	path, err := d.programPath(program)
+	if err != nil {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var head [2]byte
+	n, _ := f.Read(head[:])
+	return string(head[:n]) == "#!"
 }
 
 // namesClient tells whether a control file names the TLS client for protocol.

@@ -559,8 +559,8 @@ func TestCheckTLS(t *testing.T) {
 		{"a folder", control.Settings{Protocols: []control.Protocol{qmtps}, TLSClient: "/"}, "control/tlsclient"},
 		{"anchors", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: missing, TLSStrictness: 2}, "control/trustanchors"},
 		{"anchors not insisted on", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: missing, TLSStrictness: 1}, ""},
-		{"a key", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: anchors, ClientCert: key, ClientKey: key}, "control/clientcert"},
-		{"a key for a client", control.Settings{Protocols: []control.Protocol{smtp}, UCSPITLSClient: "/bin/sh", ClientCert: key, ClientKey: key}, ""},
+		{"a key", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: anchors, ClientCert: key, ClientKey: key}, "control/clientkey"},
+		{"a key for a client", control.Settings{Protocols: []control.Protocol{smtp}, UCSPITLSClient: "/bin/sh", ClientCert: key, ClientKey: key}, "control/clientkey"},
 		{"a key without TLS", control.Settings{Protocols: []control.Protocol{smtp}, ClientCert: key, ClientKey: key}, ""},
 		{"one that nothing uses", control.Settings{Protocols: []control.Protocol{smtp}, TLSClient: "/dev/null"}, "control/tlsclient"},
 	} {

@@ -190,15 +190,17 @@ func (t *deadTable) find(addr netip.Addr) int {
 	return -1
 }
 
-// spare returns a record without a count, else the oldest one, -1 if there are none.
+// spare returns a record without a count, else the one that qmail gives up: the
+// oldest, where each time-out makes a record younger by a good quarter of an hour.
+// It is -1 if there are none.
 func (t *deadTable) spare(now time.Time) int {
-	oldest, age := -1, uint64(0)
+	oldest, greatest := -1, int64(0)
 	for i := range len(t.bytes) / t.layout.size {
 		if t.countOf(i) == 0 {
 			return i
 		}
-		if a := t.age(i, now); oldest < 0 || a > age {
-			oldest, age = i, a
+		if age := int64(t.age(i, now)) - int64(t.countOf(i))<<10; oldest < 0 || age > greatest {
+			oldest, greatest = i, age
 		}
 	}
 	return oldest

@@ -149,6 +149,23 @@ func TestDeadHosts_oldestGoes(t *testing.T) {
 	}
 }
 
+// A host that timed out often is kept longer than its age says, as qmail keeps it.
+func TestDeadHosts_countKeeps(t *testing.T) {
+	table := make([]byte, 1024)
+	for i := range 64 {
+		copy(table[i*16:], []byte{10, 0, 0, byte(i), 3})
+		binary.LittleEndian.PutUint32(table[i*16+8:], 1_700_000_000-100)
+	}
+	table[20*16+4] = 10
+	binary.LittleEndian.PutUint32(table[20*16+8:], 1_700_000_000-3000)
+	binary.LittleEndian.PutUint32(table[40*16+8:], 1_700_000_000-2000)
+	d, _ := newDead(t, table)
+	d.timedOut(host4)
+	if !d.dead(netip.MustParseAddr("10.0.0.20")) || d.dead(netip.MustParseAddr("10.0.0.40")) {
+		t.Error("the record with ten time-outs had to go, not the one with three")
+	}
+}
+
 // Four bytes of seconds wrap in February 2106.
 func TestDeadHosts_year2107(t *testing.T) {
 	d, c := newDead(t, make([]byte, 1024))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -104,9 +105,10 @@ func (s socket) Readable() bool {
 	return readable
 }
 
-// loadTLS reads what the control files name for our own TLS client: a client key that
-// cannot be read, or trust anchors where they are insisted on, stop the delivery
-// before anything is looked up, and never make it one in the clear.
+// loadTLS reads what the control files name for TLS: a client key that cannot be read,
+// or trust anchors where they are insisted on, stop the delivery before anything is
+// looked up, and never make it one in the clear. That goes for TLS clients that a
+// control file names too, which are given the same files.
 func (d *delivery) loadTLS() error {
 	s := d.Settings
 	d.tls = tlsc.Settings{
@@ -115,14 +117,21 @@ func (d *delivery) loadTLS() error {
 		Now:     time.Now,
 		Trace:   d.Trace,
 	}
-	if !slices.ContainsFunc(s.Protocols, func(p control.Protocol) bool { return tlsOn(s, &p) && !d.namesClient(&p) }) {
+	if !slices.ContainsFunc(s.Protocols, func(p control.Protocol) bool { return tlsOn(s, &p) }) {
 		return nil
 	}
 	if s.ClientCert != "" {
 		var err error
 		if d.tls.Certificate, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
-			return &control.Error{File: "control/clientcert", Line: 1, What: err.Error()}
+			file := "control/clientcert"
+			if _, unreadable := os.ReadFile(s.ClientKey); unreadable != nil {
+				file = "control/clientkey"
+			}
+			return &control.Error{File: file, Line: 1, What: err.Error()}
 		}
+	}
+	if s.TrustAnchors == (control.Anchors{}) {
+		return nil // a client that is named sees to its own
 	}
 	if err := d.tls.Load(); err != nil {
 		return &control.Error{File: "control/trustanchors", Line: 1, What: err.Error()}

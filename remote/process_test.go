@@ -141,10 +141,10 @@ func TestProgram_surroundings(t *testing.T) {
 	d, folder := newChain(t, `printf '%s\n' "$@" >args; env >environ; ls -l /proc/self/fd/ >fds; printf 'r\0K\0'`, func(s *control.Settings) {
 		s.UCSPITLSClient = s.Protocols[0].Program
 		s.Protocols[0].Explicit = true
-		s.ClientCert, s.ClientKey = "/cert", "/key"
 		s.TimeoutConnect = (1<<31 - 1) * time.Second
 		s.TLSStrictness = firm
 	})
+	d.Settings.ClientCert, d.Settings.ClientKey = "/cert", "/key" // nobody here reads them
 	d.Environ = []string{"PATH=" + os.Getenv("PATH"), "TCPREMOTEINFO=x", "TLS_UID=1", "TLS_GID=1", "CAFILE=x", "CADIR=x", "SSLCTLFD=9",
 		"SSL_PROTOCOL=x", "PROTO=UDP", "KEEP=a=b", "CERTFILE:x=y", "MXF_TLS=none"}
 	_, addr := listen(t, "127.0.0.1:0")
@@ -377,7 +377,7 @@ func TestProgram_notRunnable(t *testing.T) {
 		filepath.Join(folder, "no-interpreter"), "mxf-remote-nntpc", "/dev/null"} {
 		d.Settings.Protocols[0].Program = program
 		got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)}))
-		if !strings.HasPrefix(got, "ZUnable to run the protocol program: ") || !strings.HasSuffix(got, "(#4.3.0)|") {
+		if !strings.HasPrefix(got, "ZUnable to run the protocol program: ") || !strings.Contains(got, "(#4.3.0)") {
 			t.Errorf("%s: %q", program, got)
 		}
 	}
@@ -472,5 +472,40 @@ func TestDeadHosts_stuckLock(t *testing.T) {
 	}
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("took %v", took)
+	}
+}
+
+// A program that is not there is left for the next candidate, and said in the end
+// where there is none.
+func TestProgram_missingGoesOn(t *testing.T) {
+	d, _ := newChain(t, `cat >/dev/null; printf 'r\0Kdone\0'`, func(s *control.Settings) {
+		s.Protocols = append(s.Protocols, control.Protocol{Service: "nntp", Program: "mxf-remote-nntpc"})
+	})
+	_, addr := listen(t, "127.0.0.1:0")
+	missing := d.candidate(addr)
+	missing.Protocol = &d.Settings.Protocols[1]
+	if got := shown(d.run(t.Context(), []Candidate{missing, d.candidate(addr)})); got != "r|Kdone|" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A script in the place of a bundled program is run; the program itself is called.
+func TestOwnProcess_script(t *testing.T) {
+	d, _ := newChain(t, "", nil)
+	protocol := &control.Protocol{Service: "smtp", Program: smtpProgram}
+	place := filepath.Join(d.Programs, smtpProgram)
+	for _, test := range []struct {
+		content string
+		want    bool
+	}{{"", true}, {"\x7fELF", true}, {"#!/bin/sh\n", false}} {
+		os.Remove(place)
+		if test.content != "" {
+			if err := os.WriteFile(place, []byte(test.content), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := d.ownProcess(protocol); got != test.want {
+			t.Errorf("%q: in this process: %v", test.content, got)
+		}
 	}
 }

@@ -90,18 +90,22 @@ func unreadable(reason string) *report.Error {
 
 const dnsPort = 53
 
-// parseServer reads 127.0.0.1, 127.0.0.1:5300, ::1, [::1] and [::1]:5300.
+// parseServer reads 127.0.0.1, 127.0.0.1:5300, ::1, and either in brackets, [::1] and
+// [::1]:5300.
 func parseServer(text string) (netip.AddrPort, bool) {
-	if server, err := netip.ParseAddrPort(text); err == nil {
-		return server, server.Port() != 0
-	}
-	if inner, ok := strings.CutPrefix(text, "["); ok {
+	port := uint64(dnsPort)
+	if host, digits, err := net.SplitHostPort(text); err == nil {
+		if port, err = strconv.ParseUint(digits, 10, 16); err != nil || port == 0 {
+			return netip.AddrPort{}, false
+		}
+		text = host
+	} else if inner, ok := strings.CutPrefix(text, "["); ok {
 		if text, ok = strings.CutSuffix(inner, "]"); !ok {
 			return netip.AddrPort{}, false
 		}
 	}
 	addr, err := netip.ParseAddr(text)
-	return netip.AddrPortFrom(addr, dnsPort), err == nil
+	return netip.AddrPortFrom(addr, uint16(port)), err == nil
 }
 
 // readResolvConf reads the nameserver lines of resolv.conf(5). Like the C

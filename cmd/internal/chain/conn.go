@@ -40,8 +40,10 @@ type half struct {
 // OpenInherited is Open for descriptors that the caller must have left open: there
 // could be Go's own ones in their place. To be called before [Seal].
 func OpenInherited(rfd, wfd int) (*Conn, error) {
-	if err := errors.Join(Inherited(rfd), Inherited(wfd)); err != nil {
-		return nil, err
+	for _, fd := range []int{rfd, wfd} {
+		if err := Inherited(fd); err != nil {
+			return nil, err
+		}
 	}
 	return Open(rfd, wfd)
 }
