@@ -55,13 +55,20 @@ func ParseDomain(text string) (domain string, literal netip.Addr, ok bool) {
 // parseName returns a host name as it is compared and looked up: lower case,
 // A-labels, no final dot. Underscores are let through: they exist in the wild.
 func parseName(s string) (name string, ok bool) {
+	name, ok = spelledName(s)
+	return strings.ToLower(name), ok
+}
+
+// spelledName is parseName with the case as it is: what a server is asked for by TLS
+// is what the administrator has written.
+func spelledName(s string) (name string, ok bool) {
 	if !isASCII(s) {
 		if s, ok = toASCII(s); !ok {
 			return "", false
 		}
 	}
 	s = strings.TrimSuffix(s, ".")
-	return strings.ToLower(s), IsName(s)
+	return s, IsName(s)
 }
 
 // IsName tells whether s can be a host's name, without a final dot: labels of letters,

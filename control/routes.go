@@ -14,7 +14,7 @@ import (
 // A Relay is where a route leads. Host and Addr are never both set; when
 // neither is, the domain is looked up as if there were no routes, and Port is 0.
 type Relay struct {
-	Host string     // a name in lower case, A-labels, without the final dot
+	Host string     // a name as it is spelled, in A-labels, without the final dot
 	Addr netip.Addr // valid when the relay is an address; no zone, IPv4-mapped addresses as IPv4
 	Port uint16     // 0: the protocol's
 	Line int        // of the route, from 1
@@ -273,7 +273,7 @@ func parseRelay(s string) (relay Relay, problem string) {
 		relay.Addr = addr
 		return relay, ""
 	}
-	name, ok := parseName(host)
+	name, ok := spelledName(host)
 	if !ok || EndsInNumber(name) {
 		return Relay{}, fmt.Sprintf("expected a host name, an IPv4 address, an address in brackets or nothing as the relay, found %q", clip(host))
 	}

@@ -20,7 +20,7 @@ var goodRelays = []struct {
 }{
 	{"", Relay{}},
 	{"relay", Relay{Host: "relay"}},
-	{"Relay.Example.ORG", Relay{Host: "relay.example.org"}},
+	{"Relay.Example.ORG", Relay{Host: "Relay.Example.ORG"}},
 	{"relay.example.org.", Relay{Host: "relay.example.org"}},
 	{"under_score.example.org", Relay{Host: "under_score.example.org"}},
 	{"4you.example", Relay{Host: "4you.example"}},

@@ -82,7 +82,6 @@ var chance = []struct {
 	{regexp.MustCompile(`(lookup SRV \S+): (no such name|not waited for).*`), "$1: none"},
 	{regexp.MustCompile(`qmtp > (stopped|sent).*`), "qmtp > over"},
 	{regexp.MustCompile(`qmtp lost: .*`), "qmtp lost"},
-	{regexp.MustCompile(`= no TLS: .*`), "= no TLS"},
 }
 
 // evened is a trace without what differs from run to run, with what happens at the

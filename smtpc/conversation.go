@@ -214,7 +214,7 @@ func (s *session) handshake() error {
 	}
 	conn, environ, err := s.job.StartTLS(s.ctx)
 	if err != nil {
-		s.trace("= no TLS: " + err.Error())
+		s.trace("= no TLS") // why, the router traces: in a chain it alone knows
 		if s.ctx.Err() != nil {
 			return &lostError{err}
 		}
