@@ -257,14 +257,16 @@ func (s *loadSpawner) watch(ctx context.Context) func() []int64 {
 	}
 }
 
-// privateMemory is what a process alone holds, bytes; 0 when it is gone.
+// privateMemory is what a process has written and holds alone, bytes; 0 when it is
+// gone. Pages of the program are not counted: they are shared, or are not, by how many
+// processes happen to run.
 func privateMemory(pid int) (held int64) {
 	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(rollup)) {
-		if fields := strings.Fields(line); len(fields) == 3 && strings.HasPrefix(fields[0], "Private_") {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "Private_Dirty:" {
 			kb, _ := strconv.ParseInt(fields[1], 10, 64)
 			held += kb << 10
 		}
