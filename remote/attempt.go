@@ -52,6 +52,7 @@ type trial struct {
 type target struct {
 	candidate *Candidate
 	addr      netip.AddrPort
+	own       bool // attempts are carried out in this process, see ownProcess
 }
 
 // An attempt is one connection and what is to be spoken over it.
@@ -101,7 +102,11 @@ func (d *delivery) run(ctx context.Context, candidates []Candidate) report.Strea
 // conversed when a protocol was spoken with one of them.
 func (d *delivery) tryCandidate(ctx context.Context, c *Candidate, conversed *bool) (report.Stream, bool) {
 	addrs := d.living(c)
-	if len(addrs) > 0 && !d.ownProcess(c.Protocol) {
+	if len(addrs) == 0 {
+		return report.Stream{}, false
+	}
+	own := d.ownProcess(c.Protocol)
+	if !own {
 		if _, err := d.programPath(c.Protocol.Program); err != nil {
 			d.tracef("skip %s: %v", c.Protocol.Service, err)
 			d.reasons = append(d.reasons, report.For(err))
@@ -125,7 +130,7 @@ func (d *delivery) tryCandidate(ctx context.Context, c *Candidate, conversed *bo
 		}
 		addr := remoteAddr(conn)
 		addrs = without(addrs, addr)
-		stream, final, spoke := d.converse(ctx, target{c, addr}, conn)
+		stream, final, spoke := d.converse(ctx, target{c, addr, own}, conn)
 		if spoke {
 			*conversed = true
 		}
@@ -270,7 +275,7 @@ func (d *delivery) attempt(ctx context.Context, t target, conn *net.TCPConn, pol
 	a := &attempt{target: t, conn: conn, local: localAddr(conn), tls: policy, noSNI: noSNI}
 	d.tracef("attempt %s with %s: %s", t.addr, t.candidate.Protocol.Service, t.candidate.Why)
 	carry := d.inChain
-	if d.ownProcess(t.candidate.Protocol) {
+	if t.own {
 		carry = d.inProcess
 	}
 	return carry(ctx, a)
