@@ -59,7 +59,7 @@ func conductOf(server int) conduct {
 	case server == loadSlow:
 		return conduct{'D', lab.SMTP{Faults: lab.Faults{lab.RCPT: {Reply: "550 5.1.1 nobody here"}}}}
 	case server == loadSlow+1:
-		return conduct{'Z', lab.SMTP{NoChunking: true, Faults: lab.Faults{lab.Body: {Drop: true}}}}
+		return conduct{'Z', lab.SMTP{Faults: lab.Faults{lab.Body: {Drop: true}}}}
 	}
 	return conduct{letter: 'K'}
 }

@@ -65,7 +65,7 @@ func (b *bench) cannot(t *testing.T, s *peers.Server, w way, l letter) {
 	}
 }
 
-// Without PIPELINING and CHUNKING everything takes longer and arrives the same.
+// Without PIPELINING everything takes longer and arrives the same.
 func TestPeersSMTPOneByOne(t *testing.T) {
 	b := newBench(t)
 	for _, m := range mailServers {

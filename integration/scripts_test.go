@@ -227,7 +227,7 @@ func (r *rig) started(protocol, name string, s io.Closer) {
 }
 
 // smtpServer starts an SMTP server. Options: those of tlsOptions and faults;
-// nopipelining, nochunking, no8bitmime, noehlo, smtputf8, size=BYTES,
+// nopipelining, no8bitmime, noehlo, smtputf8, size=BYTES,
 // from:SENDER=REPLY, rcpt:RECIPIENT=REPLY, message=REPLY, extension=LINE,
 // inject=TEXT. STARTTLS is offered with a good certificate unless cert=none.
 func (r *rig) smtpServer(_ *testscript.TestScript, args []string) error {
@@ -267,8 +267,6 @@ func smtpOption(config *lab.SMTP, key, value string) (err error) {
 	switch kind {
 	case "nopipelining":
 		config.NoPipelining = true
-	case "nochunking":
-		config.NoChunking = true
 	case "no8bitmime":
 		config.No8BitMIME = true
 	case "noehlo":

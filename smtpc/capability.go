@@ -12,7 +12,6 @@ type capabilities map[string]string
 // The extensions that the conversation makes use of.
 const (
 	extPipelining = "PIPELINING"
-	extChunking   = "CHUNKING"
 	extSize       = "SIZE"
 	ext8BitMIME   = "8BITMIME"
 	extSMTPUTF8   = "SMTPUTF8"

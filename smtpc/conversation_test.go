@@ -60,11 +60,9 @@ func TestTurnsAreCounted(t *testing.T) {
 		want       int // with one recipient
 		perMore    int // for each further one
 	}{
-		{"PIPELINING CHUNKING", false, 3, 0},
 		{"PIPELINING", false, 4, 0},
+		{"PIPELINING CHUNKING", false, 4, 0},
 		{"", false, 6, 1},
-		{"CHUNKING", false, 6, 1},
-		{"PIPELINING CHUNKING", true, 6, 0},
 		{"PIPELINING", true, 7, 0},
 		{"", true, 9, 1},
 	} {
@@ -106,13 +104,14 @@ func (c *countingConn) Write(p []byte) (int, error) {
 }
 
 func TestWhatBelongsTogetherIsOneWrite(t *testing.T) {
-	server := &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING", "SIZE"}}
+	server := &smtptest.Server{Extensions: []string{"PIPELINING", "SIZE"}}
 	conn := &countingConn{Conn: smtptest.Dial(t, smtptest.Listen(t, server.Serve))}
 	wantReports(t, deliver(t.Context(), conn, newJob(2)), "r\x00r\x00"+accepted)
 	want := []string{
 		"EHLO client.example.net\r\n",
 		"MAIL FROM:<sender@example.net> SIZE=28\r\nRCPT TO:<r0@example.org>\r\nRCPT TO:<r1@example.org>\r\n" +
-			"BDAT 28 LAST\r\nSubject: test\r\n\r\n.dot\r\nend\r\n",
+			"DATA\r\n",
+		"Subject: test\r\n\r\n..dot\r\nend\r\n.\r\n",
 		"QUIT\r\n",
 	}
 	if got := fmt.Sprintf("%q", conn.writes); got != fmt.Sprintf("%q", want) {
@@ -123,7 +122,7 @@ func TestWhatBelongsTogetherIsOneWrite(t *testing.T) {
 func TestLargeMessageLeavesInLargeWrites(t *testing.T) {
 	t.Parallel()
 	text := strings.Repeat(strings.Repeat("x", 70)+"\n", 30000)
-	for _, extensions := range []string{"", "PIPELINING", "PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"", "PIPELINING"} {
 		server := &smtptest.Server{Extensions: strings.Fields(extensions)}
 		conn := &countingConn{Conn: smtptest.Dial(t, smtptest.Listen(t, server.Serve))}
 		job := newJob(1)
@@ -165,7 +164,7 @@ var messages = map[string]string{
 func TestMessageArrives(t *testing.T) {
 	t.Parallel()
 	for name, text := range messages {
-		for _, extensions := range []string{"", "PIPELINING", "PIPELINING CHUNKING"} {
+		for _, extensions := range []string{"", "PIPELINING"} {
 			for _, seekable := range []bool{true, false} {
 				server := &smtptest.Server{Extensions: strings.Fields(extensions)}
 				job := newJob(1)
@@ -177,11 +176,6 @@ func TestMessageArrives(t *testing.T) {
 				want := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n"), "\n", "\r\n")
 				if string(seen.Message) != want {
 					t.Errorf("%s %q seekable=%v: arrived as %.80q", name, extensions, seekable, seen.Message)
-				}
-				for _, size := range seen.Chunks {
-					if size > 1<<20 {
-						t.Errorf("a chunk of %d bytes", size)
-					}
 				}
 			}
 		}
@@ -214,7 +208,6 @@ func TestQuitIsSaid(t *testing.T) {
 			}
 			return smtptest.Action{Reply: "503 no"}
 		}}},
-		{"MAIL chunked", &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING"}, Act: at(smtptest.MAIL, "550 not you")}},
 		{"RCPT", &smtptest.Server{Act: at(smtptest.RCPT, "550 no", "450 no")}},
 		{"DATA", &smtptest.Server{Act: at(smtptest.DATA, "450 no")}},
 		{"message", &smtptest.Server{Act: at(smtptest.Message, "550 spam")}},
@@ -272,10 +265,10 @@ func TestStart(t *testing.T) {
 		start    smtpc.Start
 		commands string
 	}{
-		{smtpc.FromEHLO, "EHLO MAIL RCPT BDAT QUIT"},
+		{smtpc.FromEHLO, "EHLO MAIL RCPT DATA QUIT"},
 		{smtpc.FromMAIL, "MAIL RCPT DATA QUIT"},
 	} {
-		server := &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING", "SIZE"}}
+		server := &smtptest.Server{Extensions: []string{"PIPELINING", "SIZE"}}
 		job := newJob(1)
 		job.Start, job.Quoted, job.Recipients = c.start, true, []string{`"a b"@x`}
 		conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
@@ -360,7 +353,7 @@ func TestAddressAboveASCII(t *testing.T) {
 
 func TestAddressThatCannotBeSent(t *testing.T) {
 	const refused = "hI cannot send to this recipient: there is a control byte in it. (#5.1.3)\x00"
-	for _, extensions := range []string{"", "PIPELINING", "PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"", "PIPELINING"} {
 		server := &smtptest.Server{Extensions: strings.Fields(extensions)}
 		job := newJob(2)
 		job.Recipients = []string{"x\n@x", job.Recipients[0], "x\r\nDATA\r\n@x", job.Recipients[1], "x@x\x7f"}
@@ -391,7 +384,7 @@ func TestAddressThatCannotBeSent(t *testing.T) {
 func TestPartialLine(t *testing.T) {
 	t.Parallel()
 	const partial = "DSMTP cannot transfer messages with partial final lines. (#5.6.2)\x00"
-	for _, extensions := range []string{"", "PIPELINING", "PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"", "PIPELINING"} {
 		for _, text := range []string{"x", "a\nb", many(800<<10) + "x"} {
 			server := &smtptest.Server{Extensions: strings.Fields(extensions)}
 			job := newJob(1)
@@ -408,7 +401,7 @@ func TestPartialLine(t *testing.T) {
 			if r.exit != 0 || strings.TrimPrefix(r.reports, "r\x00") != partial {
 				t.Errorf("%q: %v", extensions, r)
 			}
-			if seen.Accepted || strings.Contains(strings.Join(seen.Commands, "\n"), "LAST") || bytes.HasSuffix(seen.Raw, []byte("\r\n.\r\n")) {
+			if seen.Accepted || bytes.HasSuffix(seen.Raw, []byte("\r\n.\r\n")) {
 				t.Errorf("%q: the end of the message was sent", extensions)
 			}
 		}
@@ -431,7 +424,7 @@ func (f *changingFile) Seek(offset int64, whence int) (int64, error) {
 
 func TestMessageThatChangesWhileItIsSent(t *testing.T) {
 	long := strings.Repeat("0123456789\n", 40000)
-	for _, extensions := range []string{"SIZE", "SIZE PIPELINING", "SIZE PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"SIZE", "SIZE PIPELINING"} {
 		for _, c := range []struct{ name, again, want string }{
 			{"grows", long + long, "r\x00" + accepted},
 			{"grows a partial line", long + "x", "r\x00ZUnable to read message: it changed while it was being sent. (#4.3.0)\x00"},
@@ -463,7 +456,7 @@ func (r failingReader) Read(p []byte) (int, error) {
 }
 
 func TestMessageThatCannotBeRead(t *testing.T) {
-	for _, extensions := range []string{"", "PIPELINING", "PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"", "PIPELINING"} {
 		job := newJob(1)
 		job.Message = failingReader{strings.NewReader(many(600 << 10))}
 		r, seen := talk(t, &smtptest.Server{Extensions: strings.Fields(extensions)}, job)
@@ -513,7 +506,7 @@ func TestEmptyMessageForNobody(t *testing.T) {
 
 func TestAnswerThatGoesOnAfter421(t *testing.T) {
 	const deferred = "s192.0.2.1 does not like recipient.\nRemote host said: 421 tired\x00"
-	for _, extensions := range []string{"", "PIPELINING", "PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"", "PIPELINING"} {
 		server := &smtptest.Server{Extensions: strings.Fields(extensions), Act: func(p smtptest.Point) smtptest.Action {
 			if p.Phase == smtptest.RCPT && p.N == 1 {
 				return smtptest.Action{Reply: "421 tired"}
@@ -525,49 +518,6 @@ func TestAnswerThatGoesOnAfter421(t *testing.T) {
 	}
 }
 
-func TestRefusedChunk(t *testing.T) {
-	text := strings.Repeat("0123456789\n", 100000)
-	for _, c := range []struct {
-		name string
-		act  smtptest.Action
-		last string // answer to LAST, should it come
-		want string
-	}{
-		{"for good", smtptest.Action{Reply: "552 too big"}, "503 no", "D192.0.2.1 failed after I sent the message.\nRemote host said: 552 too big\x00"},
-		{"for now", smtptest.Action{Reply: "452 full"}, "503 no", "Z192.0.2.1 failed after I sent the message.\nRemote host said: 452 full\x00"},
-		{"421", smtptest.Action{Reply: "421 bye", Close: true}, "", "Z192.0.2.1 failed after I sent the message.\nRemote host said: 421 bye\x00"},
-	} {
-		server := &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING"}, Act: func(p smtptest.Point) smtptest.Action {
-			switch {
-			case p.Phase == smtptest.Chunk && p.N == 0:
-				return c.act
-			case p.Phase == smtptest.Chunk, p.Phase == smtptest.Message:
-				return smtptest.Action{Reply: c.last}
-			}
-			return smtptest.Action{}
-		}}
-		job := newJob(1)
-		job.Message = strings.NewReader(text)
-		r, _ := talk(t, server, job)
-		if r.exit != 0 || r.reports != "r\x00"+c.want {
-			t.Errorf("%s: %v", c.name, r)
-		}
-	}
-}
-
-func TestServerThatAcceptsTheLastChunkAfterRefusingOne(t *testing.T) {
-	job := newJob(1)
-	job.Message = strings.NewReader(strings.Repeat("0123456789\n", 40000))
-	server := &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING"}, Lazy: true, Act: at(smtptest.Chunk, "552 no")}
-	r, seen := talk(t, server, job)
-	if !seen.Accepted {
-		t.Fatal("the server was to accept")
-	}
-	wantReports(t, r, "r\x00ZConnected to 192.0.2.1 but it answered \"250 accepted\" to the last chunk, after it had refused one. "+
-		"Possible duplicate! (#4.5.0)\x00")
-}
-
-// early answers before it has read the message, which it never reads whole.
 func early(t *testing.T, extensions, answer string, more func(c *smtptest.Conn)) string {
 	return smtptest.Listen(t, func(c *smtptest.Conn) {
 		c.Say("220 hello\n")
@@ -637,7 +587,6 @@ func TestAnswersOutOfTurn(t *testing.T) {
 	}{
 		{"two greetings", script(t, "220 a\n250 b\n"), 75, `it sent "250 b\r\n" without being asked`},
 		{"after EHLO", script(t, "220 a\n", "250 b\n250 c\n250 d\n354 e\n250 f\n"), 75, "without being asked"},
-		{"after EHLO, chunking", script(t, "220 a\n", "250-b\n250-PIPELINING\n250 CHUNKING\n250 c\n250 d\n250 e\n"), 75, "without being asked"},
 		{"after MAIL", script(t, "220 a\n", "250 b\n", "250 c\n250 d\n354 e\n250 f\n"), 0, "without being asked"},
 		{"after DATA", script(t, "220 a\n", "250 b\n", "250 c\n", "250 d\n", "354 e\n250 f\n"), 0, "without being asked"},
 		{"after DATA, pipelined", script(t, "220 a\n", "250-b\n250 PIPELINING\n", "250 c\n", "250 d\n", "354 e\n250 f\n"), 0, "without being asked"},
@@ -669,7 +618,7 @@ func TestContraryBehindTheLastAnswer(t *testing.T) {
 		"550 e\n550 f\n": refused,
 	} {
 		for _, address := range []string{
-			script(t, "220 a\n", "250-b\n250-PIPELINING\n250 CHUNKING\n", "250 c\n250 d\n"+last),
+			script(t, "220 a\n", "250-b\n250 PIPELINING\n", "250 c\n250 d\n354 e\n", "", "", "", "", last),
 			script(t, "220 a\n", "250 b\n", "250 c\n", "250 d\n", "354 e\n", "", "", "", "", last),
 		} {
 			wantReports(t, deliver(t.Context(), smtptest.Dial(t, address), newJob(1)), "r\x00"+want)
@@ -709,7 +658,6 @@ func TestFuse(t *testing.T) {
 }
 
 func fuseInFrontOfADeafServer(t *testing.T, running *sync.WaitGroup) {
-	long := many(8 << 20)
 	const slow = "ZConnected to 192.0.2.1 but the conversation took longer than 2 seconds. "
 	for _, c := range []struct {
 		extensions string
@@ -718,9 +666,6 @@ func fuseInFrontOfADeafServer(t *testing.T, running *sync.WaitGroup) {
 		want       string
 	}{
 		{"", smtptest.Message, "x\n", "r\x00" + slow + "Possible duplicate! (#4.4.2)\x00"},
-		{"PIPELINING CHUNKING", smtptest.Chunk, long, "r\x00" + slow + "(#4.4.2)\x00"},
-		{"PIPELINING CHUNKING", smtptest.MAIL, long, ""},
-		{"PIPELINING CHUNKING", smtptest.MAIL, "x\n", slow + "Possible duplicate! (#4.4.2)\x00"},
 	} {
 		running.Go(func() {
 			gone := make(chan struct{})
@@ -744,7 +689,7 @@ func fuseInFrontOfADeafServer(t *testing.T, running *sync.WaitGroup) {
 }
 
 func fuseBehindAPipeThatNobodyWrites(t *testing.T, running *sync.WaitGroup) {
-	for _, extensions := range []string{"", "PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"", "PIPELINING"} {
 		running.Go(func() {
 			r, w, err := os.Pipe()
 			if err != nil {
@@ -779,7 +724,7 @@ func tiny(t *testing.T, conn net.Conn) {
 func TestFiveThousandRecipientsDoNotBlock(t *testing.T) {
 	t.Parallel()
 	const n = 5000
-	for _, extensions := range []string{"PIPELINING", "PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"PIPELINING"} {
 		for _, lazy := range []bool{false, true} {
 			server := &smtptest.Server{Extensions: strings.Fields(extensions), Lazy: lazy}
 			address := smtptest.Listen(t, func(c *smtptest.Conn) {
@@ -894,7 +839,7 @@ func TestWhatWasSaidBeforeTLSIsForgotten(t *testing.T) {
 			return smtptest.Action{Reply: "250 nothing on offer here"}
 		}
 		return smtptest.Action{}
-	}, Extensions: []string{"PIPELINING", "CHUNKING", "SIZE 1"}}
+	}, Extensions: []string{"PIPELINING", "SIZE 1"}}
 	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 	job := newJob(1)
 	job.StartTLS = startTLS(conn)
@@ -1010,7 +955,7 @@ func TestMistakesOfTheCaller(t *testing.T) {
 }
 
 func TestTraceHasCommandsAndRepliesOnly(t *testing.T) {
-	for _, extensions := range []string{"", "PIPELINING", "PIPELINING CHUNKING"} {
+	for _, extensions := range []string{"", "PIPELINING"} {
 		var lines []string
 		job := newJob(1)
 		job.Message = strings.NewReader("Subject: secret\n\nsecret\n")
@@ -1037,7 +982,7 @@ func TestMemoryDoesNotGrowWithTheMessage(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Repeat([]byte(line), 80<<10), 0o600); err != nil { // 6 MB
 		t.Fatal(err)
 	}
-	for _, extensions := range []string{"8BITMIME", "PIPELINING", "CHUNKING\n250-PIPELINING"} {
+	for _, extensions := range []string{"8BITMIME", "PIPELINING"} {
 		file, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)
@@ -1066,16 +1011,7 @@ func sink(c *smtptest.Conn, extensions string) {
 		if err != nil {
 			return
 		}
-		var size int64
-		var last string
-		switch n, _ := fmt.Sscanf(line, "BDAT %d %s", &size, &last); {
-		case n > 0:
-			io.CopyN(io.Discard, c.Reader, size)
-			if n == 2 {
-				c.Say("250 accepted\n")
-			} else {
-				c.Say("250 more\n")
-			}
+		switch {
 		case strings.HasPrefix(line, "EHLO"):
 			c.Say("250-a\n250-" + extensions + "\n250 HELP\n")
 		case strings.HasPrefix(line, "DATA"):
@@ -1100,7 +1036,7 @@ func readLine(c *smtptest.Conn) []byte {
 func TestNothingIsLeftBehind(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Run("many", func(t *testing.T) {
-		for _, mode := range []string{lockstep, pipelining, chunking} {
+		for _, mode := range []string{lockstep, pipelining} {
 			for _, f := range []fault{closes, says5xx, garbage} {
 				for _, p := range points(mode, false, 1) {
 					scenario{mode, false, 1, p, f}.run(t)
@@ -1137,7 +1073,7 @@ func TestFinal(t *testing.T) {
 
 func BenchmarkLargeMessage(b *testing.B) {
 	text := strings.Repeat(strings.Repeat("x", 75)+"\n", 1<<20)
-	for _, extensions := range []string{"8BITMIME", "CHUNKING\n250-PIPELINING"} {
+	for _, extensions := range []string{"8BITMIME", "PIPELINING"} {
 		b.Run(strings.Fields(extensions)[0], func(b *testing.B) {
 			address := smtptest.Listen(b, func(c *smtptest.Conn) { sink(c, extensions) })
 			b.SetBytes(int64(len(text)))

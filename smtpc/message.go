@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 )
 
@@ -191,17 +190,16 @@ func hasEightBit(b []byte) bool {
 }
 
 // An encoder turns message text into lines for the wire: every LF, CR LF and
-// bare CR is one CR LF and, when stuff is set, every line that then begins with
-// a dot gets another (RFC 5321 sections 2.3.8 and 4.5.2). No input can thus
+// bare CR is one CR LF, and every line that then begins with a dot gets another
+// (RFC 5321 sections 2.3.8 and 4.5.2). No input can thus
 // make an end of data. Text may be cut anywhere between two calls of append.
 type encoder struct {
-	stuff bool
-	bol   bool  // at the beginning of a line
-	cr    bool  // the line end before was a CR, whose LF may follow
-	size  int64 // bytes returned so far, less the stuffed dots
+	bol  bool  // at the beginning of a line
+	cr   bool  // the line end before was a CR, whose LF may follow
+	size int64 // bytes returned so far, less the stuffed dots
 }
 
-func newEncoder(stuff bool) encoder { return encoder{stuff: stuff, bol: true} }
+func newEncoder() encoder { return encoder{bol: true} }
 
 // append appends src in its wire form to dst. It grows by 2*len(src) at most.
 func (e *encoder) append(dst, src []byte) []byte {
@@ -216,7 +214,7 @@ func (e *encoder) append(dst, src []byte) []byte {
 	for i := 0; i < len(src); {
 		lf, cr = following(src, i, lf, '\n'), following(src, i, cr, '\r')
 		end := min(lf, cr)
-		if e.bol && e.stuff && src[i] == '.' {
+		if e.bol && src[i] == '.' {
 			dst = append(dst, '.')
 			stuffed++
 		}
@@ -253,8 +251,7 @@ func following(b []byte, i, found int, c byte) int {
 
 // The sizes of what is written at a time.
 const (
-	// flightSize bounds the message bytes of one write, and so a chunk: well
-	// under the 1 MiB that a chunk may have, for the sake of memory.
+	// flightSize bounds the message bytes of one write, for the sake of memory.
 	flightSize = 256 << 10
 	// minFlight is the least room for message bytes.
 	minFlight = 4 << 10
@@ -264,48 +261,24 @@ const (
 	endOfData = ".\r\n"
 )
 
-// maxChunkHeader is the length of the longest BDAT command that is used.
-var maxChunkHeader = len(chunkHeader(flightSize, true))
+// A flight is the message bytes of one write.
+type flight struct{ buf []byte }
 
-func chunkHeader(size int, last bool) string {
-	if last {
-		return fmt.Sprintf("BDAT %d LAST\r\n", size)
-	}
-	return fmt.Sprintf("BDAT %d\r\n", size)
-}
-
-// A flight is the bytes of one write: commands, and message text behind them.
-// Room is left in front of the text, so that a BDAT command that names its
-// length can be put there without moving it.
-type flight struct {
-	buf   []byte // text is buf[front:]
-	front int
-	lead  []byte // commands that the next write begins with
-}
-
-func newFlight(lead []byte, m *message) *flight {
+func newFlight(m *message) *flight {
 	room := int64(flightSize)
 	if m.scanned {
 		room = min(room, max(2*m.size, minFlight))
 	}
-	front := len(lead) + maxChunkHeader
-	return &flight{buf: make([]byte, front, front+int(room)+len(endOfData)), front: front, lead: lead}
+	return &flight{buf: make([]byte, 0, int(room)+len(endOfData))}
 }
 
 // room is how much more text fits in.
 func (f *flight) room() int { return cap(f.buf) - len(endOfData) - len(f.buf) }
 
-// text is how much there is.
-func (f *flight) text() int { return len(f.buf) - f.front }
-
-// take returns lead, header and text as one slice, and empties the flight; the
-// slice is valid until the flight is used again.
-func (f *flight) take(header string) []byte {
-	start := f.front - len(header)
-	copy(f.buf[start:], header)
-	start -= len(f.lead)
-	copy(f.buf[start:], f.lead)
-	out := f.buf[start:]
-	f.buf, f.lead = f.buf[:f.front], nil
+// take returns the text and empties the flight; the text is valid until the
+// flight is used again.
+func (f *flight) take() []byte {
+	out := f.buf
+	f.buf = f.buf[:0]
 	return out
 }

@@ -34,8 +34,8 @@ func reference(text string, stuff bool) (wire string, whole bool) {
 }
 
 // encodeIn encodes text cut into pieces of the given sizes, the last repeated.
-func encodeIn(text string, stuff bool, sizes ...int) (string, encoder) {
-	e := newEncoder(stuff)
+func encodeIn(text string, sizes ...int) (string, encoder) {
+	e := newEncoder()
 	var out []byte
 	for i := 0; len(text) > 0; i++ {
 		n := min(len(text), sizes[min(i, len(sizes)-1)])
@@ -45,10 +45,10 @@ func encodeIn(text string, stuff bool, sizes ...int) (string, encoder) {
 	return string(out), e
 }
 
-func checkEncoding(t *testing.T, text string, stuff bool, sizes ...int) {
+func checkEncoding(t *testing.T, text string, sizes ...int) {
 	t.Helper()
-	want, whole := reference(text, stuff)
-	got, e := encodeIn(text, stuff, sizes...)
+	want, whole := reference(text, true)
+	got, e := encodeIn(text, sizes...)
 	if got != want || e.bol != whole {
 		t.Fatalf("encoding %q in pieces of %v: %q, whole %v; want %q, %v", text, sizes, got, e.bol, want, whole)
 	}
@@ -62,13 +62,13 @@ func checkEncoding(t *testing.T, text string, stuff bool, sizes ...int) {
 	if e.size != int64(len(unstuffed)) || c.size != e.size {
 		t.Fatalf("size of %q: encoder %d, counter %d, want %d", text, e.size, c.size, len(unstuffed))
 	}
-	if read := strings.ReplaceAll("\r\n"+got, "\r\n.", "\r\n"); stuff && read != "\r\n"+unstuffed {
+	if read := strings.ReplaceAll("\r\n"+got, "\r\n.", "\r\n"); read != "\r\n"+unstuffed {
 		t.Fatalf("a server reads %q back as %q", text, read)
 	}
 	if bare := strings.ReplaceAll(got, "\r\n", ""); strings.ContainsAny(bare, "\r\n") {
 		t.Fatalf("encoding %q has a bare CR or LF: %q", text, got)
 	}
-	if stuff && whole && strings.Count("\r\n"+got+".\r\n", "\r\n.\r\n") != 1 {
+	if whole && strings.Count("\r\n"+got+".\r\n", "\r\n.\r\n") != 1 {
 		t.Fatalf("encoding %q has an end of data within: %q", text, got)
 	}
 }
@@ -92,11 +92,9 @@ func TestEveryStringIsEncodedAsTheReferenceHasIt(t *testing.T) {
 			return
 		}
 		seen[text] = true
-		for _, stuff := range []bool{true, false} {
-			checkEncoding(t, text, stuff, len(text)+1)
-			checkEncoding(t, text, stuff, 1)
-			checkEncoding(t, text, stuff, 2, 3)
-		}
+		checkEncoding(t, text, len(text)+1)
+		checkEncoding(t, text, 1)
+		checkEncoding(t, text, 2, 3)
 	})
 	if want := (1<<16 - 1) / 3; len(seen) != want {
 		t.Errorf("tried %d strings, want %d", len(seen), want)
@@ -108,8 +106,7 @@ func FuzzEncoder(f *testing.F) {
 		f.Add(text, uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, text string, size uint8) {
-		checkEncoding(t, text, true, int(size)+1)
-		checkEncoding(t, text, false, int(size)+1)
+		checkEncoding(t, text, int(size)+1)
 	})
 }
 
@@ -242,7 +239,7 @@ func BenchmarkEncoder(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			out := make([]byte, 0, 2*len(text))
 			for b.Loop() {
-				e := newEncoder(true)
+				e := newEncoder()
 				e.append(out, text)
 			}
 		})

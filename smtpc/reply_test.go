@@ -137,7 +137,7 @@ func TestCapabilities(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := parseCapabilities(r)
-	for _, keyword := range []string{extPipelining, extSize, ext8BitMIME, extChunking, "AUTH", "AUTH=PLAIN"} {
+	for _, keyword := range []string{extPipelining, extSize, ext8BitMIME, "CHUNKING", "AUTH", "AUTH=PLAIN"} {
 		if !c.offers(keyword) {
 			t.Errorf("%s is not offered", keyword)
 		}

@@ -24,21 +24,17 @@ type transaction struct {
 	closing *reply // the 421 to a recipient, nil for none
 }
 
-// transact is the conversation from MAIL on. With PIPELINING and CHUNKING the
-// message follows its envelope at once; without CHUNKING, or where every command
-// waits for its answer, DATA asks for it.
+// transact is the conversation from MAIL on. The message is sent after 354 and not
+// before: only then has the server said that it will not read it as commands.
 func (s *session) transact(env *envelope, m *message) (report.Stream, error) {
 	t := &transaction{session: s, env: env, m: m}
 	if err := s.unasked(); err != nil {
 		return s.outcome(err)
 	}
-	switch {
-	case !s.caps.offers(extPipelining):
-		return t.lockstep()
-	case s.caps.offers(extChunking):
-		return t.chunking()
+	if s.caps.offers(extPipelining) {
+		return t.pipelining()
 	}
-	return t.pipelining()
+	return t.lockstep()
 }
 
 // mailCommand is MAIL with the parameters that the server knows.
@@ -69,8 +65,8 @@ func (t *transaction) mailCommand() string {
 
 func rcptCommand(a address) string { return "RCPT TO:<" + a.text + ">" }
 
-// envelopeCommands are MAIL, all RCPT and what comes behind them, for one write.
-func (t *transaction) envelopeCommands(behind ...string) []byte {
+// groupCommands are MAIL, all RCPT and DATA, for one write.
+func (t *transaction) groupCommands() []byte {
 	var b bytes.Buffer
 	add := func(command string) {
 		t.trace("> " + command)
@@ -80,9 +76,7 @@ func (t *transaction) envelopeCommands(behind ...string) []byte {
 	for _, a := range t.env.recipients {
 		add(rcptCommand(a))
 	}
-	for _, command := range behind {
-		add(command)
-	}
+	add("DATA")
 	return b.Bytes()
 }
 
@@ -156,8 +150,8 @@ func (t *transaction) lockstep() (report.Stream, error) {
 
 // pipelining writes MAIL, all RCPT and DATA at once.
 func (t *transaction) pipelining() (report.Stream, error) {
-	lead := t.envelopeCommands("DATA")
-	t.write(func(w *writer) error { return w.commands(lead) })
+	group := t.groupCommands()
+	t.write(func(w *writer) error { return w.commands(group) })
 	err := t.envelopeAnswered()
 	var r *reply
 	if err == nil {
@@ -229,81 +223,6 @@ func (t *transaction) settled(stream report.Stream, err error) (report.Stream, e
 		return stream, err
 	}
 	return stream, nil
-}
-
-// chunking writes MAIL, all RCPT and the message, without waiting in between.
-func (t *transaction) chunking() (report.Stream, error) {
-	lead := t.envelopeCommands()
-	w := t.write(func(w *writer) error { return w.chunked(lead, t.m) })
-	err := t.envelopeAnswered()
-	switch {
-	case t.decided() && err == nil:
-		t.quit("")
-		return t.rejected(), nil
-	case t.decided():
-		return t.settled(t.rejected(), err)
-	case err != nil:
-		return t.outcome(err)
-	}
-	for n := 1; ; n++ {
-		r, err := t.receive()
-		if err != nil {
-			return t.outcome(err)
-		}
-		begun, last := w.chunk(n)
-		switch {
-		case r.refused() && last:
-			return t.endRefused(report.MessageRejected, r)
-		case r.refused():
-			return t.chunkRefused(n, r)
-		case r.class() != 2:
-			return t.outcome(r.unexpected("BDAT"))
-		case !begun:
-			return t.outcome(r.unexpected("a chunk that was not sent yet"))
-		case last:
-			return t.delivered(r)
-		}
-	}
-}
-
-// chunkRefused ends the transaction after the refusal of the nth chunk. If LAST
-// was begun before the refusal came, a server that goes on to accept it has
-// contradicted itself, and nobody knows what it has.
-func (t *transaction) chunkRefused(n int, refusal *reply) (report.Stream, error) {
-	t.writing.halt()
-	if t.mayHaveSent() {
-		err := t.restAccepted(n)
-		var contradiction *protocolError
-		if errors.As(err, &contradiction) {
-			return t.outcome(err)
-		}
-		if err != nil {
-			return t.settled(t.refuse(report.MessageRejected, refusal), err)
-		}
-	}
-	t.quit("")
-	return t.refuse(report.MessageRejected, refusal), nil
-}
-
-// restAccepted reads the answers to the chunks after the nth. It fails with a
-// *protocolError if the last of them was accepted.
-func (t *transaction) restAccepted(n int) error {
-	if !t.writing.wait(lingerLimit) {
-		return nil // the server has stopped reading, and does not get the rest
-	}
-	for n++; ; n++ {
-		begun, last := t.writing.chunk(n)
-		if !begun {
-			return nil
-		}
-		r, err := t.receive()
-		if err != nil {
-			return err
-		}
-		if last && r.class() == 2 {
-			return r.unexpected("the last chunk, after it had refused one")
-		}
-	}
 }
 
 // dataAnswered goes on after the answer to DATA when there are recipients.

@@ -109,7 +109,6 @@ func newJob(n int) *smtpc.Job {
 const (
 	lockstep   = ""
 	pipelining = "PIPELINING"
-	chunking   = "PIPELINING CHUNKING"
 )
 
 // A fault is what a server does at one point.
@@ -162,7 +161,7 @@ const fuse = 3 * time.Second
 // knows nothing of how the client goes about it.
 func oracle(s scenario) result {
 	at := s.at.Phase
-	sent := at == smtptest.Message || s.mode == chunking && (at == smtptest.MAIL || at == smtptest.RCPT)
+	sent := at == smtptest.Message
 	begun := sent || at == smtptest.RCPT || at == smtptest.DATA
 	line, dup := "", ""
 	if s.at.Secure {
@@ -292,8 +291,6 @@ func oracle(s scenario) result {
 			return r
 		case refusal:
 			return byReply(peerIP + " failed after I sent the message.")
-		case s.mode == chunking:
-			return out("BDAT")
 		}
 		return out("the message")
 	}
@@ -303,7 +300,7 @@ func oracle(s scenario) result {
 // scenarios are all rows of the table.
 func scenarios() []scenario {
 	var all []scenario
-	for _, mode := range []string{lockstep, pipelining, chunking} {
+	for _, mode := range []string{lockstep, pipelining} {
 		for _, secure := range []bool{false, true} {
 			for _, n := range []int{1, 3} {
 				for _, at := range points(mode, secure, n) {
@@ -329,10 +326,7 @@ func points(mode string, secure bool, recipients int) []smtptest.Point {
 	for i := range recipients {
 		p = append(p, smtptest.Point{Phase: smtptest.RCPT, N: i, Secure: secure})
 	}
-	if mode != chunking {
-		p = append(p, smtptest.Point{Phase: smtptest.DATA, Secure: secure})
-	}
-	return append(p, smtptest.Point{Phase: smtptest.Message, Secure: secure})
+	return append(p, smtptest.Point{Phase: smtptest.DATA, Secure: secure}, smtptest.Point{Phase: smtptest.Message, Secure: secure})
 }
 
 // run plays a scenario, and tells what came of it and what the server saw.

@@ -24,8 +24,6 @@ type writer struct {
 
 	mu     sync.Mutex // guards what follows
 	halted bool
-	chunks int // BDAT commands begun
-	last   int // which of them was LAST, counted from 1; 0: none yet
 	err    error
 }
 
@@ -100,29 +98,18 @@ func (w *writer) wait(limit time.Duration) bool {
 
 // begin is called before each flight. It notes that the message's last byte is
 // in it before the first byte of the flight can be sent.
-func (w *writer) begin(chunk, last bool) error {
+func (w *writer) begin(last bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.halted {
 		return errHalted
 	}
-	if chunk {
-		w.chunks++
-	}
 	if last {
-		w.last = w.chunks
 		w.s.mu.Lock()
 		w.s.lastByte = true
 		w.s.mu.Unlock()
 	}
 	return nil
-}
-
-// chunk tells whether the nth BDAT command was begun, and whether it was LAST.
-func (w *writer) chunk(n int) (begun, last bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return n <= w.chunks, n == w.last
 }
 
 func (w *writer) flush(p []byte) error {
@@ -132,51 +119,34 @@ func (w *writer) flush(p []byte) error {
 	return nil
 }
 
-// commands writes lead alone.
-func (w *writer) commands(lead []byte) error {
-	if err := w.begin(false, false); err != nil {
+// commands writes a group of commands.
+func (w *writer) commands(group []byte) error {
+	if err := w.begin(false); err != nil {
 		return err
 	}
-	return w.flush(lead)
+	return w.flush(group)
 }
 
 // data writes the message and the end of data.
 func (w *writer) data(m *message) error {
-	f, e := newFlight(nil, m), newEncoder(true)
+	f, e := newFlight(m), newEncoder()
 	w.inside = true
 	err := w.encode(m, f, &e, func() error {
-		if err := w.begin(false, false); err != nil {
+		if err := w.begin(false); err != nil {
 			return err
 		}
-		return w.flush(f.take(""))
+		return w.flush(f.take())
 	})
 	if err != nil {
 		return err
 	}
 	f.buf = append(f.buf, endOfData...)
-	if err := w.begin(false, true); err != nil {
+	if err := w.begin(true); err != nil {
 		return err
 	}
 	w.s.trace("> .")
 	w.inside = false
-	return w.flush(f.take(""))
-}
-
-// chunked writes the message as BDAT commands, the first of them behind lead.
-func (w *writer) chunked(lead []byte, m *message) error {
-	f, e := newFlight(lead, m), newEncoder(false)
-	chunk := func(last bool) error {
-		header := chunkHeader(f.text(), last)
-		if err := w.begin(true, last); err != nil {
-			return err
-		}
-		w.s.trace("> " + header[:len(header)-len("\r\n")])
-		return w.flush(f.take(header))
-	}
-	if err := w.encode(m, f, &e, func() error { return chunk(false) }); err != nil {
-		return err
-	}
-	return chunk(true)
+	return w.flush(f.take())
 }
 
 // encode puts the message into f and calls full whenever f is full and there is

@@ -117,7 +117,7 @@ func TestProgram(t *testing.T) {
 		{"greeted and answered", 6, nil, nil, job, result{yes + "\x00", "", 0},
 			`MAIL FROM:<"s t"@example.net>|RCPT TO:<a@example.org>|DATA|QUIT`},
 		{"hello", 6, nil, nil, append([]string{"-h", "client.example.net", "--"}, job...), result{yes + "\x00", "", 0},
-			`EHLO client.example.net|MAIL FROM:<"s t"@example.net> BODY=8BITMIME|RCPT TO:<a@example.org>|BDAT 23 LAST|QUIT`},
+			`EHLO client.example.net|MAIL FROM:<"s t"@example.net> BODY=8BITMIME|RCPT TO:<a@example.org>|DATA|QUIT`},
 		{"inside TLS", 6, nil, []string{"SSL_PROTOCOL=TLSv1.3", "SSL_CIPHER=X", "MXF_TLS=must"}, job,
 			result{yes + "\nTLS: TLSv1.3 X unverified 192.0.2.1\x00", "", 0}, ""},
 		{"one descriptor", 9, nil, nil, append([]string{"-6", "9", "-7", "9"}, job...), result{yes + "\x00", "", 0}, ""},

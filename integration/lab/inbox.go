@@ -15,7 +15,7 @@ type Message struct {
 	Parameters string   // of MAIL, as they were sent; empty in QMTP
 	Recipients []string // those that were accepted
 	Data       []byte   // the message: in SMTP with CR LF and without the stuffed dots
-	Wire       []byte   // the same as it was received, at most wireLimit bytes: stuffed, with the end of data or without the BDAT commands
+	Wire       []byte   // the same as it was received, at most wireLimit bytes: stuffed, with the end of data
 }
 
 // wireLimit bounds what is kept twice of a message.

@@ -256,7 +256,7 @@ func TestSMTPOverSTARTTLS(t *testing.T) {
 
 func TestSMTPTakesExtensionsAway(t *testing.T) {
 	l := newLab(t)
-	s, err := l.SMTP(two, SMTP{NoPipelining: true, NoChunking: true, No8BitMIME: true, Extensions: []string{"X-LAB 1"}})
+	s, err := l.SMTP(two, SMTP{NoPipelining: true, No8BitMIME: true, Extensions: []string{"X-LAB 1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestSMTPTakesExtensionsAway(t *testing.T) {
 	}
 	defer c.Close()
 	for name, want := range map[string]bool{
-		"PIPELINING": false, "CHUNKING": false, "8BITMIME": false, "STARTTLS": false, "SIZE": true, "X-LAB": true,
+		"PIPELINING": false, "8BITMIME": false, "STARTTLS": false, "SIZE": true, "X-LAB": true,
 	} {
 		if got, _ := c.Extension(name); got != want {
 			t.Errorf("%s offered: %v", name, got)
@@ -274,7 +274,7 @@ func TestSMTPTakesExtensionsAway(t *testing.T) {
 	}
 }
 
-func TestSMTPPipelinedChunks(t *testing.T) {
+func TestSMTPPipelined(t *testing.T) {
 	l := newLab(t)
 	s, err := l.SMTP(two, SMTP{Recipients: map[string]string{"no@b": "550 5.1.1 nobody"}})
 	if err != nil {
@@ -296,16 +296,19 @@ func TestSMTPPipelinedChunks(t *testing.T) {
 	expect(220)
 	io.WriteString(conn, "EHLO x\r\n")
 	expect(250)
-	io.WriteString(conn, "MAIL FROM:<> BODY=8BITMIME SIZE=9\r\nRCPT TO:<no@b>\r\nRCPT TO:<a@b>\r\nBDAT 3\r\n.\r\nBDAT 6 LAST\r\n.\r\nx\r\nQUIT\r\n")
-	for _, code := range []int{250, 550, 250, 250, 250, 221} {
+	io.WriteString(conn, "MAIL FROM:<> BODY=8BITMIME SIZE=9\r\nRCPT TO:<no@b>\r\nRCPT TO:<a@b>\r\nDATA\r\n")
+	for _, code := range []int{250, 550, 250, 354} {
 		expect(code)
 	}
+	io.WriteString(conn, "..\r\n..\r\nx\r\n.\r\nQUIT\r\n")
+	expect(250)
+	expect(221)
 	m := l.Inbox.Messages()
 	if len(m) != 1 || string(m[0].Data) != ".\r\n.\r\nx\r\n" || m[0].Parameters != "BODY=8BITMIME SIZE=9" {
 		t.Fatalf("messages %+v", m)
 	}
-	if got := m[0].Session.Flights(); got != 3 {
-		t.Errorf("%d flights, want 3", got)
+	if got := m[0].Session.Flights(); got != 4 {
+		t.Errorf("%d flights, want 4", got)
 	}
 }
 
@@ -338,8 +341,7 @@ func TestSMTPMisbehavesWhereItIsTold(t *testing.T) {
 // cut it.
 func TestSMTPCutShort(t *testing.T) {
 	for name, sent := range map[string]string{
-		"drop": "BDAT 3 LAST\r\nx\r\n", "reset": "BDAT 3 LAST\r\nx\r\n",
-		"client": "BDAT 3 LAST\r\nx", "client, chunks": "BDAT 3\r\nx\r\nBDAT 3 LAST\r\n", "client, DATA": "DATA\r\nx\r\n",
+		"drop": "DATA\r\nx\r\n.\r\n", "reset": "DATA\r\nx\r\n.\r\n", "client": "DATA\r\nx\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)

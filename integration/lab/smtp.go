@@ -24,7 +24,6 @@ type SMTP struct {
 
 	NoEHLO       bool // EHLO is answered 502
 	NoPipelining bool
-	NoChunking   bool
 	No8BitMIME   bool
 	SMTPUTF8     bool
 	Size         int64    // limit that is announced and kept; 0: none
@@ -54,7 +53,10 @@ func StartSMTP(listener net.Listener, config SMTP, inbox *Inbox) *SMTPServer {
 	s.server = smtp.NewServer(smtp.BackendFunc(s.session))
 	s.server.Domain = config.Name
 	s.server.MaxLineLength = 0
-	s.server.MaxMessageBytes = config.Size
+	if config.Size > 0 {
+		// go-smtp refuses a message by DATA that has exactly as many bytes as it allows.
+		s.server.MaxMessageBytes = config.Size + 1
+	}
 	s.server.EnableSMTPUTF8 = config.SMTPUTF8
 	s.server.ErrorLog = log.New(io.Discard, "", 0)
 	s.serving.Go(func() { s.server.Serve(s.listener) })

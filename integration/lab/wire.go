@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -104,9 +104,6 @@ type wire struct {
 
 	inData   bool   // until the end of data
 	tail     []byte // the last bytes of data, to find its end
-	chunk    int64  // bytes of a BDAT chunk that are to come
-	last     bool   // the chunk is the last one
-	refused  bool   // the chunk is not go-smtp's
 	complete bool   // the whole message has been read, and not been answered
 
 	mu      sync.Mutex
@@ -150,11 +147,6 @@ func (w *wire) Read(p []byte) (int, error) {
 			return n, nil
 		case w.inData:
 			return w.readData(p)
-		case w.chunk > 0:
-			n, err := w.readChunk(p)
-			if n > 0 || err != nil {
-				return n, err
-			}
 		default:
 			line, err := w.readCommand()
 			if err != nil {
@@ -211,12 +203,6 @@ func (w *wire) note(line string) {
 		_, w.parameters, _ = strings.Cut(argument, "> ")
 		w.started = false
 		w.takeMessage()
-	case BDAT:
-		size, last, _ := strings.Cut(argument, " ")
-		w.chunk, _ = strconv.ParseInt(size, 10, 64)
-		w.last = strings.EqualFold(last, "LAST")
-		w.refused = false
-		w.complete = w.last && w.chunk == 0
 	}
 }
 
@@ -227,7 +213,6 @@ func (w *wire) intercept(line string) (mine bool, err error) {
 			return true, err
 		}
 		if f.over() {
-			w.refused = w.verb == BDAT
 			return true, nil
 		}
 	}
@@ -236,6 +221,8 @@ func (w *wire) intercept(line string) (mine bool, err error) {
 		if w.config.NoEHLO {
 			return true, w.say("502 5.5.1 what is that")
 		}
+	case BDAT:
+		return true, w.say("502 5.5.1 what follows is commands")
 	case STARTTLS:
 		if w.config.TLS.Certificate != nil && w.session.TLS() == nil {
 			return true, w.startTLS()
@@ -366,22 +353,6 @@ func (w *wire) readData(p []byte) (int, error) {
 	return n, nil
 }
 
-// readChunk passes a chunk on, or swallows it when BDAT was refused.
-func (w *wire) readChunk(p []byte) (int, error) {
-	if err := w.begin(); err != nil {
-		return 0, err
-	}
-	n, err := w.in.Read(p[:min(int64(len(p)), w.chunk)])
-	w.chunk -= int64(n)
-	w.complete = w.last && w.chunk == 0
-	err = cutShort(err)
-	if w.refused {
-		return 0, err
-	}
-	w.keep(p[:n])
-	return n, err
-}
-
 // Write takes what go-smtp answers, and sends it a whole reply at a time.
 func (w *wire) Write(p []byte) (int, error) {
 	w.reply = append(w.reply, p...)
@@ -449,14 +420,17 @@ func (w *wire) answer(reply []byte) error {
 func (w *wire) capabilities(reply []byte) []byte {
 	drop := map[string]bool{
 		"PIPELINING": w.config.NoPipelining,
-		"CHUNKING":   w.config.NoChunking,
 		"8BITMIME":   w.config.No8BitMIME,
 	}
 	var lines []string
 	for line := range strings.Lines(string(reply)) {
 		text := strings.TrimRight(line, "\r\n")
 		keyword, _, _ := strings.Cut(text[min(4, len(text)):], " ")
-		if !drop[keyword] {
+		switch {
+		case drop[keyword]:
+		case keyword == "SIZE" && w.config.Size > 0:
+			lines = append(lines, fmt.Sprintf("SIZE %d", w.config.Size))
+		default:
 			lines = append(lines, text[min(4, len(text)):])
 		}
 	}

@@ -68,7 +68,7 @@ func eximConfig(o Options) string {
 		main = append(main, "tls_verify_hosts = *", "tls_verify_certificates = "+o.ClientCA)
 	}
 	if o.NoPipelining {
-		main = append(main, "pipelining_advertise_hosts =", "chunking_advertise_hosts =")
+		main = append(main, "pipelining_advertise_hosts =")
 	}
 	return strings.Join(main, "\n") + eximSections
 }

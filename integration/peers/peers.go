@@ -50,7 +50,7 @@ const RefusedPrefix = "refused"
 type Options struct {
 	Certificate, Key string // PEM files; without them there is no TLS
 	ClientCA         string // PEM file; a client must show a certificate from it (Postfix, Exim)
-	NoPipelining     bool   // do not offer PIPELINING and CHUNKING (Postfix, Exim)
+	NoPipelining     bool   // do not offer PIPELINING (Postfix, Exim)
 }
 
 func (o Options) tls() bool { return o.Certificate != "" }

@@ -125,7 +125,7 @@ func postfixMain(dir string, uid, gid int, o Options) string {
 			"smtpd_tls_req_ccert = yes", "smtpd_tls_CAfile = "+o.ClientCA)
 	}
 	if o.NoPipelining {
-		main = append(main, "smtpd_discard_ehlo_keywords = pipelining, chunking")
+		main = append(main, "smtpd_discard_ehlo_keywords = pipelining")
 	}
 	return strings.Join(main, "\n") + "\n"
 }

@@ -135,8 +135,7 @@ const (
 	MAIL     Phase = "MAIL"
 	RCPT     Phase = "RCPT"
 	DATA     Phase = "DATA"
-	Chunk    Phase = "BDAT"    // each but the last
-	Message  Phase = "message" // after the end of data, or the last chunk
+	Message  Phase = "message" // after the end of data
 	QUIT     Phase = "QUIT"
 	Unknown  Phase = "unknown"
 )
@@ -172,13 +171,12 @@ type Server struct {
 
 // A Conversation is what a server saw on one connection.
 type Conversation struct {
-	Commands []string // lines, "BDAT n" with the message taken out
+	Commands []string // lines
 	Message  []byte   // as it came, dots not stuffed, the end of data taken off
 	Raw      []byte   // between DATA and its end, all included
 	Accepted bool     // sender, a recipient and then a message were answered with 2xx
 	Ended    bool     // QUIT came
 	Turns    int      // how often the client had to wait
-	Chunks   []int    // their sizes
 	Err      error    // what was wrong with what the client sent
 }
 
@@ -334,8 +332,6 @@ func (d *dialogue) command(line string) error {
 		}
 	case "DATA":
 		err = d.data()
-	case "BDAT":
-		err = d.chunk(line)
 	case "QUIT":
 		d.seen.Ended = true
 		if _, err = d.say(QUIT, "221 bye"); err == nil {
@@ -398,26 +394,6 @@ func (d *dialogue) message() error {
 	if err == nil && class == '2' && d.sender && d.taken > 0 {
 		d.seen.Accepted = true
 	}
-	return err
-}
-
-func (d *dialogue) chunk(line string) error {
-	var size int
-	var rest string
-	if _, err := fmt.Sscanf(line+" -", "BDAT %d %s", &size, &rest); err != nil {
-		return fmt.Errorf("%q: %w", line, err)
-	}
-	text := make([]byte, size)
-	n, err := io.ReadFull(d.conn.Reader, text)
-	d.seen.Message = append(d.seen.Message, text[:n]...)
-	if err != nil {
-		return err
-	}
-	d.seen.Chunks = append(d.seen.Chunks, size)
-	if rest == "LAST" {
-		return d.message()
-	}
-	_, err = d.say(Chunk, "250 more")
 	return err
 }
 
