@@ -32,7 +32,6 @@ type mode struct {
 	kind         string // smtp, qmtp, drain, source
 	tls          bool   // from the first byte
 	noPipelining bool
-	noChunking   bool
 	hold         bool // nothing is answered after the message until it is released
 	slow         bool // step before each flight, and turns are counted
 }
@@ -40,14 +39,12 @@ type mode struct {
 // modes are the servers; the name of each is that of its mail domain, too.
 var modes = []mode{
 	{name: "fast", kind: "smtp"},
-	{name: "bdat", kind: "smtp"},
-	{name: "data", kind: "smtp", noChunking: true},
+	{name: "data", kind: "smtp"},
 	{name: "qmtp", kind: "qmtp"},
 	{name: "qmtps", kind: "qmtp", tls: true},
 	{name: "hold", kind: "smtp", hold: true},
-	{name: "turns-bdat", kind: "smtp", slow: true},
-	{name: "turns-data", kind: "smtp", slow: true, noChunking: true},
-	{name: "turns-plain", kind: "smtp", slow: true, noChunking: true, noPipelining: true},
+	{name: "turns-data", kind: "smtp", slow: true},
+	{name: "turns-plain", kind: "smtp", slow: true, noPipelining: true},
 	{name: "turns-qmtp", kind: "qmtp", slow: true},
 	{name: "turns-qmtps", kind: "qmtp", slow: true, tls: true},
 	{name: "drain", kind: "drain", tls: true},
@@ -347,7 +344,7 @@ func (c *sinkConn) smtp() error {
 }
 
 func (c *sinkConn) command(line string) error {
-	verb, argument, _ := strings.Cut(line, " ")
+	verb, _, _ := strings.Cut(line, " ")
 	switch verb {
 	case "EHLO":
 		c.out.WriteString(c.capabilities())
@@ -368,20 +365,6 @@ func (c *sinkConn) command(line string) error {
 			return err
 		}
 		return c.accept()
-	case "BDAT":
-		var size int
-		var last string
-		if n, _ := fmt.Sscan(argument, &size, &last); n == 0 {
-			return errQuit
-		}
-		if _, err := c.in.Discard(size); err != nil {
-			return err
-		}
-		if last != "" {
-			return c.accept()
-		}
-		c.out.WriteString("250 ok\r\n")
-		return c.out.Flush()
 	case "QUIT":
 		c.out.WriteString("221 bye\r\n")
 		_ = c.out.Flush()
@@ -404,9 +387,6 @@ func (c *sinkConn) capabilities() string {
 	lines := []string{mxName, "8BITMIME", "SIZE 0"}
 	if !c.mode.noPipelining {
 		lines = append(lines, "PIPELINING")
-	}
-	if !c.mode.noChunking {
-		lines = append(lines, "CHUNKING")
 	}
 	if !c.inTLS {
 		lines = append(lines, "STARTTLS")

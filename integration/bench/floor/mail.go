@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	blockSize = 64 << 10
-	chunkSize = 256 << 10
+	blockSize  = 64 << 10
+	bufferSize = 256 << 10
 )
 
 type conversation struct {
@@ -43,7 +43,7 @@ func (c *conversation) ask(command, code string) error {
 	return c.expect(code)
 }
 
-func (c *client) smtp(address, sender, recipient string, chunks bool) error {
+func (c *client) smtp(address, sender, recipient string) error {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
@@ -75,12 +75,7 @@ func (c *client) smtp(address, sender, recipient string, chunks bool) error {
 		return err
 	}
 	envelope := fmt.Sprintf("MAIL FROM:<%s> SIZE=%d\r\nRCPT TO:<%s>\r\n", sender, info.Size(), recipient)
-	if chunks {
-		err = s.chunks(envelope)
-	} else {
-		err = s.data(envelope)
-	}
-	if err != nil {
+	if err := s.data(envelope); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(s.conn, "QUIT\r\n"); err != nil {
@@ -100,7 +95,7 @@ func (c *conversation) data(envelope string) error {
 			return err
 		}
 	}
-	out := bufio.NewWriterSize(c.conn, chunkSize)
+	out := bufio.NewWriterSize(c.conn, bufferSize)
 	if err := lines(os.Stdin, func(line []byte) error {
 		if len(line) > 0 && line[0] == '.' {
 			out.WriteByte('.')
@@ -116,43 +111,6 @@ func (c *conversation) data(envelope string) error {
 		return err
 	}
 	return c.expect("250")
-}
-
-// chunks sends the message with BDAT. The answers are read at the end: a server
-// that sends fewer than a socket holds does not mind.
-func (c *conversation) chunks(envelope string) error {
-	// A command and its chunk are one write; there is room for it before.
-	room := len(envelope) + len("BDAT 262144 LAST\r\n")
-	buf := make([]byte, room, room+chunkSize)
-	sent := 0
-	send := func(last string) error {
-		head := fmt.Sprintf("%sBDAT %d%s\r\n", envelope, len(buf)-room, last)
-		start := room - copy(buf[room-len(head):], head)
-		_, err := c.conn.Write(buf[start:])
-		envelope, buf = "", buf[:room]
-		sent++
-		return err
-	}
-	if err := lines(os.Stdin, func(line []byte) error {
-		if len(line)+len("\r\n") > cap(buf)-len(buf) {
-			if err := send(""); err != nil {
-				return err
-			}
-		}
-		buf = append(append(buf, line...), '\r', '\n')
-		return nil
-	}); err != nil {
-		return err
-	}
-	if err := send(" LAST"); err != nil {
-		return err
-	}
-	for range 2 + sent {
-		if err := c.expect("250"); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // lines calls each with the lines of r. Lines are shorter than a block.

@@ -3,7 +3,7 @@
 // else. It looks nothing up, reads no settings, checks no input, and gives up at
 // the first surprise.
 //
-//	floor smtp|bdat|qmtp [-tls] [-name name] [-ca file] address sender recipient
+//	floor smtp|qmtp [-tls] [-name name] [-ca file] address sender recipient
 //	floor send|receive   [-name name] [-ca file] address bytes    over TLS
 //	floor write|read     bytes                                    on descriptors 6 and 7
 //	floor relay          [-name name] [-ca file] prog ...         a bare mxf-tlsc
@@ -48,9 +48,7 @@ func fatal(err error) {
 func (c *client) do(what string, args []string) error {
 	switch {
 	case what == "smtp" && len(args) == 3:
-		return c.smtp(args[0], args[1], args[2], false)
-	case what == "bdat" && len(args) == 3:
-		return c.smtp(args[0], args[1], args[2], true)
+		return c.smtp(args[0], args[1], args[2])
 	case what == "qmtp" && len(args) == 3:
 		return c.qmtp(args[0], args[1], args[2])
 	case what == "send" && len(args) == 2:
