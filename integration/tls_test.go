@@ -31,6 +31,7 @@ import (
 
 	"nightmare.mail/mxf/integration/lab"
 	"nightmare.mail/mxf/integration/peers"
+	"nightmare.mail/mxf/tlsc"
 	"nightmare.mail/mxf/ucspitls"
 )
 
@@ -488,6 +489,7 @@ func TestTLS(t *testing.T) {
 		{"usage", testUsage},
 		{"settings", testSettings},
 		{"handshake", testHandshakeFails},
+		{"small hello", testSmallHello},
 		{"program", testProgramCannotRun},
 		{"half-close", testHalfClose},
 		{"truncation", testTruncation},
@@ -750,7 +752,7 @@ func testHandshakeFails(t *testing.T, rig *tlsRig) {
 			_, _ = io.WriteString(far, "220 mx ESMTP\r\n")
 			_, _ = io.Copy(io.Discard, far)
 		}},
-		{"hung up", nil, `fatal: connection (closed|lost) during the handshake.*`, func(far *net.TCPConn) {}},
+		{"hung up", nil, `fatal: no answer to the handshake: connection (closed|lost).*`, func(far *net.TCPConn) {}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := rig.chain(t, "mxf-tlsc", append([]string{"-v0"}, test.options...)...).start()
@@ -759,6 +761,51 @@ func testHandshakeFails(t *testing.T, rig *tlsRig) {
 			c.outcome(t, 97, test.line)
 			<-served // though this process holds a copy of the client's socket
 		})
+	}
+}
+
+// A server that takes one packet at most of a ClientHello. MXF_TLSHELLO has one made
+// that fits, and does not reach prog.
+func testSmallHello(t *testing.T, rig *tlsRig) {
+	const packet = 1400
+	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+		for hello, fits := range map[string]bool{"": false, "large": false, "small": true} {
+			c := rig.chain(t, program, "-v0", "-S", "-k", tlsName).with("MXF_TLSHELLO=" + hello)
+			if program == "mxf-ucspitlsc" {
+				c.with(clientAsk + "=Y")
+			}
+			c.start()
+			first := make([]byte, packet+1)
+			n := need(c.far.Read(first))(t)
+			if !fits {
+				if n <= packet {
+					t.Errorf("%s, %q: the ClientHello has %d bytes", program, hello, n)
+				}
+				c.far.Close()
+				c.in.Close()
+				c.wait()
+				_, what, _ := strings.Cut(c.errors(), ": fatal: ")
+				if tlsc.Cause(what) != tlsc.ErrNoServerHello {
+					t.Errorf("%s, %q: %q", program, hello, c.errors())
+				}
+				continue
+			}
+			if n > packet {
+				t.Errorf("%s: the small ClientHello has %d bytes", program, n)
+			}
+			server := tls.Server(talker{c.far, io.MultiReader(bytes.NewReader(first[:n]), c.far)}, rig.config())
+			if err := server.Handshake(); err != nil {
+				t.Fatal(err, c.errors())
+			}
+			if got := value(c.facts().Environ, "MXF_TLSHELLO"); got != "" {
+				t.Errorf("%s: MXF_TLSHELLO is %q in prog's environment", program, got)
+			}
+			server.Close()
+			c.in.Close()
+			if status := c.wait(); status != 0 {
+				t.Errorf("%s: status %d, %q", program, status, c.errors())
+			}
+		}
 	}
 }
 

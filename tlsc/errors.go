@@ -35,9 +35,40 @@ func (e *Error) Unwrap() error { return e.Err }
 // ExitCode is that of a program which ends for this error.
 func (e *Error) ExitCode() int { return int(e.Kind) }
 
-// ErrUnrecognizedName is found in the error of a handshake when the server has no
-// certificate for the name that it was sent (RFC 6066 section 3).
-var ErrUnrecognizedName = errors.New("unrecognized name")
+// What a caller may mend by another handshake, on another connection. errors.Is finds
+// them in the error of Client, and Cause in its text.
+var (
+	// ErrUnrecognizedName: the server has no certificate for the name that it was sent
+	// (RFC 6066 section 3). Without a name it may have one.
+	ErrUnrecognizedName = errors.New("unrecognized name")
+	// ErrNoServerHello: the handshake ended before the first byte of a ServerHello, by
+	// the end of the connection, by a reset, or by silence until the limit. Something
+	// on the way may have stumbled over the length of our ClientHello: see
+	// Settings.SmallHello. An alert is an answer, and so is anything else that was said.
+	ErrNoServerHello = errors.New("no answer to the handshake")
+)
+
+// The first words of the errors that Cause knows. No other error of this package
+// begins with them, whatever a server says: what is quoted of one stands behind words
+// of ours.
+const (
+	unknownName  = "server does not know the name "
+	wantsAName   = "server wants to be sent a name: "
+	nothingHeard = "no answer to the handshake"
+)
+
+// Cause returns what errors.Is would find in the error of a handshake that was made
+// in another process: ErrUnrecognizedName, ErrNoServerHello, or nil. fatal is what
+// mxf-tlsc or mxf-ucspitlsc says behind "fatal: ".
+func Cause(fatal string) error {
+	switch {
+	case strings.HasPrefix(fatal, unknownName), strings.HasPrefix(fatal, wantsAName):
+		return ErrUnrecognizedName
+	case strings.HasPrefix(fatal, nothingHeard):
+		return ErrNoServerHello
+	}
+	return nil
+}
 
 // saidLimit bounds what is quoted of a server that speaks something else than TLS:
 // enough to know a greeting, or HTTP, by.
@@ -69,19 +100,29 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errTimeLimit):
 		failure.What = h.late()
-		failure.Err = context.DeadlineExceeded
+		failure.Err = h.unanswered(context.DeadlineExceeded)
 	case ctx.Err() != nil:
 		failure.What = "handshake given up: " + context.Cause(ctx).Error()
 		failure.Err = context.Cause(ctx)
 	case isTimeout(err):
-		failure.What = "no answer to the handshake in time"
+		failure.What = "handshake not finished in time"
+		if !h.answered() {
+			failure.What = nothingHeard + " in time"
+		}
+		failure.Err = h.unanswered(err)
 	case alerted:
 		failure.What = h.refusal(alert)
 		if alert == alertUnrecognizedName {
 			failure.Err = ErrUnrecognizedName
 		}
+	case h.wire.ended.Load() && !h.answered():
+		failure.What = nothingHeard + ": connection closed"
+		failure.Err = h.unanswered(err)
 	case h.wire.ended.Load(), err == io.EOF: // the latter for close_notify
 		failure.What = "connection closed during the handshake"
+	case h.wire.broken.Load() && !h.answered():
+		failure.What = nothingHeard + ": connection lost: " + innermost(err).Error()
+		failure.Err = h.unanswered(err)
 	case h.wire.broken.Load():
 		failure.What = "connection lost during the handshake: " + innermost(err).Error()
 	case h.speaksNoTLS(err):
@@ -92,14 +133,30 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 	return failure
 }
 
-// late tells of the time limit; whether the server said anything at all is what
-// tells a packet filter from a slow server.
+// answered reports whether the server sent more than what stands in front of a
+// ServerHello.
+func (h *handshake) answered() bool {
+	const recordHeader, handshakeRecord = 5, 22 // RFC 8446 section 5.1
+	first := h.wire.first
+	return len(first) > recordHeader || len(first) > 0 && first[0] != handshakeRecord
+}
+
+// unanswered adds ErrNoServerHello to err, if that is the case.
+func (h *handshake) unanswered(err error) error {
+	if h.answered() {
+		return err
+	}
+	return errors.Join(ErrNoServerHello, err)
+}
+
+// late words that the time limit is over. A packet filter says nothing at all, a slow
+// server something.
 func (h *handshake) late() string {
 	ms := h.settings.HandshakeTimeout.Milliseconds()
-	if len(h.wire.first) > 0 {
+	if h.answered() {
 		return fmt.Sprintf("handshake not finished within %d ms", ms)
 	}
-	return fmt.Sprintf("no answer to the handshake within %d ms", ms)
+	return fmt.Sprintf(nothingHeard+" within %d ms", ms)
 }
 
 // refusal words an alert that ended the handshake.
@@ -108,9 +165,9 @@ func (h *handshake) refusal(alert tls.AlertError) string {
 	switch alert {
 	case alertUnrecognizedName:
 		if h.settings.sni() == "" {
-			return "server wants to be sent a name: " + detail
+			return wantsAName + detail
 		}
-		return fmt.Sprintf("server does not know the name %q: %s", h.settings.sni(), detail)
+		return fmt.Sprintf(unknownName+"%q: %s", h.settings.sni(), detail)
 	case alertProtocolVersion:
 		if h.settings.Verify {
 			return "server speaks no version of TLS from 1.2 up, which a verified connection needs: " + detail

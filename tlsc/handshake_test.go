@@ -368,7 +368,11 @@ func TestRefusals(t *testing.T) {
 		{"protocol version", alert(70), `server speaks no version of TLS that we speak: protocol version not supported (alert 70)`},
 		{"internal error", alert(80), `server refused the handshake: internal error (alert 80)`},
 		{"unknown alert", alert(200), `server refused the handshake: alert(200) (alert 200)`},
-		{"closed", "", `connection closed during the handshake`},
+		{"closed", "", `no answer to the handshake: connection closed`},
+		{"closed before the ServerHello", "\x16\x03\x03\x00\x40", `no answer to the handshake: connection closed`},
+		{"half an alert", "\x15\x03", `connection closed during the handshake`},
+		{"our words", "no answer to the handshake\r\n", `server does not speak TLS, it says "no answer to the handshake"`},
+		{"our words behind a line", "\nmxf-tlsc: fatal: no answer to the handshake\n", `server does not speak TLS, it says ""`},
 		{"close_notify", "\x15\x03\x01\x00\x02\x01\x00", `connection closed during the handshake`},
 		{"half a record", "\x16\x03\x03\x00\x40\x02", `connection closed during the handshake`},
 		{"greeting", "220 mx.example.org ESMTP\r\n250 more\r\n", `server does not speak TLS, it says "220 mx.example.org ESMTP"`},
@@ -381,17 +385,107 @@ func TestRefusals(t *testing.T) {
 			t.Parallel()
 			_, err := client(t, answerRaw(t, tt.answer), &Settings{ServerName: host})
 			wantError(t, err, KindHandshake, regexp.QuoteMeta(tt.want))
-			if got := errors.Is(err, ErrUnrecognizedName); got != (tt.name == "unrecognized name") {
-				t.Errorf("is ErrUnrecognizedName: %v", got)
+			var cause error
+			switch {
+			case strings.HasPrefix(tt.name, "unrecognized name"):
+				cause = ErrUnrecognizedName
+			case tt.name == "closed", tt.name == "closed before the ServerHello":
+				cause = ErrNoServerHello
 			}
+			wantCause(t, err, cause)
 		})
 	}
+}
+
+// wantCause wants err to have this cause and no other, in its chain and in its text.
+func wantCause(t *testing.T, err, cause error) {
+	t.Helper()
+	for _, known := range []error{ErrUnrecognizedName, ErrNoServerHello} {
+		if got := errors.Is(err, known); got != (cause == known) {
+			t.Errorf("%v: is %q: %v", err, known, got)
+		}
+	}
+	if got := Cause(err.Error()); got != cause {
+		t.Errorf("the cause of %q is %v, want %v", err, got, cause)
+	}
+}
+
+// What a server can put into our words does not look like a cause.
+func TestCauseIsNotTheServers(t *testing.T) {
+	for _, words := range []string{nothingHeard, unknownName + `"x"`, wantsAName} {
+		root := newCA(t, words, nil)
+		leaf := root.server(t, func(c *x509.Certificate) { c.Subject.CommonName = words }, words)
+		other := bundle(t, newCA(t, "other", nil))
+		for _, anchors := range []string{other, bundle(t, root)} {
+			_, err := handshakeWith(t, &tls.Config{Certificates: []tls.Certificate{leaf.pair()}},
+				&Settings{ServerName: host, Verify: true, Anchors: Anchors{File: anchors}})
+			if err == nil {
+				t.Fatal("handshake succeeded")
+			}
+			wantCause(t, err, nil)
+		}
+		_, err := client(t, answerRaw(t, words+"\r\n"), &Settings{})
+		wantCause(t, err, nil)
+	}
+	for _, line := range []string{"", "x: " + nothingHeard, "\n" + nothingHeard, " " + wantsAName} {
+		if got := Cause(line); got != nil {
+			t.Errorf("the cause of %q is %v", line, got)
+		}
+	}
+}
+
+// packet is what the middle boxes take that are known to stumble: one read.
+const packet = 1400
+
+func TestSmallHello(t *testing.T) {
+	longest := strings.Repeat(strings.Repeat("x", 62)+".", 4)
+	longest = longest[:len(longest)-1] + "yz" // 253 bytes, the longest name there is
+	root := newCA(t, "root", nil)
+	file := bundle(t, root)
+	pair := root.server(t, nil, longest).pair()
+	for _, verify := range []bool{false, true} {
+		for name, limit := range map[string]int{host: 340, longest: 590} {
+			small := &Settings{ServerName: name, SmallHello: true, Verify: verify, Anchors: Anchors{File: file}}
+			if size := helloSize(t, small); size > limit {
+				t.Errorf("verify %v: a small ClientHello for a name of %d bytes has %d bytes", verify, len(name), size)
+			}
+		}
+		small := &Settings{ServerName: longest, SmallHello: true, Verify: verify, Anchors: Anchors{File: file}}
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			c, err := handshakeWith(t, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: version, MaxVersion: version}, small)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := c.Description(); d.Verified != "yes" {
+				t.Errorf("%+v", d)
+			}
+		}
+	}
+	if size := helloSize(t, &Settings{ServerName: host}); size <= packet {
+		t.Errorf("an ordinary ClientHello has %d bytes: there is no need for a small one", size)
+	}
+}
+
+// helloSize is how many bytes the client sends first. The server reads once and goes.
+func helloSize(t *testing.T, s *Settings) int {
+	t.Helper()
+	size := make(chan int, 1)
+	conn := serve(t, func(conn *net.TCPConn) {
+		header := make([]byte, 5)
+		io.ReadFull(conn, header)
+		n, _ := io.CopyN(io.Discard, conn, int64(header[3])<<8|int64(header[4]))
+		size <- len(header) + int(n)
+	})
+	_, err := client(t, conn, s)
+	wantCause(t, err, ErrNoServerHello)
+	return <-size
 }
 
 func TestNameMissed(t *testing.T) {
 	for _, settings := range []Settings{{}, {ServerName: "192.0.2.1"}, {ServerName: host, NoSNI: true}} {
 		_, err := client(t, answerRaw(t, "\x15\x03\x01\x00\x02\x02\x70"), &settings)
 		wantError(t, err, KindHandshake, `server wants to be sent a name: unrecognized name \(alert 112\)`)
+		wantCause(t, err, ErrUnrecognizedName)
 	}
 }
 
@@ -415,11 +509,12 @@ func TestReset(t *testing.T) {
 		conn.SetLinger(0)
 	})
 	_, err := client(t, conn, &Settings{})
-	wantError(t, err, KindHandshake, "connection lost during the handshake: connection reset by peer")
+	wantError(t, err, KindHandshake, "no answer to the handshake: connection lost: (connection reset by peer|broken pipe)")
+	wantCause(t, err, ErrNoServerHello)
 }
 
 func TestTimeLimit(t *testing.T) {
-	for name, first := range map[string]string{"no answer to the handshake": "", "handshake not finished": "\x16\x03\x03"} {
+	for name, first := range map[string]string{"no answer to the handshake": "", "handshake not finished": "\x16\x03\x03\x00\x40\x02"} {
 		conn := serve(t, func(conn *net.TCPConn) {
 			io.WriteString(conn, first)
 			io.Copy(io.Discard, conn)
@@ -428,6 +523,11 @@ func TestTimeLimit(t *testing.T) {
 		wantError(t, err, KindHandshake, name+" within 60 ms")
 		if !isTimeout(err) {
 			t.Errorf("%v is no timeout", err)
+		}
+		if first == "" {
+			wantCause(t, err, ErrNoServerHello)
+		} else {
+			wantCause(t, err, nil)
 		}
 	}
 }
@@ -445,6 +545,16 @@ func TestContextEnds(t *testing.T) {
 	if !errors.Is(err, reason) {
 		t.Error("the reason is lost")
 	}
+	wantCause(t, err, nil)
+}
+
+// A deadline that somebody else has set on the connection is silence too.
+func TestDeadline(t *testing.T) {
+	conn := serve(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
+	conn.SetReadDeadline(time.Now().Add(60 * time.Millisecond))
+	_, err := client(t, conn, &Settings{})
+	wantError(t, err, KindHandshake, "no answer to the handshake in time")
+	wantCause(t, err, ErrNoServerHello)
 }
 
 // A closer is a connection that closes after so many bytes written.
@@ -472,6 +582,10 @@ func TestClosedAtEveryStep(t *testing.T) {
 				io.Copy(io.Discard, conn)
 			})
 			_, err := client(t, conn, &Settings{ServerName: host})
+			if bytes <= 5 { // the header of a record
+				wantError(t, err, KindHandshake, "no answer to the handshake: connection closed")
+				continue
+			}
 			wantError(t, err, KindHandshake, "connection closed during the handshake")
 		}
 	}

@@ -36,6 +36,7 @@ import (
 type Settings struct {
 	ServerName       string           // name to send and to verify; an IP address (without brackets) is not sent and matches iPAddress names alone; "": none sent, none verified
 	NoSNI            bool             // verify ServerName but do not send it
+	SmallHello       bool             // send the smallest ClientHello that there is: see ErrNoServerHello
 	Verify           bool             // enforce the verdict; speak TLS 1.2 and up and the secure suites only
 	Anchors          Anchors          // where the trust anchors are
 	Certificate      *Certificate     // of the client, from LoadCertificate; nil: none
@@ -75,7 +76,7 @@ func (s *Settings) trustAnchors() (*index, error) {
 // failure it is the caller's to close, and of no further use.
 //
 // Errors are *Error, of KindSettings when nothing was sent, else of KindHandshake.
-// errors.Is finds ErrUnrecognizedName in one, and the context's error.
+// errors.Is finds ErrUnrecognizedName or ErrNoServerHello in one, and the context's error.
 func Client(ctx context.Context, conn net.Conn, s *Settings) (*Conn, error) {
 	h := handshake{settings: s, wire: &wire{Conn: conn}}
 	if s.Verify {
@@ -185,6 +186,9 @@ func (h *handshake) config() *tls.Config {
 	for _, suite := range tls.CipherSuites() {
 		c.CipherSuites = append(c.CipherSuites, suite.ID)
 	}
+	if h.settings.SmallHello {
+		c.CurvePreferences = smallCurves()
+	}
 	if h.settings.Verify {
 		c.MinVersion = tls.VersionTLS12
 		c.VerifyConnection = h.enforce
@@ -196,6 +200,13 @@ func (h *handshake) config() *tls.Config {
 		c.CipherSuites = append(c.CipherSuites, suite.ID)
 	}
 	return c
+}
+
+// smallCurves are the key exchanges that fit into a small ClientHello. The share of a
+// post-quantum hybrid alone has some 1,200 bytes, so that a ClientHello with one is
+// longer than a packet. Without, it has 320 bytes and the server's name.
+func smallCurves() []tls.CurveID {
+	return []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
 }
 
 // clientCertificate answers the server's request for one. The authorities that the

@@ -206,7 +206,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestTLSSetting(t *testing.T) {
-	for _, name := range []string{"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "CERTFILE:a.example", "KEYFILE:a.example"} {
+	for _, name := range []string{"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO", "CERTFILE:a.example", "KEYFILE:a.example"} {
 		if !TLSSetting(name) {
 			t.Errorf("%s stays", name)
 		}

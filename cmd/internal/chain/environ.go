@@ -49,7 +49,7 @@ func Without(environ []string, unwanted func(name string) bool) []string {
 // with a colon name a certificate for one server name.
 func TLSSetting(name string) bool {
 	switch name {
-	case "CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID":
+	case "CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO":
 		return true
 	}
 	return strings.HasPrefix(name, "CERTFILE:") || strings.HasPrefix(name, "KEYFILE:")

@@ -127,6 +127,8 @@ func (p *Program) settings(o chain.Tunnel, environ []string) (*tlsc.Settings, er
 		HandshakeTimeout: o.HandshakeTimeout,
 		Trace:            p.trace(o),
 	}
+	hello, _ := chain.Lookup(environ, "MXF_TLSHELLO")
+	s.SmallHello = hello == "small"
 	s.Anchors.Dir, _ = chain.Lookup(environ, "CADIR")
 	s.Anchors.File, _ = chain.Lookup(environ, "CAFILE")
 	if o.Verify && s.Anchors == (tlsc.Anchors{}) {
