@@ -75,9 +75,9 @@ func rcpts(n int) []string {
 	return r
 }
 
-// text is the stream as it goes to descriptor 1, with | for the zero byte.
+// text is the stream as it goes to descriptor 1, with | for the end of a report.
 func text(s report.Stream) string {
-	return strings.ReplaceAll(string(s.Bytes()), "\x00", "|")
+	return strings.NewReplacer("\n\x00", "|", "\x00", "|").Replace(string(s.Bytes()))
 }
 
 func want(t *testing.T, stream report.Stream, err error, expected string) {

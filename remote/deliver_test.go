@@ -98,7 +98,7 @@ func never() bool { return false }
 func TestDeliver_panic(t *testing.T) {
 	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}}
 	stream := Deliver(t.Context(), job, func() (*Router, error) { panic("on the way") })
-	if got, want := string(stream.Bytes()), "ZInternal error: panic: on the way. (#4.3.5)\x00"; got != want {
+	if got, want := string(stream.Bytes()), "ZInternal error: panic: on the way. (#4.3.5)\n\x00"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	stream = Deliver(t.Context(), job, func() (*Router, error) { return nil, nil })

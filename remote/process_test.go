@@ -37,7 +37,9 @@ func newChain(t *testing.T, script string, change func(*control.Settings)) (*del
 }
 
 // said is a stream as a log would show it.
-func shown(s report.Stream) string { return strings.ReplaceAll(string(s.Bytes()), "\x00", "|") }
+func shown(s report.Stream) string {
+	return strings.NewReplacer("\n\x00", "|", "\x00", "|").Replace(string(s.Bytes()))
+}
 
 // What a program does, and what the router makes of it.
 func TestProgram(t *testing.T) {

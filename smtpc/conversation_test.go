@@ -45,7 +45,7 @@ func wantReports(t *testing.T, got result, want string) {
 	}
 }
 
-const accepted = "K192.0.2.1 accepted message.\nRemote host said: 250 accepted\x00"
+const accepted = "K192.0.2.1 accepted message.\nRemote host said: 250 accepted\n\x00"
 
 // onlyReader hides what else a reader can do.
 type onlyReader struct{ io.Reader }
@@ -322,7 +322,7 @@ func TestMailParameters(t *testing.T) {
 
 func TestMessageOverTheLimitIsNotOffered(t *testing.T) {
 	r, seen := talk(t, &smtptest.Server{Extensions: []string{"PIPELINING", "SIZE 27"}}, newJob(1))
-	wantReports(t, r, "D192.0.2.1: message of 28 bytes is over the limit of 27. (#5.3.4)\x00")
+	wantReports(t, r, "D192.0.2.1: message of 28 bytes is over the limit of 27. (#5.3.4)\n\x00")
 	if got := verbs(seen); got != "EHLO QUIT" {
 		t.Errorf("server saw %q", got)
 	}
@@ -352,7 +352,7 @@ func TestAddressAboveASCII(t *testing.T) {
 }
 
 func TestAddressThatCannotBeSent(t *testing.T) {
-	const refused = "hI cannot send to this recipient: there is a control byte in it. (#5.1.3)\x00"
+	const refused = "hI cannot send to this recipient: there is a control byte in it. (#5.1.3)\n\x00"
 	for _, extensions := range []string{"", "PIPELINING"} {
 		server := &smtptest.Server{Extensions: strings.Fields(extensions)}
 		job := newJob(2)
@@ -369,12 +369,12 @@ func TestAddressThatCannotBeSent(t *testing.T) {
 		if len(seen.Commands) != 0 {
 			t.Errorf("server saw %q", seen.Commands)
 		}
-		wantReports(t, r, refused+refused+"DGiving up on 192.0.2.1.\x00")
+		wantReports(t, r, refused+refused+"DGiving up on 192.0.2.1.\n\x00")
 
 		job = newJob(1)
 		job.Sender = "a@x>\r\nRCPT TO:<victim@example.org"
 		r, seen = talk(t, new(smtptest.Server), job)
-		wantReports(t, r, "DI cannot send a message with this envelope sender: there is a control byte in it. (#5.1.7)\x00")
+		wantReports(t, r, "DI cannot send a message with this envelope sender: there is a control byte in it. (#5.1.7)\n\x00")
 		if len(seen.Commands) != 0 {
 			t.Errorf("server saw %q", seen.Commands)
 		}
@@ -383,7 +383,7 @@ func TestAddressThatCannotBeSent(t *testing.T) {
 
 func TestPartialLine(t *testing.T) {
 	t.Parallel()
-	const partial = "DSMTP cannot transfer messages with partial final lines. (#5.6.2)\x00"
+	const partial = "DSMTP cannot transfer messages with partial final lines. (#5.6.2)\n\x00"
 	for _, extensions := range []string{"", "PIPELINING"} {
 		for _, text := range []string{"x", "a\nb", many(800<<10) + "x"} {
 			server := &smtptest.Server{Extensions: strings.Fields(extensions)}
@@ -427,9 +427,9 @@ func TestMessageThatChangesWhileItIsSent(t *testing.T) {
 	for _, extensions := range []string{"SIZE", "SIZE PIPELINING"} {
 		for _, c := range []struct{ name, again, want string }{
 			{"grows", long + long, "r\x00" + accepted},
-			{"grows a partial line", long + "x", "r\x00ZUnable to read message: it changed while it was being sent. (#4.3.0)\x00"},
-			{"shrinks", long[:len(long)/2], "r\x00ZUnable to read message: it became shorter while it was being sent. (#4.3.0)\x00"},
-			{"vanishes", "", "r\x00ZUnable to read message: it became shorter while it was being sent. (#4.3.0)\x00"},
+			{"grows a partial line", long + "x", "r\x00ZUnable to read message: it changed while it was being sent. (#4.3.0)\n\x00"},
+			{"shrinks", long[:len(long)/2], "r\x00ZUnable to read message: it became shorter while it was being sent. (#4.3.0)\n\x00"},
+			{"vanishes", "", "r\x00ZUnable to read message: it became shorter while it was being sent. (#4.3.0)\n\x00"},
 		} {
 			job := newJob(1)
 			job.Message = &changingFile{Reader: strings.NewReader(long), again: c.again}
@@ -460,7 +460,7 @@ func TestMessageThatCannotBeRead(t *testing.T) {
 		job := newJob(1)
 		job.Message = failingReader{strings.NewReader(many(600 << 10))}
 		r, seen := talk(t, &smtptest.Server{Extensions: strings.Fields(extensions)}, job)
-		if r.exit != 0 || strings.TrimPrefix(r.reports, "r\x00") != "ZUnable to read message: disk on fire. (#4.3.0)\x00" || seen.Accepted {
+		if r.exit != 0 || strings.TrimPrefix(r.reports, "r\x00") != "ZUnable to read message: disk on fire. (#4.3.0)\n\x00" || seen.Accepted {
 			t.Errorf("%q: %v", extensions, r)
 		}
 	}
@@ -480,8 +480,8 @@ func TestMessageThatCannotBeRead(t *testing.T) {
 func TestEmptyMessageForNobody(t *testing.T) {
 	server := &smtptest.Server{Extensions: []string{"PIPELINING"}, Act: at(smtptest.RCPT, "550 no", "450 no")}
 	r, seen := talk(t, server, newJob(2))
-	wantReports(t, r, "h192.0.2.1 does not like recipient.\nRemote host said: 550 no\x00"+
-		"s192.0.2.1 does not like recipient.\nRemote host said: 450 no\x00ZGiving up on 192.0.2.1.\x00")
+	wantReports(t, r, "h192.0.2.1 does not like recipient.\nRemote host said: 550 no\n\x00"+
+		"s192.0.2.1 does not like recipient.\nRemote host said: 450 no\n\x00ZGiving up on 192.0.2.1.\n\x00")
 	if string(seen.Raw) != ".\r\n" || !seen.Ended {
 		t.Errorf("after 354 came %q, QUIT: %v", seen.Raw, seen.Ended)
 	}
@@ -489,7 +489,7 @@ func TestEmptyMessageForNobody(t *testing.T) {
 	// MAIL refused, but recipients accepted: a message would have readers.
 	server = &smtptest.Server{Extensions: []string{"PIPELINING"}, Act: at(smtptest.MAIL, "550 no")}
 	r, seen = talk(t, server, newJob(2))
-	wantReports(t, r, "DConnected to 192.0.2.1 but sender was rejected.\nRemote host said: 550 no\x00")
+	wantReports(t, r, "DConnected to 192.0.2.1 but sender was rejected.\nRemote host said: 550 no\n\x00")
 	if len(seen.Raw) > 0 {
 		t.Errorf("after 354 came %q", seen.Raw)
 	}
@@ -497,15 +497,15 @@ func TestEmptyMessageForNobody(t *testing.T) {
 	// The same behind a 421 that the server does not mean.
 	server = &smtptest.Server{Extensions: []string{"PIPELINING"}, Act: at(smtptest.RCPT, "421 tired")}
 	r, seen = talk(t, server, newJob(2))
-	const tired = "s192.0.2.1 does not like recipient.\nRemote host said: 421 tired\x00"
-	wantReports(t, r, tired+tired+"ZGiving up on 192.0.2.1.\x00")
+	const tired = "s192.0.2.1 does not like recipient.\nRemote host said: 421 tired\n\x00"
+	wantReports(t, r, tired+tired+"ZGiving up on 192.0.2.1.\n\x00")
 	if len(seen.Raw) > 0 {
 		t.Errorf("after 354 came %q", seen.Raw)
 	}
 }
 
 func TestAnswerThatGoesOnAfter421(t *testing.T) {
-	const deferred = "s192.0.2.1 does not like recipient.\nRemote host said: 421 tired\x00"
+	const deferred = "s192.0.2.1 does not like recipient.\nRemote host said: 421 tired\n\x00"
 	for _, extensions := range []string{"", "PIPELINING"} {
 		server := &smtptest.Server{Extensions: strings.Fields(extensions), Act: func(p smtptest.Point) smtptest.Action {
 			if p.Phase == smtptest.RCPT && p.N == 1 {
@@ -546,10 +546,10 @@ func TestAnswerInTheMidstOfTheMessage(t *testing.T) {
 	t.Parallel()
 	for _, extensions := range []string{"", "PIPELINING"} {
 		for answer, want := range map[string]string{
-			"552 too big\n": "D192.0.2.1 failed after I sent the message.\nRemote host said: 552 too big\x00",
-			"452 full\n":    "Z192.0.2.1 failed after I sent the message.\nRemote host said: 452 full\x00",
-			"250 fine\n":    "ZConnected to 192.0.2.1 but it answered \"250 fine\" to a part of the message. (#4.5.0)\x00",
-			"354 more\n":    "ZConnected to 192.0.2.1 but it answered \"354 more\" to the message. (#4.5.0)\x00",
+			"552 too big\n": "D192.0.2.1 failed after I sent the message.\nRemote host said: 552 too big\n\x00",
+			"452 full\n":    "Z192.0.2.1 failed after I sent the message.\nRemote host said: 452 full\n\x00",
+			"250 fine\n":    "ZConnected to 192.0.2.1 but it answered \"250 fine\" to a part of the message. (#4.5.0)\n\x00",
+			"354 more\n":    "ZConnected to 192.0.2.1 but it answered \"354 more\" to the message. (#4.5.0)\n\x00",
 		} {
 			gone := make(chan struct{})
 			address := early(t, extensions, answer, func(*smtptest.Conn) { <-gone })
@@ -603,9 +603,9 @@ func TestAnswersOutOfTurn(t *testing.T) {
 // stood perhaps in the place of its contrary.
 func TestContraryBehindTheLastAnswer(t *testing.T) {
 	const (
-		accepted = "K192.0.2.1 accepted message.\nRemote host said: 250 e\x00"
-		refused  = "D192.0.2.1 failed after I sent the message.\nRemote host said: 550 e\x00"
-		doubt    = "ZConnected to 192.0.2.1 but it sent %q without being asked. Possible duplicate! (#4.5.0)\x00"
+		accepted = "K192.0.2.1 accepted message.\nRemote host said: 250 e\n\x00"
+		refused  = "D192.0.2.1 failed after I sent the message.\nRemote host said: 550 e\n\x00"
+		doubt    = "ZConnected to 192.0.2.1 but it sent %q without being asked. Possible duplicate! (#4.5.0)\n\x00"
 	)
 	for last, want := range map[string]string{
 		"250 e\n550 f\n": fmt.Sprintf(doubt, "550 f\r\n"),
@@ -627,7 +627,7 @@ func TestContraryBehindTheLastAnswer(t *testing.T) {
 	// A recipient's refusal in the place of DATA's answer.
 	address := script(t, "220 a\n", "250-b\n250 PIPELINING\n", "250 c\n250 d\n550 e\n354 f\n")
 	wantReports(t, deliver(t.Context(), smtptest.Dial(t, address), newJob(1)),
-		"r\x00ZConnected to 192.0.2.1 but it sent \"354 f\\r\\n\" without being asked. (#4.5.0)\x00")
+		"r\x00ZConnected to 192.0.2.1 but it sent \"354 f\\r\\n\" without being asked. (#4.5.0)\n\x00")
 }
 
 func TestForeignTextIsMadeHarmless(t *testing.T) {
@@ -635,7 +635,7 @@ func TestForeignTextIsMadeHarmless(t *testing.T) {
 	r, _ := talk(t, server, newJob(1))
 	said := "550-a?b?[2J?\n550 "
 	said += strings.Repeat("\xe9", 5000-len(said))
-	wantReports(t, r, "r\x00D192.0.2.1 failed after I sent the message.\nRemote host said: "+said+"\x00")
+	wantReports(t, r, "r\x00D192.0.2.1 failed after I sent the message.\nRemote host said: "+said+"\n\x00")
 }
 
 func TestReplyWithoutEnd(t *testing.T) {
@@ -665,7 +665,7 @@ func fuseInFrontOfADeafServer(t *testing.T, running *sync.WaitGroup) {
 		text       string
 		want       string
 	}{
-		{"", smtptest.Message, "x\n", "r\x00" + slow + "Possible duplicate! (#4.4.2)\x00"},
+		{"", smtptest.Message, "x\n", "r\x00" + slow + "Possible duplicate! (#4.4.2)\n\x00"},
 	} {
 		running.Go(func() {
 			gone := make(chan struct{})
@@ -879,7 +879,7 @@ func TestInsideTLSAlready(t *testing.T) {
 	job.TLS = smtpc.Must
 	job.Environ = []string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=X", "SSL_PEER_VERIFIED=yes"}
 	r, seen := talk(t, server, job)
-	wantReports(t, r, "r\x00"+strings.TrimSuffix(accepted, "\x00")+"\nTLS: TLSv1.2 X verified mx.example.org\x00")
+	wantReports(t, r, "r\x00"+strings.TrimSuffix(accepted, "\n\x00")+"\nTLS: TLSv1.2 X verified mx.example.org\n\x00")
 	if strings.Contains(verbs(seen), "STARTTLS") {
 		t.Errorf("server saw %q", seen.Commands)
 	}
@@ -895,7 +895,7 @@ func TestTLSClientThatTellsNothing(t *testing.T) {
 		return c, nil, err
 	}
 	wantReports(t, deliver(t.Context(), conn, job),
-		"r\x00"+strings.TrimSuffix(accepted, "\x00")+"\nTLS: unknown unknown unverified mx.example.org\x00")
+		"r\x00"+strings.TrimSuffix(accepted, "\n\x00")+"\nTLS: unknown unknown unverified mx.example.org\n\x00")
 }
 
 func TestContextThatEnds(t *testing.T) {
@@ -905,8 +905,8 @@ func TestContextThatEnds(t *testing.T) {
 		want  string
 	}{
 		{smtptest.EHLO, 111, "context canceled"},
-		{smtptest.DATA, 0, "r\x00ZConnected to 192.0.2.1 but connection died. (#4.4.2)\x00"},
-		{smtptest.Message, 0, "r\x00ZConnected to 192.0.2.1 but connection died. Possible duplicate! (#4.4.2)\x00"},
+		{smtptest.DATA, 0, "r\x00ZConnected to 192.0.2.1 but connection died. (#4.4.2)\n\x00"},
+		{smtptest.Message, 0, "r\x00ZConnected to 192.0.2.1 but connection died. Possible duplicate! (#4.4.2)\n\x00"},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		server := &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
@@ -1059,11 +1059,11 @@ func TestFinal(t *testing.T) {
 		err  error
 		want string
 	}{
-		{nil, "Kok\x00"},
-		{&report.NoTransaction{Reason: report.Report{Letter: report.Permanent, Text: "no"}}, "Zno\x00"},
-		{&report.Fuse{Reason: blown}, "Zslow\x00"},
-		{&report.Fuse{Reason: blown, Begun: true}, "Kok\x00"},
-		{errors.New("broken"), "ZInternal error: broken. (#4.3.5)\x00"},
+		{nil, "Kok\n\x00"},
+		{&report.NoTransaction{Reason: report.Report{Letter: report.Permanent, Text: "no"}}, "Zno\n\x00"},
+		{&report.Fuse{Reason: blown}, "Zslow\n\x00"},
+		{&report.Fuse{Reason: blown, Begun: true}, "Kok\n\x00"},
+		{errors.New("broken"), "ZInternal error: broken. (#4.3.5)\n\x00"},
 	} {
 		if got := string(smtpc.Final(stream, c.err).Bytes()); got != c.want {
 			t.Errorf("error %v: %q, want %q", c.err, got, c.want)

@@ -181,7 +181,7 @@ func oracle(s scenario) result {
 	said := "\nRemote host said: " + string(s.fault)
 	recipients := strings.Repeat("r\x00", accepted)
 
-	message := func(text string) result { return result{reports: recipients + text + line + "\x00"} }
+	message := func(text string) result { return result{reports: recipients + text + line + "\n\x00"} }
 	// The router reports it, when TLS is down.
 	next := func(text string) result { return result{exit: 75, reason: text} }
 	broken := func(text string) result {
@@ -195,7 +195,7 @@ func oracle(s scenario) result {
 		if s.secure && (at != smtptest.STARTTLS) && !(at == smtptest.EHLO && !s.at.Secure) {
 			line = tlsLine
 		}
-		return result{reports: recipients + "K" + peerIP + " accepted message.\nRemote host said: 250 accepted" + line + "\x00"}
+		return result{reports: recipients + "K" + peerIP + " accepted message.\nRemote host said: 250 accepted" + line + "\n\x00"}
 	}
 	all := func() string { return strings.Repeat("r\x00", s.recipients) }
 	byReply := func(text string) result {
@@ -250,7 +250,7 @@ func oracle(s scenario) result {
 		}
 		return out("MAIL")
 	case smtptest.RCPT:
-		dislike := peerIP + " does not like recipient." + said + "\x00"
+		dislike := peerIP + " does not like recipient." + said + "\n\x00"
 		switch {
 		case s.fault == says2xx:
 			return success(all())

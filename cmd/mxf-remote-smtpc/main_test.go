@@ -121,17 +121,17 @@ func TestProgram(t *testing.T) {
 		want    result
 	}{
 		{"accepted", nil, []string{home, "TCPREMOTEIP=192.0.2.1"}, job,
-			result{"r\x00r\x00K192.0.2.1 accepted message.\nRemote host said: 250 accepted\x00", "", 0}},
+			result{"r\x00r\x00K192.0.2.1 accepted message.\nRemote host said: 250 accepted\n\x00", "", 0}},
 		{"inside TLS", nil, []string{home, "TCPREMOTEIP=::1", "TCPREMOTEHOST=mx.example.org", "SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=X"}, job[:3],
-			result{"r\x00K::1 accepted message.\nRemote host said: 250 accepted\nTLS: TLSv1.2 X unverified mx.example.org\x00", "", 0}},
+			result{"r\x00K::1 accepted message.\nRemote host said: 250 accepted\nTLS: TLSv1.2 X unverified mx.example.org\n\x00", "", 0}},
 		{"refused", one(smtptest.MAIL, smtptest.Action{Reply: "550 no"}), []string{home}, job,
-			result{"DConnected to unknown but sender was rejected.\nRemote host said: 550 no\x00", "", 0}},
+			result{"DConnected to unknown but sender was rejected.\nRemote host said: 550 no\n\x00", "", 0}},
 		{"next exchanger", one(smtptest.Greeting, smtptest.Action{Reply: "554 no"}), []string{home}, job,
 			result{"", "Connected to unknown but greeting failed.\nRemote host said: 554 no\n", 75}},
 		{"the server leaves", one(smtptest.EHLO, smtptest.Action{Close: true}), []string{home}, job,
 			result{"", "Connected to unknown but connection died. (#4.4.2)\n", 75}},
 		{"the fuse, begun", one(smtptest.RCPT, smtptest.Action{Stall: true}), []string{quick}, job,
-			result{"Z" + slow + "\x00", slow + "\n", 124}},
+			result{"Z" + slow + "\n\x00", slow + "\n", 124}},
 		{"the fuse", one(smtptest.Greeting, smtptest.Action{Stall: true}), []string{quick}, job,
 			result{"", slow + "\n", 124}},
 		{"no TLS client", nil, []string{home, "MXF_TLS=must"}, job,
@@ -175,7 +175,7 @@ func TestUCSPITLS(t *testing.T) {
 	}{
 		{"handshake", func(ctl *os.File) error {
 			return ucspitls.Tell(ctl, []string{"SSL_PROTOCOL=TLSv1.3", "SSL_CIPHER=X", "SSL_PEER_VERIFIED=yes"})
-		}, result{"r\x00Kunknown accepted message.\nRemote host said: 250 ok\nTLS: TLSv1.3 X verified mx.example.org\x00", "", 0}},
+		}, result{"r\x00Kunknown accepted message.\nRemote host said: 250 ok\nTLS: TLSv1.3 X verified mx.example.org\n\x00", "", 0}},
 		{"no handshake", func(*os.File) error { return nil },
 			result{"", "Connected to unknown but TLS could not be had: the TLS client could not start TLS. (#4.7.5)\n", 76}},
 	} {

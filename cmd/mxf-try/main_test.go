@@ -51,7 +51,7 @@ func TestPrintable_isFitForATerminal(t *testing.T) {
 }
 
 func TestReports_areLaidOut(t *testing.T) {
-	got := strings.Join(reports([]byte("r\x00hno\nbecause\x00Kok\x00")), "\n")
+	got := strings.Join(reports([]byte("r\x00hno\nbecause\n\x00Kok\n\x00")), "\n")
 	if want := "r\nh no\n  because\nK ok"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

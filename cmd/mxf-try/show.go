@@ -113,7 +113,7 @@ func reports(raw []byte) (lines []string) {
 		if len(one) == 0 {
 			continue
 		}
-		for i, line := range strings.Split(string(one[1:]), "\n") {
+		for i, line := range strings.Split(strings.TrimSuffix(string(one[1:]), "\n"), "\n") {
 			letter := ' '
 			if i == 0 {
 				letter = rune(one[0])

@@ -434,6 +434,7 @@ func TestVerdictIsRspawns(t *testing.T) {
 		{"r\x00Kok\x00", -1, 'Z', "qmail-remote crashed.\n"},
 		{"r\x00Kok\x00", 0, 'K', "ok"},
 		{"hno\x00Dgiving up\x00", 0, 'D', "nogiving up"},
+		{"hno\n\x00Dgiving up\n\x00", 0, 'D', "no\ngiving up\n"},
 		{"snot now\x00Zgiving up\x00", 0, 'Z', "not nowgiving up"},
 		{"hno\x00Kfor the others\x00", 0, 'D', "no"},
 		{"snot now\x00Kfor the others\x00", 0, 'Z', "not now"},
@@ -449,13 +450,14 @@ func TestVerdictIsRspawns(t *testing.T) {
 }
 
 func TestReportsAreOneCompleteStream(t *testing.T) {
-	for _, good := range []string{"r\x00Kok\x00", "Zlater\x00", "Dno\x00", "hno\x00Dgiving up\x00"} {
+	for _, good := range []string{"r\x00Kok\n\x00", "Zlater\n\x00", "Dno\n\x00", "hno\n\x00Dgiving up\n\x00", "r\x00K\x00"} {
 		if _, err := Reports([]byte(good), 1); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
 	for _, bad := range []string{
-		"", "r\x00Kok", "Kok\x00", "r\x00r\x00Kok\x00", "r\x00Kok\x00\n", "panic\x00", "r\x00Kok\x00Zmore\x00", "\x00Kok\x00",
+		"", "r\x00Kok\n", "Kok\n\x00", "r\x00r\x00Kok\n\x00", "r\x00Kok\n\x00\n", "panic\n\x00", "r\x00Kok\n\x00Zmore\n\x00", "\x00Kok\n\x00",
+		"r\x00Kok\x00", "hno\x00Dgiving up\n\x00",
 	} {
 		if _, err := Reports([]byte(bad), 1); err == nil {
 			t.Errorf("%q is taken for a report stream", bad)

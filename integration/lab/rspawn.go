@@ -187,8 +187,9 @@ func messageLetter(raw []byte) byte {
 	return 'D'
 }
 
-// Reports splits what came out of descriptors 1 and 2 into reports. The error
-// says why it is not exactly one complete stream for n recipients.
+// Reports splits what came out of descriptors 1 and 2 into reports, without the
+// newline at the end of their texts. The error says why it is not exactly one
+// complete stream for n recipients.
 func Reports(raw []byte, n int) ([]string, error) {
 	body, complete := bytes.CutSuffix(raw, []byte{0})
 	if !complete {
@@ -203,6 +204,9 @@ func Reports(raw []byte, n int) ([]string, error) {
 		}
 		if one == "" || !strings.Contains(letters, one[:1]) {
 			return list, fmt.Errorf("report %d of %d is %q", i+1, len(list), one)
+		}
+		if list[i], complete = strings.CutSuffix(one, "\n"); !complete && len(one) > 1 {
+			return list, fmt.Errorf("report %d of %d does not end in a newline: %q", i+1, len(list), one)
 		}
 	}
 	if last > n || last < n && list[last][0] == 'K' {

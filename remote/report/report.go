@@ -37,7 +37,8 @@ func (l Letter) OfRecipient() bool { return l == Accepted || l == Refused || l =
 // OfMessage tells whether l begins a message report.
 func (l Letter) OfMessage() bool { return l == Delivered || l == Temporary || l == Permanent }
 
-// A Report is one letter and its text.
+// A Report is one letter and its text, which has no newline at its end: Bytes
+// adds it.
 type Report struct {
 	Letter Letter
 	Text   string
@@ -54,7 +55,9 @@ type Stream struct {
 // Only returns a stream that has no recipient reports.
 func Only(r Report) Stream { return Stream{Message: r} }
 
-// Bytes returns s as it goes to descriptor 1.
+// Bytes returns s as it goes to descriptor 1. A text that is not empty ends in a
+// newline there: qmail-rspawn puts a recipient's text and the message's together
+// as they are.
 func (s Stream) Bytes() []byte {
 	var b bytes.Buffer
 	for _, r := range s.Recipients {
@@ -66,7 +69,10 @@ func (s Stream) Bytes() []byte {
 
 func (r Report) appendTo(b *bytes.Buffer) {
 	b.WriteByte(byte(r.Letter))
-	b.WriteString(strings.ReplaceAll(r.Text, "\x00", "?"))
+	if r.Text != "" {
+		b.WriteString(strings.ReplaceAll(r.Text, "\x00", "?"))
+		b.WriteByte('\n')
+	}
 	b.WriteByte(0)
 }
 
@@ -82,7 +88,8 @@ var ErrIncomplete = errors.New("incomplete reports")
 // Parse reads the report stream of a delivery to n recipients from the
 // beginning of b. What follows a complete stream is ignored. The error is
 // ErrIncomplete when b ends too early, and names the offending report when the
-// letters cannot be a stream for n recipients.
+// letters cannot be a stream for n recipients. The newline that Bytes adds is taken
+// off each text; a text may come without it.
 func Parse(b []byte, n int) (Stream, error) {
 	var s Stream
 	for {
@@ -93,7 +100,7 @@ func Parse(b []byte, n int) (Stream, error) {
 		if i == 0 {
 			return Stream{}, errors.New("a report without a letter")
 		}
-		r := Report{Letter(b[0]), string(b[1:i])}
+		r := Report{Letter(b[0]), strings.TrimSuffix(string(b[1:i]), "\n")}
 		b = b[i+1:]
 		switch {
 		case r.Letter.OfRecipient():

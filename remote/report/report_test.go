@@ -101,7 +101,7 @@ func TestForeign(t *testing.T) {
 
 func TestStream_noZeroByteFromOutside(t *testing.T) {
 	s := Stream{[]Report{{Accepted, ""}, {Refused, "a\x00K"}}, Report{Delivered, "b\x00"}}
-	if got, want := string(s.Bytes()), "r\x00ha?K\x00Kb?\x00"; got != want {
+	if got, want := string(s.Bytes()), "r\x00ha?K\n\x00Kb?\n\x00"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -130,6 +130,8 @@ func TestParse(t *testing.T) {
 		{"Zlater\x00", 3, Only(Report{Temporary, "later"})},
 		{"r\x00Dno\x00", 3, Stream{[]Report{accepted}, Report{Permanent, "no"}}},
 		{"Dno\x00trailing", 1, Only(Report{Permanent, "no"})}, // what follows is not ours
+		{"r\x00hno\n\x00Ka\nb\n\x00", 2, Stream{[]Report{accepted, {Refused, "no"}}, Report{Delivered, "a\nb"}}},
+		{"Zlater\n\n\x00", 1, Only(Report{Temporary, "later\n"})}, // the program's own empty line
 	} {
 		got, err := Parse([]byte(test.in), test.n)
 		if err != nil || !reflect.DeepEqual(got, test.want) {
@@ -165,14 +167,22 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !bytes.HasPrefix(b, s.Bytes()) {
+		if !bytes.HasPrefix(bare(b), bare(s.Bytes())) {
 			t.Errorf("%q was read as %q", b, s.Bytes())
+		}
+		for text := range bytes.SplitSeq(bytes.TrimSuffix(s.Bytes(), []byte{0}), []byte{0}) {
+			if len(text) > 1 && text[len(text)-1] != '\n' {
+				t.Errorf("%q became %q", b, text)
+			}
 		}
 		if s.Message.Letter == Delivered && len(s.Recipients) != n {
 			t.Errorf("K with %d reports for %d recipients", len(s.Recipients), n)
 		}
 	})
 }
+
+// bare takes one newline off the end of each report.
+func bare(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\n\x00"), []byte{0}) }
 
 func TestFor(t *testing.T) {
 	known := &Error{Case: NoAddress, Err: io.EOF}
