@@ -202,7 +202,7 @@ func (d dir) ipme(s *Settings) error {
 	return d.entries("ipme", data, func(_ int, entry string) string {
 		addr, err := netip.ParseAddr(entry)
 		if err != nil || addr.Zone() != "" {
-			return fmt.Sprintf("expected one IPv4 or IPv6 address, without brackets, port or zone, found %q", clip(entry))
+			return fmt.Sprintf("expected one IPv4 or IPv6 address, without brackets, port or zone, found %s", found(entry))
 		}
 		s.IPMe = append(s.IPMe, addr.Unmap())
 		return ""
@@ -240,7 +240,7 @@ func (d dir) number(name string, missing, highest int64, expected string) (int64
 	}
 	n, ok := decimal(value, highest)
 	if !ok {
-		return 0, d.malformed(name, 1, fmt.Sprintf("expected %s, found %q", expected, clip(value)))
+		return 0, d.malformed(name, 1, fmt.Sprintf("expected %s, found %s", expected, found(value)))
 	}
 	return n, nil
 }
@@ -267,7 +267,10 @@ func (d dir) path(name string) (string, error) {
 		return "", err
 	}
 	if value != "" && isBlank(value[0]) {
-		return "", d.malformed(name, 1, fmt.Sprintf("expected a path without blanks before it, found %q", clip(value)))
+		return "", d.malformed(name, 1, fmt.Sprintf("expected a path without blanks before it, found %s", found(value)))
+	}
+	if strings.HasPrefix(value, "-----BEGIN ") {
+		return "", d.malformed(name, 1, "expected the path of a file, found what should be in that file")
 	}
 	return value, nil
 }

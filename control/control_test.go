@@ -199,7 +199,7 @@ func TestReadClientLooksAtItsOwnFilesOnly(t *testing.T) {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	_, err = control.ReadClient(home(t, files{"timeoutremote": "5 s"}))
-	refused(t, err, "timeoutremote", 1, `"5 s"`)
+	refused(t, err, "timeoutremote", 1, `found "5"`)
 }
 
 func TestWholeNumbers(t *testing.T) {
@@ -533,5 +533,48 @@ func TestErrorsQuoteForeignText(t *testing.T) {
 	refused(t, err, "timeoutdns", 1, `\x1b[31m`)
 	if len(err.Error()) > 300 {
 		t.Errorf("an error of %d bytes", len(err.Error()))
+	}
+}
+
+// A report goes to the log and to strangers: of a malformed line one word is in it, and
+// never what stands behind that, where other programs have their passwords.
+func TestSecretsAreNotQuoted(t *testing.T) {
+	const secret = "s3cret-word"
+	for _, test := range []struct{ file, line, found string }{
+		{"smtproutes", "host.test:relay.test:587 user " + secret, `found "587" and more behind it`},
+		{"smtproutes", ".branch.test:192.0.2.5 user " + secret, `found "192.0.2.5" and more behind it`},
+		{"smtproutes", ":relay.test|user|" + secret, `found "relay.test" and more behind it`},
+		{"smtproutes", ":relay.test;user;" + secret, `found "relay.test" and more behind it`},
+		{"smtproutes", ":relay.test\tuser\t" + secret, `found "relay.test" and more behind it`},
+		{"smtproutes", ":relay.test:587:user:" + secret, `found "587" and more behind it`},
+		{"smtproutes", ":relay.test:587," + secret, `found "587" and more behind it`},
+		{"smtproutes", ":[192.0.2.5]|user|" + secret, `found "[192.0.2.5]" and more behind it`},
+		{"smtproutes", ":[192.0.2.5]:587|user|" + secret, `found "587" and more behind it`},
+		{"smtproutes", ":user:" + secret + "@relay.test", "a word with an @"},
+		{"smtproutes", ":" + secret + "@relay.test", "a word with an @"},
+		{"smtproutes", "https://user:" + secret + "@relay.test", "a word with an @"},
+		{"smtproutes", "machine relay.test password " + secret, `found "machine" and more behind it`},
+		{"smtproutes", "machine relay.test password " + secret + ":25", `found "machine" and more behind it`},
+		{"smtproutes", ": " + secret, `found " " first`},
+		{"smtproutes", ":relay.test: " + secret, `found " " first`},
+		{"helohost", "mx.example.org " + secret, `found "mx.example.org" and more behind it`},
+		{"me", "mx.exämple.org " + secret, `found "mx.exämple.org" and more behind it`},
+		{"ipme", "192.0.2.1 " + secret, `found "192.0.2.1" and more behind it`},
+		{"protocols", "smtp " + secret, `found "smtp" and more behind it`},
+		{"protocols", "smtp:25:0:N:Y: " + secret, `found " " first`},
+		{"timeoutremote", "1200;" + secret, `found "1200" and more behind it`},
+		{"tlsstrictness", "2 " + secret, `found "2" and more behind it`},
+		{"tlsclient", " " + secret, `found " " first`},
+		{"clientkey", "-----BEGIN " + secret, "found what should be in that file"},
+		{"clientcert", "-----BEGIN " + secret, "found what should be in that file"},
+		{"trustanchors", "-----BEGIN " + secret, "found what should be in that file"},
+	} {
+		f := files{"me": "me.example", "clientkey": "key", "clientcert": "cert"}
+		f[test.file] = test.line + "\n"
+		_, err := control.Read(home(t, f))
+		refused(t, err, test.file, 1, test.found)
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("%q: %v", test.line, err)
+		}
 	}
 }

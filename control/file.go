@@ -187,7 +187,29 @@ func trim(line []byte) []byte {
 	return line
 }
 
-// clip cuts what an error repeats.
+// found is what an error repeats of text that it did not expect: one word of it. A
+// report goes to the log and in the end to the sender, and what stands behind the word
+// may be a password: other programs have them in their routes.
+func found(text string) string { return foundUpTo(text, strings.IndexAny(text, " \t\r|;")) }
+
+// foundUpTo is found for a word that ends before byte end; -1: the whole text is it.
+func foundUpTo(text string, end int) string {
+	word := text
+	if end >= 0 {
+		word = text[:end]
+	}
+	switch {
+	case strings.Contains(text, "@"): // user:password@host
+		return "a word with an @, which is not shown here"
+	case word == "" && text != "":
+		return fmt.Sprintf("%q first", text[:1])
+	case end >= 0:
+		return fmt.Sprintf("%q and more behind it", clip(word))
+	}
+	return fmt.Sprintf("%q", clip(word))
+}
+
+// clip cuts a word that is too long to be repeated.
 func clip(s string) string {
 	if len(s) <= maxQuoted {
 		return s

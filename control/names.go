@@ -22,12 +22,12 @@ func parseHeloHost(s string) (host, problem string) {
 	if !isASCII(s) {
 		var ok bool
 		if host, ok = parseName(s); !ok {
-			return "", fmt.Sprintf("expected %s, found %q, which is not a valid international name", expected, clip(s))
+			return "", fmt.Sprintf("expected %s, found %s, which is not a valid international name", expected, found(s))
 		}
 	}
 	for i := range len(host) {
 		if host[i] <= ' ' || host[i] == 0x7f {
-			return "", fmt.Sprintf("expected %s, found %q", expected, clip(s))
+			return "", fmt.Sprintf("expected %s, found %s", expected, found(s))
 		}
 	}
 	if len(host) > maxHeloHost {

@@ -75,8 +75,8 @@ func (d dir) parseProtocols(data []byte) (protocols []Protocol, err error) {
 // parseProtocol parses one line of control/protocols, Program as it is spelt.
 // It returns what is wrong, or "".
 func parseProtocol(entry string) (p Protocol, problem string) {
-	wrong := func(expected, found string) (Protocol, string) {
-		return Protocol{}, fmt.Sprintf("expected %s, found %q", expected, clip(found))
+	wrong := func(expected, text string) (Protocol, string) {
+		return Protocol{}, fmt.Sprintf("expected %s, found %s", expected, found(text))
 	}
 	field := strings.SplitN(entry, ":", 6)
 	if len(field) < 6 {

@@ -179,7 +179,7 @@ func (c *checker) check(r *Routes, block []byte, before int) error {
 		}
 		domain, relay, ok := cutRoute(entry)
 		if !ok {
-			return r.dir.malformed(r.file, line, fmt.Sprintf("expected domain:relay or domain:relay:port, found %q", clip(string(entry))))
+			return r.dir.malformed(r.file, line, fmt.Sprintf("expected domain:relay or domain:relay:port, found %s", found(string(entry))))
 		}
 		if problem := c.checkDomain(domain); problem != "" {
 			return r.dir.malformed(r.file, line, problem)
@@ -203,7 +203,7 @@ func (c *checker) checkDomain(domain []byte) string {
 		c.unicode = true
 	}
 	if _, ok := canonicalDomain(string(domain)); !ok {
-		return fmt.Sprintf("expected a domain, a .suffix, an address in brackets or nothing before the colon, found %q", clip(string(domain)))
+		return fmt.Sprintf("expected a domain, a .suffix, an address in brackets or nothing before the colon, found %s", found(string(domain)))
 	}
 	return ""
 }
@@ -252,19 +252,19 @@ func parseRelay(s string) (relay Relay, problem string) {
 	if hasPort {
 		n, ok := parsePort(port)
 		if !ok {
-			return Relay{}, fmt.Sprintf("expected a port from 1 to 65535, found %q%s", clip(port), bracketHint(s))
+			return Relay{}, fmt.Sprintf("expected a port from 1 to 65535, found %s%s", foundPort(port), bracketHint(s))
 		}
 		relay.Port = n
 	}
 	switch {
 	case host == "" && hasPort:
-		return Relay{}, fmt.Sprintf("expected no port where there is no relay, found %q", clip(s))
+		return Relay{}, fmt.Sprintf("expected no port where there is no relay, found %s", found(s))
 	case host == "":
 		return relay, ""
 	case host[0] == '[':
 		addr, ok := parseLiteral(host)
 		if !ok {
-			return Relay{}, fmt.Sprintf("expected an address in brackets as the relay, found %q", clip(host))
+			return Relay{}, fmt.Sprintf("expected an address in brackets as the relay, found %s", found(host))
 		}
 		relay.Addr = addr
 		return relay, ""
@@ -275,10 +275,18 @@ func parseRelay(s string) (relay Relay, problem string) {
 	}
 	name, ok := spelledName(host)
 	if !ok || EndsInNumber(name) {
-		return Relay{}, fmt.Sprintf("expected a host name, an IPv4 address, an address in brackets or nothing as the relay, found %q", clip(host))
+		return Relay{}, fmt.Sprintf("expected a host name, an IPv4 address, an address in brackets or nothing as the relay, found %s", found(host))
 	}
 	relay.Host = name
 	return relay, ""
+}
+
+// foundPort is found for a port: what is no part of a service's name or number ends it.
+// A second colon may stand before a password.
+func foundPort(port string) string {
+	return foundUpTo(port, strings.IndexFunc(port, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
+	}))
 }
 
 // isPlainRelay tells, without allocating, whether relay is a host name with or
