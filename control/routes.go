@@ -124,12 +124,12 @@ func (r *Routes) scan(s *search) error {
 // blocks calls each for all of a long table in pieces of whole lines. before is
 // the number of lines before the piece.
 func (r *Routes) blocks(each func(block []byte, before int) error) error {
-	f, err := os.Open(r.dir.name(r.file))
+	f, info, err := openRegular(r.dir.name(r.file), os.O_RDONLY, 0)
 	if err != nil {
 		return r.dir.unreadable(r.file, err)
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > MaxRoutes {
+	if info.Size() > MaxRoutes {
 		return r.dir.tooLarge(r.file, MaxRoutes)
 	}
 	return r.pieces(f, make([]byte, blockSize), each)

@@ -241,7 +241,7 @@ func TestSpool(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	for _, size := range []int{0, 1, spoolInMemory, spoolInMemory + 1, spoolInMemory * 2} {
-		m, err := spool(readerOf(t, make([]byte, size)))
+		m, err := spool(readerOf(t, make([]byte, size)), spoolLimit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -728,5 +728,20 @@ func TestNoRecipients(t *testing.T) {
 	stream, err := Deliver(context.Background(), nil, &Job{Message: strings.NewReader("")})
 	if err == nil || len(stream.Recipients) != 0 {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A message without end does not fill the disk.
+func TestSpool_limit(t *testing.T) {
+	const limit = 2 * spoolInMemory
+	for _, size := range []int{limit - 1, limit, limit + 1, 4 * limit} {
+		m, err := spool(readerOf(t, make([]byte, size)), limit)
+		var known *report.Error
+		switch {
+		case size <= limit && err != nil, size > limit && (!errors.As(err, &known) || known.Case != report.Unreadable):
+			t.Errorf("%d bytes of %d: %v", size, limit, err)
+		case err == nil:
+			m.close()
+		}
 	}
 }

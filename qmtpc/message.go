@@ -17,6 +17,10 @@ import (
 // do not fill a machine.
 const spoolInMemory = 1 << 20
 
+// spoolLimit bounds what is spooled of a message in all, in bytes: no mail is as large,
+// and a pipe or a device without end must not fill the disk.
+const spoolLimit = 1 << 30
+
 // A sized message is one whose length is known before its first byte is sent.
 type sized struct {
 	io.Reader
@@ -78,7 +82,7 @@ func spoolUntil(ctx context.Context, message io.Reader) (*sized, error) {
 	go func() {
 		var r result
 		r.err = guard(func() (err error) {
-			r.message, err = spool(message)
+			r.message, err = spool(message, spoolLimit)
 			return err
 		})
 		select {
@@ -98,8 +102,8 @@ func spoolUntil(ctx context.Context, message io.Reader) (*sized, error) {
 }
 
 // spool reads message to its end, into memory or a temporary file that has no
-// name any more.
-func spool(message io.Reader) (*sized, error) {
+// name any more. The error is a *report.Error when it is longer than limit.
+func spool(message io.Reader, limit int64) (*sized, error) {
 	var memory bytes.Buffer
 	n, err := io.CopyN(&memory, message, spoolInMemory+1)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -116,7 +120,7 @@ func spool(message io.Reader) (*sized, error) {
 	err = os.Remove(file.Name())
 	var size int64
 	if err == nil {
-		size, err = spoolTo(file, io.MultiReader(&memory, &source{message}))
+		size, err = spoolTo(file, io.MultiReader(&memory, &source{message}), limit)
 	}
 	if err != nil {
 		file.Close()
@@ -137,10 +141,13 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func spoolTo(file *os.File, message io.Reader) (int64, error) {
-	size, err := io.Copy(file, message)
+func spoolTo(file *os.File, message io.Reader, limit int64) (int64, error) {
+	size, err := io.Copy(file, io.LimitReader(message, limit+1))
 	if err != nil {
 		return 0, err
+	}
+	if size > limit {
+		return 0, unreadable(fmt.Errorf("it is no file, and longer than the %d bytes that are spooled", limit))
 	}
 	_, err = file.Seek(0, io.SeekStart)
 	return size, err

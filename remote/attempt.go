@@ -393,7 +393,7 @@ func (d *delivery) isScript(program string) bool {
 	if err != nil {
 		return false
 	}
-	f, err := os.Open(path)
+	f, _, err := control.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return false
 	}
@@ -445,6 +445,8 @@ func runnable(path string) error {
 		return plain(err)
 	case info.IsDir():
 		return errors.New("it is a directory")
+	case !info.Mode().IsRegular():
+		return control.ErrNotRegular
 	case unix.Access(path, unix.X_OK) != nil:
 		return errors.New("it may not be executed")
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A clock that tests set.
@@ -219,5 +221,34 @@ func TestDeadHosts_together(t *testing.T) {
 	}
 	if len(seen) != 40 {
 		t.Errorf("%d of 40 hosts remembered", len(seen))
+	}
+}
+
+// What is no file is no memory, and nothing is waited for.
+func TestDeadHosts_noFile(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"device":    func(path string) error { return os.Symlink("/dev/zero", path) },
+		"terminal":  func(path string) error { return os.Symlink("/dev/ptmx", path) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		d, c := newDead(t, nil)
+		over := time.AfterFunc(20*time.Second, func() { panic(name + " is waited for") })
+		for _, table := range []string{"tcpto", "tcpto6"} {
+			if err := make(filepath.Join(d.folder, table)); err != nil {
+				t.Skip(err)
+			}
+		}
+		for _, addr := range []netip.Addr{host4, host6} {
+			for range 3 {
+				d.timedOut(addr)
+				c.seconds += 1000
+			}
+			if d.dead(addr) {
+				t.Errorf("%s: it remembers %s", name, addr)
+			}
+			d.answered(addr)
+		}
+		over.Stop()
 	}
 }

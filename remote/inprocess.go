@@ -124,8 +124,10 @@ func (d *delivery) loadTLS() error {
 		var err error
 		if d.tls.Certificate, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
 			file := "control/clientcert"
-			if _, unreadable := os.ReadFile(s.ClientKey); unreadable != nil {
+			if key, _, unreadable := control.OpenFile(s.ClientKey, os.O_RDONLY, 0); unreadable != nil {
 				file = "control/clientkey"
+			} else {
+				key.Close()
 			}
 			return &control.Error{File: file, Line: 1, What: err.Error()}
 		}

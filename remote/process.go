@@ -25,6 +25,9 @@ const (
 	// closingGrace is how long a program whose reports are complete may take to
 	// end. They are final, so nothing is gained by waiting longer.
 	closingGrace = 2 * time.Second
+	// killGrace is how long a program that was killed may take to end. It ends at once,
+	// unless it waits in the kernel for a disk or a file server that does not answer.
+	killGrace = 2 * time.Second
 	// drainGrace bounds the reading of a pipe that somebody still holds open
 	// after the program has ended.
 	drainGrace = 100 * time.Millisecond
@@ -339,8 +342,11 @@ type exitError struct {
 }
 
 func (e *exitError) Error() string {
-	if e.killed {
+	switch {
+	case e.killed:
 		return "killed after timeoutremote"
+	case e.state == nil:
+		return "no exit status: it does not end"
 	}
 	return e.state.String()
 }
@@ -392,10 +398,17 @@ func (p *process) result(ctx context.Context, patience time.Duration) (report.St
 	return report.Stream{}, &exitError{state: state, killed: killed, parse: err}
 }
 
-// kill ends the chain with all that it started in its process group.
+// kill ends the chain with all that it started in its process group. The program itself
+// may have left that group. The state is nil if it does not end even so.
 func (p *process) kill(ended <-chan *os.ProcessState) *os.ProcessState {
 	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
-	return <-ended
+	_ = p.Process.Kill()
+	select {
+	case state := <-ended:
+		return state
+	case <-time.After(killGrace):
+		return nil
+	}
 }
 
 // meaning turns the end of a chain into what the router goes by.

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -239,6 +241,54 @@ func gone(t *testing.T, pid string) {
 		}
 	}
 	t.Errorf("process %s is still there", pid)
+}
+
+// leaver is set where this program is to be one that leaves its process group for that
+// of its parent, and goes on.
+const leaver = "BE_LEAVER"
+
+func init() {
+	if os.Getenv(leaver) == "" {
+		return
+	}
+	group, err := syscall.Getpgid(os.Getppid())
+	if err == nil {
+		err = syscall.Setpgid(0, group)
+	}
+	if err == nil {
+		err = os.WriteFile(os.Getenv(leaver), []byte(strconv.Itoa(os.Getpid())), 0o600)
+	}
+	if err == nil {
+		time.Sleep(10 * time.Minute)
+	}
+	os.Exit(1)
+}
+
+// A program that has left its process group is not waited for either.
+func TestProgram_leavesItsGroup(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := filepath.Join(t.TempDir(), "pid")
+	d := newDelivery(t, func(s *control.Settings) {
+		s.Protocols = []control.Protocol{{Service: "smtp", Program: self}}
+		s.TimeoutRemote = 3 * time.Second // it must have left by then
+	})
+	d.Environ = append(os.Environ(), leaver+"="+pid)
+	_, addr := listen(t, "127.0.0.1:0")
+	over := time.AfterFunc(time.Minute, func() { panic("it is waited for") })
+	defer over.Stop()
+	got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)}))
+	if !strings.HasPrefix(got, "ZConnected to 127.0.0.1 but the conversation took longer than 3 seconds") {
+		t.Errorf("%q", got)
+	}
+	left, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone(t, string(left))
 }
 
 // Whoever holds a pipe after the program's end holds nothing up.

@@ -15,9 +15,10 @@ import (
 // for it, and so can be given to the next exchanger when the first took none.
 const ahead = 32 << 10
 
-// A source is the message on descriptor 0. A file is read by whoever holds the
-// descriptor and set back to its offset between attempts. A pipe is read here
-// and passed on, so that it is known whether a byte of it is gone.
+// A source is the message on descriptor 0. A regular file is read by whoever holds the
+// descriptor and set back to its offset between attempts. Anything else is a pipe, a
+// device in which one can seem to seek too: it is read here and passed on, so that it is
+// known whether a byte of it is gone.
 type source struct {
 	file   *os.File
 	start  int64 // offset at which the message begins
@@ -33,7 +34,8 @@ type source struct {
 func newSource(file *os.File) *source {
 	s := &source{file: file}
 	start, err := file.Seek(0, io.SeekCurrent)
-	s.start, s.isPipe = start, err != nil
+	info, unknown := file.Stat()
+	s.start, s.isPipe = start, err != nil || unknown != nil || !info.Mode().IsRegular()
 	return s
 }
 
@@ -153,8 +155,10 @@ func (f *feed) done() {
 	close(f.stop)
 	_ = f.w.SetWriteDeadline(time.Now())
 	<-f.stopped
-	unread, err := unix.IoctlGetInt(int(f.r.Fd()), fionread)
-	if err == nil && unread == f.total && f.total == len(f.written) {
+	unread := 0
+	_ = unix.SetNonblock(int(f.r.Fd()), true) // somebody may hold the other end yet
+	rest(f.r, func(b []byte) { unread += len(b) })
+	if unread == f.total && f.total == len(f.written) {
 		f.held = append(f.written, f.held...)
 	} else {
 		f.gone.Store(true)

@@ -108,3 +108,30 @@ func TestSource_pipeChildThenOurselves(t *testing.T) {
 		t.Fatalf("%d bytes of %d, %v", len(got), len(text), err)
 	}
 }
+
+// In some devices one can seem to seek: they are read as pipes are.
+func TestSource_device(t *testing.T) {
+	for _, name := range []string{"/dev/zero", "/dev/null"} {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Skip(err)
+		}
+		defer f.Close()
+		s := newSource(f)
+		child, done, err := s.descriptor()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := child.Stat(); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+			t.Errorf("%s: a child is given %v, %v", name, info.Mode(), err)
+		}
+		_, err = child.Read(make([]byte, 1))
+		if wants := map[string]error{"/dev/zero": nil, "/dev/null": io.EOF}; err != wants[name] {
+			t.Errorf("%s: %v", name, err)
+		}
+		done()
+		if name == "/dev/zero" && s.rewind() == nil {
+			t.Errorf("%s: rewound although a byte is gone", name)
+		}
+	}
+}

@@ -148,13 +148,20 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-func TestTraceThatCannotBeWritten(t *testing.T) {
+// Only a file is traced to, and nothing is waited for.
+func TestTraceThatIsNoFile(t *testing.T) {
 	folder := t.TempDir()
 	fifo := filepath.Join(folder, "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"", folder, folder + "/none/trace", fifo} {
+	// Opened once for writing, a FIFO could be opened by the trace too.
+	reader, err := unix.Open(fifo, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(reader)
+	for _, name := range []string{"", folder, folder + "/none/trace", fifo, "/dev/null", "/dev/full", "/dev/ptmx", "/dev/tty"} {
 		t.Setenv("MXF_TRACE", name)
 		within(t, name, func() {
 			if OpenTrace() != nil {
@@ -162,24 +169,63 @@ func TestTraceThatCannotBeWritten(t *testing.T) {
 			}
 		})
 	}
-	// A FIFO with a reader that reads nothing: full, and no reason to wait.
-	reader, err := unix.Open(fifo, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+}
+
+// The file of the reports, or of the message, under whatever name, is no trace.
+func TestTraceIsNoStandardDescriptor(t *testing.T) {
+	folder := t.TempDir()
+	name, link := filepath.Join(folder, "out"), filepath.Join(folder, "link")
+	file, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(reader)
-	t.Setenv("MXF_TRACE", fifo)
-	within(t, "a full FIFO", func() {
-		trace := OpenTrace()
-		for range 100 {
-			trace(strings.Repeat("x", 4000))
+	defer file.Close()
+	if err := os.Link(name, link); err != nil {
+		t.Fatal(err)
+	}
+	for standard := range FirstFree {
+		saved := dup(t, standard)
+		if err := dup2(int(file.Fd()), standard); err != nil {
+			t.Fatal(err)
 		}
-	})
-	if _, err := os.Stat("/dev/full"); err == nil {
-		t.Setenv("MXF_TRACE", "/dev/full")
-		if trace := OpenTrace(); trace != nil {
-			trace("dropped")
+		var opened bool
+		for _, path := range []string{name, link} {
+			os.Setenv("MXF_TRACE", path)
+			opened = opened || OpenTrace() != nil
 		}
+		os.Unsetenv("MXF_TRACE")
+		_ = dup2(saved, standard)
+		Close(saved)
+		if opened {
+			t.Errorf("descriptor %d is traced to", standard)
+		}
+	}
+	t.Setenv("MXF_TRACE", link)
+	if OpenTrace() == nil {
+		t.Error("a file of nobody's is not traced to")
+	}
+}
+
+// A file that has grown as long as it may is no reason to end.
+func TestTraceAtTheLimit(t *testing.T) {
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	limit := was
+	limit.Cur = 100
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_FSIZE, &was) }()
+	name := filepath.Join(t.TempDir(), "trace")
+	t.Setenv("MXF_TRACE", name)
+	trace := OpenTrace()
+	for range 10 {
+		trace("a line of some length")
+	}
+	if info, err := os.Stat(name); err != nil || info.Size() != 100 {
+		t.Errorf("%v, %v", info.Size(), err)
 	}
 }
 
