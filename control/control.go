@@ -38,8 +38,9 @@ const (
 
 // Client is what a protocol program must know.
 type Client struct {
-	HeloHost      string        // said in HELO and EHLO: ASCII, 1 to 255 bytes, no blanks
-	TimeoutRemote time.Duration // for the whole conversation; 0: no limit
+	HeloHost       string        // said in HELO and EHLO: ASCII, 1 to 255 bytes, no blanks
+	TimeoutRemote  time.Duration // for the whole conversation; 0: no limit
+	TimeoutConnect time.Duration // for one TCP connection, the TLS handshake and the answer to STARTTLS; 0: no limit
 }
 
 // Settings is what the router must know.
@@ -61,8 +62,7 @@ type Settings struct {
 	IPMe        []netip.Addr // never delivered to; no zones, IPv4-mapped addresses as IPv4
 	IPMeDefault bool         // there is no ipme: the addresses of the machine's interfaces; IPMe is empty
 
-	TimeoutConnect time.Duration // for one TCP connection; 0: no limit
-	TimeoutDNS     time.Duration // for all lookups together; 0: no limit
+	TimeoutDNS time.Duration // for all lookups together; 0: no limit
 }
 
 // Anchors says where the trust anchors are: an absolute path in one of the
@@ -91,7 +91,7 @@ func Read(home string) (*Settings, error) {
 }
 
 // ReadClient reads the control files of a protocol program in home/control:
-// helohost, or else me, and timeoutremote. An error is an *Error.
+// helohost, or else me, timeoutremote and timeoutconnect. An error is an *Error.
 func ReadClient(home string) (Client, error) {
 	d, err := openDir(home)
 	if err != nil {
@@ -110,6 +110,9 @@ func (d dir) readClient() (c Client, err error) {
 		return Client{}, err
 	}
 	if c.TimeoutRemote, err = d.seconds("timeoutremote", DefaultTimeoutRemote); err != nil {
+		return Client{}, err
+	}
+	if c.TimeoutConnect, err = d.seconds("timeoutconnect", DefaultTimeoutConnect); err != nil {
 		return Client{}, err
 	}
 	return c, nil
@@ -210,9 +213,6 @@ func (d dir) ipme(s *Settings) error {
 }
 
 func (d dir) timeouts(s *Settings) (err error) {
-	if s.TimeoutConnect, err = d.seconds("timeoutconnect", DefaultTimeoutConnect); err != nil {
-		return err
-	}
 	s.TimeoutDNS, err = d.seconds("timeoutdns", DefaultTimeoutDNS)
 	return err
 }

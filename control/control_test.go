@@ -81,16 +81,15 @@ func TestMissingFileTakesItsDefault(t *testing.T) {
 		routes[i], s.Protocols[i].Routes = s.Protocols[i].Routes, nil
 	}
 	want := &control.Settings{
-		Client: control.Client{HeloHost: "mx.example.org", TimeoutRemote: 1200 * time.Second},
+		Client: control.Client{HeloHost: "mx.example.org", TimeoutRemote: 1200 * time.Second, TimeoutConnect: 60 * time.Second},
 		Home:   h,
 		Protocols: []control.Protocol{
 			{Service: "qmtps", Port: 6209, Slice: -1, Implicit: true, Program: "mxf-remote-qmtpc"},
 			{Service: "qmtp", Port: 209, Slice: 1, Program: "mxf-remote-qmtpc"},
 			{Service: "smtp", Port: 25, Slice: 0, Explicit: true, Program: "mxf-remote-smtpc"},
 		},
-		IPMeDefault:    true,
-		TimeoutConnect: 60 * time.Second,
-		TimeoutDNS:     60 * time.Second,
+		IPMeDefault: true,
+		TimeoutDNS:  60 * time.Second,
 	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
@@ -195,7 +194,7 @@ func TestReadClientLooksAtItsOwnFilesOnly(t *testing.T) {
 		"helohost": "out.example.org\n", "timeoutremote": "5\n",
 		"protocols": "nonsense", "smtproutes": "nonsense", "timeoutdns": "nonsense", "me": "two words",
 	}))
-	if want := (control.Client{HeloHost: "out.example.org", TimeoutRemote: 5 * time.Second}); c != want || err != nil {
+	if want := (control.Client{HeloHost: "out.example.org", TimeoutRemote: 5 * time.Second, TimeoutConnect: 60 * time.Second}); c != want || err != nil {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	_, err = control.ReadClient(home(t, files{"timeoutremote": "5 s"}))

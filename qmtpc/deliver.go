@@ -192,7 +192,7 @@ func (d *delivery) outcome(cause, lost, failed error) (report.Stream, error) {
 		died, facts.Reason = report.ProtocolError, nonsense.Error()
 	}
 	if !d.pack.sent() && !d.heard {
-		return report.Stream{}, report.NewNoTransaction(died, d.facts(facts), false)
+		return report.Stream{}, report.NewNoTransaction(report.NotNow, died, d.facts(facts))
 	}
 	return d.stream(d.report(died, facts)), nil
 }

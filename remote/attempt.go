@@ -223,7 +223,7 @@ func (d *delivery) converse(ctx context.Context, t target, conn *net.TCPConn) (s
 		return stream, true, spoke
 	}
 	var none *report.NoTransaction
-	if !errors.As(err, &none) || !none.NoTLS {
+	if !errors.As(err, &none) || !none.NoTLS() {
 		return stream, false, true
 	}
 	if d.Settings.TLSStrictness < strict && unrecognizedName(none) && policy != smtpc.None {
@@ -233,7 +233,7 @@ func (d *delivery) converse(ctx context.Context, t target, conn *net.TCPConn) (s
 		if final {
 			return stream, true, spoke
 		}
-		if again != nil && !again.NoTLS {
+		if again != nil && !again.NoTLS() {
 			return stream, false, true
 		}
 	}

@@ -53,10 +53,9 @@ func newDelivery(t *testing.T, change func(*control.Settings)) *delivery {
 	}
 	t.Cleanup(func() { message.Close() })
 	s := &control.Settings{
-		Client:         control.Client{HeloHost: "me.example", TimeoutRemote: 20 * time.Second},
-		Home:           home,
-		Protocols:      []control.Protocol{{Service: "smtp", Port: 25, Explicit: true, Program: smtpProgram}},
-		TimeoutConnect: 10 * time.Second,
+		Client:    control.Client{HeloHost: "me.example", TimeoutRemote: 20 * time.Second, TimeoutConnect: 10 * time.Second},
+		Home:      home,
+		Protocols: []control.Protocol{{Service: "smtp", Port: 25, Explicit: true, Program: smtpProgram}},
 	}
 	if change != nil {
 		change(s)

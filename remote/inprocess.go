@@ -34,7 +34,7 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 	if a.candidate.Protocol.Implicit {
 		tls, err := d.startTLS(ctx, a)
 		if err != nil {
-			return report.Stream{}, &report.NoTransaction{NoTLS: true,
+			return report.Stream{}, &report.NoTransaction{Why: report.WantOfTLS,
 				Reason: report.New(report.TLSUnavailable, report.Facts{IP: a.ip(), Reason: err.Error()})}
 		}
 		conn, environ = tls, tls.Description().Environ()

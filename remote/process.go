@@ -434,7 +434,7 @@ func (d *delivery) meaning(a *attempt, p *process, err error) error {
 		return &report.NoTransaction{Reason: report.ReasonFrom(said, report.ConnectionDied, report.Facts{IP: ip})}
 	case code == report.ExitNoTLS && silent,
 		(code == exitTLSHandshake || code == exitTLSSettings) && silent && a.candidate.Protocol.Implicit:
-		return &report.NoTransaction{NoTLS: true, Reason: tlsReason(said, ip)}
+		return &report.NoTransaction{Why: report.WantOfTLS, Reason: tlsReason(said, ip)}
 	}
 	reason := fmt.Sprintf("%q ended with %v", a.candidate.Protocol.Program, exit)
 	if !silent {

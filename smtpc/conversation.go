@@ -2,7 +2,6 @@ package smtpc
 
 import (
 	"errors"
-	"time"
 
 	"nightmare.mail/mxf/remote/report"
 )
@@ -22,6 +21,9 @@ func (s *session) deliver() (report.Stream, error) {
 	}
 	s.talking = s.job.Start != FromGreeting
 	s.tls = report.ParseTLS(s.job.Environ, s.serverName(), s.job.TLS == Verify)
+	if s.tls == nil && s.job.InTLS {
+		s.tls = s.unknownTLS()
+	}
 
 	env, m, err := s.prepare()
 	if err != nil {
@@ -109,7 +111,7 @@ func (s *session) greet() error {
 	if s.job.Start != FromGreeting {
 		return nil
 	}
-	r, err := s.receive()
+	r, err := s.receive(greeting, s.answerLimit())
 	if err != nil {
 		return err
 	}
@@ -122,10 +124,13 @@ func (s *session) greet() error {
 
 // unwilling ends a conversation in which the server wants no transaction.
 func (s *session) unwilling(c report.Case, r *reply) error {
+	if s.securing {
+		return s.insecure(report.TLSUnavailable, "it refused EHLO inside TLS", r)
+	}
 	s.quit("")
 	f := s.facts()
 	f.Reply = r.Message
-	return report.NewNoTransaction(c, f, false)
+	return s.none(report.NotNow, c, f, nil)
 }
 
 // hello says EHLO, or HELO to a server that does not know EHLO, and learns the
@@ -135,25 +140,42 @@ func (s *session) hello() error {
 		return nil
 	}
 	s.caps = nil
-	r, err := s.ask("EHLO " + s.job.HeloHost)
-	switch {
-	case err != nil:
-		return err
-	case r.Code == 250:
-		s.caps = parseCapabilities(r)
-		return nil
-	case r.class() == 4:
-		return s.unwilling(report.NameRejected, r)
-	case r.class() != 5:
-		return r.unexpected("EHLO")
+	var refused *reply
+	if !s.job.Avoid.EHLO {
+		r, err := s.ask("EHLO " + s.job.HeloHost)
+		switch {
+		case err != nil:
+			return s.ehloLost(err, nil)
+		case r.Code == 250:
+			s.caps = s.job.Avoid.from(parseCapabilities(r))
+			return nil
+		case r.class() == 4:
+			return s.unwilling(report.NameRejected, r)
+		case r.class() != 5:
+			return r.unexpected("EHLO")
+		}
+		refused = r
 	}
-	if r, err = s.ask("HELO " + s.job.HeloHost); err != nil {
-		return err
+	r, err := s.ask("HELO " + s.job.HeloHost)
+	if err != nil {
+		return s.ehloLost(err, refused)
 	}
 	if r.Code != 250 {
 		return s.unwilling(report.NameRejected, r)
 	}
 	return nil
+}
+
+// ehloLost is the error of a server that has hung up on EHLO, or on the HELO after it
+// refused EHLO: it may know HELO alone (RFC 1869 section 4.7).
+func (s *session) ehloLost(err error, refused *reply) error {
+	if refused != nil {
+		s.note("EHLO was refused before", refused)
+	}
+	if !isLost(err) || s.ctx.Err() != nil || s.job.Avoid.EHLO || s.securing {
+		return err
+	}
+	return s.none(report.EHLOLost, report.ConnectionDied, s.died(s.facts(), err), err)
 }
 
 // secure does what the policy says about STARTTLS, and says EHLO again after it.
@@ -163,41 +185,78 @@ func (s *session) secure() error {
 	case policy == None, s.tls != nil:
 		return nil
 	case s.job.StartTLS == nil && policy.required():
-		return s.insecure("there is no TLS client", nil)
+		return s.insecure(report.TLSUnavailable, "there is no TLS client", nil)
 	case s.job.StartTLS == nil:
 		return nil
 	case !s.caps.offers(extStartTLS) && policy.required():
-		return s.insecure("STARTTLS is not offered", nil)
+		return s.insecure(report.TLSNotOffered, "", nil)
 	case !s.caps.offers(extStartTLS):
 		return nil
 	}
-	r, err := s.ask("STARTTLS")
+	s.securing = true
+	defer func() { s.securing = false }()
+	r, err := s.askWithin(s.job.TimeoutConnect, "STARTTLS")
 	switch {
 	case err != nil:
-		return err
+		return s.wantOfTLS(err)
 	case r.Code == 220:
-		return s.handshake()
-	case r.refused() && (policy.required() || r.closing()):
-		return s.insecure("STARTTLS was refused", r)
-	case r.refused():
-		return nil
+		return s.wantOfTLS(s.handshake())
+	case !r.refused():
+		return s.wantOfTLS(r.unexpected("STARTTLS"))
+	case policy.required() || r.closing():
+		return s.insecure(report.TLSUnavailable, "STARTTLS was refused", r)
 	}
-	return r.unexpected("STARTTLS")
+	// In the clear, then; if the server goes on.
+	s.noTLS = true
+	s.note("STARTTLS was refused before", r)
+	return nil
 }
 
 // insecure ends a conversation that was to have TLS, or that the server ends
 // instead of going on in the clear.
-func (s *session) insecure(reason string, r *reply) error {
+func (s *session) insecure(c report.Case, reason string, r *reply) error {
 	s.quit("")
 	f := s.facts()
 	f.Reason = reason
+	why := report.WantOfTLS
+	if c == report.TLSNotOffered {
+		why = report.NoTLSOffered
+	}
 	if r != nil {
 		f.Reply = r.Message
 	}
-	return report.NewNoTransaction(report.TLSUnavailable, f, s.job.TLS.required())
+	return s.none(why, c, f, nil)
 }
 
-// handshake makes TLS of the connection after the server's 220 to STARTTLS.
+// wantOfTLS makes a want of TLS of whatever has ended the session between STARTTLS and
+// the answer to the EHLO inside. Nothing but TLS is at fault there.
+func (s *session) wantOfTLS(err error) error {
+	var none *report.NoTransaction
+	if err == nil || s.ctx.Err() != nil || errors.As(err, &none) {
+		return err
+	}
+	var protocol *protocolError
+	var quiet *silence
+	f := s.facts()
+	f.Reason = report.TLSFailure(err)
+	switch {
+	case f.Reason != "":
+	case errors.As(err, &protocol):
+		f.Reason = protocol.what
+	case errors.As(err, &quiet):
+		f.Reason = quiet.Error()
+	case s.tls != nil:
+		f.Reason = "server ended the connection inside TLS instead of answering EHLO"
+	case s.noTLS:
+		f.Reason = "server refused STARTTLS and ended the connection"
+	default:
+		f.Reason = "server ended the connection instead of answering STARTTLS"
+	}
+	return s.none(report.WantOfTLS, report.TLSUnavailable, f, err)
+}
+
+// handshake makes TLS of the connection after the server's 220 to STARTTLS, and says
+// EHLO inside.
 func (s *session) handshake() error {
 	s.talking = false
 	f := s.facts()
@@ -205,12 +264,18 @@ func (s *session) handshake() error {
 	switch {
 	case isLost(err) && s.ctx.Err() == nil:
 		f.Reason = "server ended the connection instead of the handshake"
-		return report.NewNoTransaction(report.TLSUnavailable, f, true)
+		return s.none(report.WantOfTLS, report.TLSUnavailable, f, err)
 	case isLost(err):
 		return err
 	case err != nil:
+		// Somebody has put it there, or the server is out of step. Where clear text
+		// would do, it is not said on a connection that somebody writes into.
 		f.Reason = err.Error()
-		return report.NewNoTransaction(report.ProtocolError, f, s.job.TLS.required())
+		why := report.NotNow
+		if s.job.TLS.required() {
+			why = report.WantOfTLS
+		}
+		return s.none(why, report.TLSUnavailable, f, err)
 	}
 	conn, environ, err := s.job.StartTLS(s.ctx)
 	if err != nil {
@@ -219,31 +284,35 @@ func (s *session) handshake() error {
 			return &lostError{err}
 		}
 		f.Reason = err.Error()
-		return report.NewNoTransaction(report.TLSUnavailable, f, true)
+		return s.none(report.WantOfTLS, report.TLSUnavailable, f, err)
 	}
 	s.speakOn(conn)
 	s.talking = true
-	verify := s.job.TLS == Verify
-	if s.tls = report.ParseTLS(environ, s.serverName(), verify); s.tls == nil {
-		s.tls = &report.TLS{Version: "unknown", Cipher: "unknown", Verified: verify, ServerName: s.serverName()}
+	if s.tls = report.ParseTLS(environ, s.serverName(), s.job.TLS == Verify); s.tls == nil {
+		s.tls = s.unknownTLS()
 	}
 	s.trace("= " + s.tls.String())
 	return s.hello()
+}
+
+// unknownTLS is what can be said of a TLS client that says nothing.
+func (s *session) unknownTLS() *report.TLS {
+	return &report.TLS{Version: "unknown", Cipher: "unknown", Verified: s.job.TLS == Verify, ServerName: s.serverName()}
 }
 
 // nothingEarly finds plaintext that came in front of the handshake, where
 // somebody between us and the server could have put it (CVE-2011-0411).
 func (s *session) nothingEarly() error {
 	if s.reader.Buffered() > 0 {
-		return s.unasked()
+		return s.early()
 	}
 	c, tells := s.base.(interface{ Readable() bool })
 	if tells && !c.Readable() {
 		return nil
 	}
 	if !tells {
-		s.setReadDeadline(time.Now().Add(earlyLimit))
-		defer s.setReadDeadline(time.Time{})
+		s.allow(earlyLimit)
+		defer s.allow(0)
 	}
 	if _, err := s.reader.Peek(1); err != nil {
 		if timeout, ok := err.(interface{ Timeout() bool }); ok && timeout.Timeout() && !tells {
@@ -251,14 +320,18 @@ func (s *session) nothingEarly() error {
 		}
 		return &lostError{err}
 	}
-	return s.unasked()
+	return s.early()
 }
 
 // fits tells of a message or an address that this server cannot take.
 func (s *session) fits(env *envelope, m *message) error {
 	f := s.facts()
 	if env.utf8 && !s.job.Quoted && !s.caps.offers(extSMTPUTF8) {
-		return report.NewNoTransaction(report.NeedsSMTPUTF8, f, false)
+		c := report.NeedsSMTPUTF8
+		if s.job.Avoid.SMTPUTF8 || s.job.Avoid.EHLO {
+			c = report.AvoidsSMTPUTF8 // our doing, and no verdict of the server's
+		}
+		return s.none(report.NotNow, c, f, nil)
 	}
 	if limit := s.caps.sizeLimit(); limit > 0 && m.scanned && m.size > limit {
 		f.Size, f.Limit = m.size, limit

@@ -76,10 +76,16 @@ type Job struct {
 
 	HeloHost   string // argument of EHLO; may be empty with FromMAIL only
 	RemoteIP   string // for the report text; empty reads as unknown
+	RemotePort int    // TCP port, for the report text; 0: unknown
 	ServerName string // for the TLS line of the report: the exchanger's name; empty: RemoteIP
 
 	Start Start
 	TLS   Policy
+	Avoid Avoid
+
+	// TLSFailed says that an earlier connection to this server failed for want of
+	// TLS. In clear text a refusal that TLS might have spared is temporary then.
+	TLSFailed bool
 
 	// StartTLS makes the TLS handshake on the connection after STARTTLS was
 	// accepted, and returns the connection to speak on and the SSL_*
@@ -88,11 +94,17 @@ type Job struct {
 	StartTLS func(ctx context.Context) (net.Conn, []string, error)
 
 	// Environ holds SSL_* assignments when the connection is inside TLS
-	// already, and then STARTTLS is not used.
+	// already, and then STARTTLS is not used. InTLS says the same of a connection
+	// whose TLS client tells nothing.
 	Environ []string
+	InTLS   bool
 
-	TimeoutRemote time.Duration     // the fuse, lit when Deliver is called; 0: none
-	Trace         func(line string) // each command and each line of a reply; may be nil
+	// TimeoutRemote is the fuse, lit when Deliver is called. A quarter of it is the
+	// limit of each answer, and a half that of the answer to the message (RFC 5321
+	// section 4.5.3.2 has 5 and 10 minutes). 0: no limits.
+	TimeoutRemote  time.Duration
+	TimeoutConnect time.Duration     // limit of the answer to STARTTLS; 0: none
+	Trace          func(line string) // each command and each line of a reply; may be nil
 }
 
 // Deliver holds the conversation of job on conn and reports its outcome. It

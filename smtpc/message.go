@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"io/fs"
 )
 
 const (
@@ -21,10 +22,11 @@ const (
 // errPartialLine says that the message's last line has no newline.
 var errPartialLine = errors.New("partial final line")
 
-// errShrunk and errTruncated are what a message does that is written to while
-// it is being sent.
+// errShrunk, errGrown and errTruncated are what a message does that is written to
+// while it is being sent.
 var (
 	errShrunk    = errors.New("it became shorter while it was being sent")
+	errGrown     = errors.New("it became longer while it was being sent")
 	errTruncated = errors.New("it changed while it was being sent")
 )
 
@@ -41,8 +43,10 @@ type message struct {
 	err    error  // what the last read from reader ended with
 	held   bool   // all of the message is in block
 
-	scanned  bool  // the following are known
-	size     int64 // bytes with CR LF line ends, dots not stuffed (RFC 1870 section 5)
+	seeker   io.Seeker // reader, if it was looked through
+	end      int64     // where it ended then
+	scanned  bool      // the following are known
+	size     int64     // bytes with CR LF line ends, dots not stuffed (RFC 1870 section 5)
 	eightBit bool
 	partial  bool
 }
@@ -59,12 +63,15 @@ func newMessage(r io.Reader) (*message, error) {
 		return m, nil
 	}
 	start, err := seeker.Seek(0, io.SeekCurrent)
-	if err != nil {
+	if err != nil || !isRegular(r) {
 		return m, nil
 	}
-	length, err := remaining(seeker, start)
+	m.seeker = seeker
+	if m.end, err = seeker.Seek(0, io.SeekEnd); err == nil {
+		_, err = seeker.Seek(start, io.SeekStart)
+	}
 	if err == nil {
-		err = m.scan(length)
+		err = m.scan(max(m.end-start, 0))
 	}
 	if err == nil && !m.held {
 		_, err = seeker.Seek(start, io.SeekStart)
@@ -73,17 +80,6 @@ func newMessage(r io.Reader) (*message, error) {
 		return nil, &unreadableError{err}
 	}
 	return m, nil
-}
-
-// remaining is the number of bytes from start to the end of s, which is put back
-// to start.
-func remaining(s io.Seeker, start int64) (int64, error) {
-	end, err := s.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, err
-	}
-	_, err = s.Seek(start, io.SeekStart)
-	return max(end-start, 0), err
 }
 
 // scan reads the message to its end and keeps it if it fits into a block.
@@ -136,11 +132,32 @@ func (m *message) next() ([]byte, error) {
 	return nil, io.ErrNoProgress
 }
 
-// verify tells what is wrong with a message that e has encoded to its end.
+// isRegular reports whether r has an end for certain: a terminal or /dev/zero can be
+// rewound as well.
+func isRegular(r io.Reader) bool {
+	file, ok := r.(interface{ Stat() (fs.FileInfo, error) })
+	if !ok {
+		return true
+	}
+	info, err := file.Stat()
+	return err == nil && (info.Mode().IsRegular() || info.IsDir())
+}
+
+// verify is the error of a message that e has encoded to its end, but that is not
+// the one that was looked through.
 func (m *message) verify(e *encoder) error {
+	if m.scanned {
+		end, err := m.seeker.Seek(0, io.SeekEnd)
+		switch {
+		case err != nil:
+			return &unreadableError{err}
+		case e.size < m.size, end < m.end:
+			return &unreadableError{errShrunk}
+		case e.size > m.size && e.bol, end > m.end:
+			return &unreadableError{errGrown}
+		}
+	}
 	switch {
-	case m.scanned && e.size < m.size:
-		return &unreadableError{errShrunk}
 	case m.scanned && !e.bol:
 		return &unreadableError{errTruncated}
 	case !e.bol:

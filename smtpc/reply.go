@@ -7,8 +7,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-
-	"github.com/emersion/go-smtp"
 )
 
 // What a server may say in one reply. RFC 5321 section 4.5.3.1.5 has lines of
@@ -17,6 +15,9 @@ const (
 	maxReplyLines = 512
 	maxReplyBytes = 64 << 10 // all lines with their ends
 	maxReplyLine  = 8 << 10  // without its end
+	// maxEmptyLines bounds the empty lines in front of a reply, which say nothing;
+	// a server that sends nothing else is not waited for.
+	maxEmptyLines = 10
 )
 
 // maxSeen bounds what a protocol error repeats of the server's words.
@@ -46,9 +47,16 @@ type lostError struct{ err error }
 func (e *lostError) Error() string { return "connection lost: " + e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
-// A reply is what the server said to one command. Message holds all its lines
-// with their codes, joined by newlines, without line ends.
-type reply struct{ smtp.SMTPError }
+// A reply is what the server said to one command.
+type reply struct {
+	Code     int
+	Enhanced enhancedCode
+	Message  string // all its lines with their codes, joined by newlines, without line ends
+}
+
+// An enhancedCode is a status code of RFC 3463: class, subject, detail. The zero
+// value is none.
+type enhancedCode [3]int
 
 // class is the first digit of the code, on which decisions are taken
 // (RFC 5321 section 4.3.2).
@@ -56,6 +64,26 @@ func (r *reply) class() int { return r.Code / 100 }
 
 func (r *reply) refused() bool   { return r.class() == 4 || r.class() == 5 }
 func (r *reply) permanent() bool { return r.class() == 5 }
+
+// misunderstood reports whether the server did not understand the command, or knows
+// no such parameter or order of commands (RFC 5321 section 4.2.2): 500 to 504.
+func (r *reply) misunderstood() bool { return 500 <= r.Code && r.Code <= 504 }
+
+// refusesParameters reports whether r can be a refusal of the parameters of MAIL: 555
+// (RFC 5321 section 4.1.1.11), or what servers say that do not know of any.
+func (r *reply) refusesParameters() bool { return r.misunderstood() || r.Code == 555 }
+
+// tooMany reports whether r can mean that there are too many recipients, which 552
+// did before 452 (RFC 5321 section 4.5.3.1.10), and not that a mailbox is full or the
+// message too large (RFC 3463, x.2.2 and x.3.4).
+func (r *reply) tooMany() bool {
+	subject, detail := r.Enhanced[1], r.Enhanced[2]
+	return r.Code == 552 && !(subject == 2 && detail == 2) && !(subject == 3 && detail == 4)
+}
+
+// ofSecurity reports whether the refusal may be for want of TLS: 530, or a status code
+// of security (x.7.x).
+func (r *reply) ofSecurity() bool { return r.Code == 530 || r.Enhanced[1] == 7 }
 
 // closing tells a 421: the server ends the conversation with it.
 func (r *reply) closing() bool { return r.Code == 421 }
@@ -70,12 +98,17 @@ func (r *reply) unexpected(to string) error {
 // error is a *protocolError, or a *lostError when r ends before the reply does.
 func readReply(r *bufio.Reader, trace func(line string)) (*reply, error) {
 	var lines []string
-	for total := 0; ; {
+	var enhanced enhancedCode
+	for total, empty := 0, 0; ; {
 		line, n, err := readLine(r)
 		if err != nil {
 			return nil, err
 		}
 		trace(line)
+		if line == "" && len(lines) == 0 && empty < maxEmptyLines {
+			empty++
+			continue
+		}
 		total += n
 		code, more, ok := parseReplyLine(line)
 		switch {
@@ -89,12 +122,11 @@ func readReply(r *bufio.Reader, trace func(line string)) (*reply, error) {
 			return nil, protocolErrorf("it sent a reply of more than %d bytes, %s first", maxReplyBytes, seen(line))
 		}
 		lines = append(lines, line)
+		if enhanced == (enhancedCode{}) {
+			enhanced = parseEnhancedCode(code, line)
+		}
 		if !more {
-			return &reply{smtp.SMTPError{
-				Code:         code,
-				EnhancedCode: parseEnhancedCode(code, line),
-				Message:      strings.Join(lines, "\n"),
-			}}, nil
+			return &reply{code, enhanced, strings.Join(lines, "\n")}, nil
 		}
 	}
 }
@@ -152,25 +184,25 @@ func parseReplyLine(line string) (code int, more, ok bool) {
 
 // parseEnhancedCode reads the status code (RFC 2034) that the text of line
 // begins with. One of another class than code is none.
-func parseEnhancedCode(code int, line string) smtp.EnhancedCode {
+func parseEnhancedCode(code int, line string) enhancedCode {
 	if len(line) < 4 {
-		return smtp.EnhancedCodeNotSet
+		return enhancedCode{}
 	}
 	first, _, _ := strings.Cut(line[4:], " ")
 	parts := strings.Split(first, ".")
 	if len(parts) != 3 {
-		return smtp.EnhancedCodeNotSet
+		return enhancedCode{}
 	}
-	var enhanced smtp.EnhancedCode
+	var enhanced enhancedCode
 	for i, part := range parts {
 		n, err := strconv.ParseUint(part, 10, 10) // at most three digits in RFC 3463
 		if err != nil {
-			return smtp.EnhancedCodeNotSet
+			return enhancedCode{}
 		}
 		enhanced[i] = int(n)
 	}
 	if enhanced[0] != code/100 {
-		return smtp.EnhancedCodeNotSet
+		return enhancedCode{}
 	}
 	return enhanced
 }

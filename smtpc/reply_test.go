@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/emersion/go-smtp"
 )
 
 func parse(text string) (*reply, error) {
@@ -17,40 +15,44 @@ func parse(text string) (*reply, error) {
 var goodReplies = []struct {
 	text     string
 	code     int
-	enhanced smtp.EnhancedCode
+	enhanced enhancedCode
 	message  string
 }{
-	{"250 ok\r\n", 250, smtp.EnhancedCode{}, "250 ok"},
-	{"250 ok\n", 250, smtp.EnhancedCode{}, "250 ok"},
-	{"250\r\n", 250, smtp.EnhancedCode{}, "250"},
-	{"250 \r\n", 250, smtp.EnhancedCode{}, "250 "},
-	{"250-a\r\n250 b\r\n", 250, smtp.EnhancedCode{}, "250-a\n250 b"},
-	{"250-a\n250\n", 250, smtp.EnhancedCode{}, "250-a\n250"},
-	{"250-\r\n250-\r\n250 x\r\n", 250, smtp.EnhancedCode{}, "250-\n250-\n250 x"},
-	{"354 go\r\n", 354, smtp.EnhancedCode{}, "354 go"},
-	{"550 5.1.1 nobody\r\n", 550, smtp.EnhancedCode{5, 1, 1}, "550 5.1.1 nobody"},
-	{"550 4.1.1 mixed up\r\n", 550, smtp.EnhancedCode{}, "550 4.1.1 mixed up"},
-	{"550 5.1.1111 long\r\n", 550, smtp.EnhancedCode{}, "550 5.1.1111 long"},
-	{"599 \x00\xff\r\r\n", 599, smtp.EnhancedCode{}, "599 \x00\xff\r"},
-	{"250 " + strings.Repeat("x", maxReplyLine-4) + "\r\n", 250, smtp.EnhancedCode{}, "250 " + strings.Repeat("x", maxReplyLine-4)},
-	{"200 next\r\n250 not looked at", 200, smtp.EnhancedCode{}, "200 next"},
+	{"250 ok\r\n", 250, enhancedCode{}, "250 ok"},
+	{"250 ok\n", 250, enhancedCode{}, "250 ok"},
+	{"250\r\n", 250, enhancedCode{}, "250"},
+	{"250 \r\n", 250, enhancedCode{}, "250 "},
+	{"\r\n\n250 ok\r\n", 250, enhancedCode{}, "250 ok"},
+	{strings.Repeat("\r\n", maxEmptyLines) + "250 ok\r\n", 250, enhancedCode{}, "250 ok"},
+	{"550-5.7.1 no\r\n550 really\r\n", 550, enhancedCode{5, 7, 1}, "550-5.7.1 no\n550 really"},
+	{"250-a\r\n250 b\r\n", 250, enhancedCode{}, "250-a\n250 b"},
+	{"250-a\n250\n", 250, enhancedCode{}, "250-a\n250"},
+	{"250-\r\n250-\r\n250 x\r\n", 250, enhancedCode{}, "250-\n250-\n250 x"},
+	{"354 go\r\n", 354, enhancedCode{}, "354 go"},
+	{"550 5.1.1 nobody\r\n", 550, enhancedCode{5, 1, 1}, "550 5.1.1 nobody"},
+	{"550 4.1.1 mixed up\r\n", 550, enhancedCode{}, "550 4.1.1 mixed up"},
+	{"550 5.1.1111 long\r\n", 550, enhancedCode{}, "550 5.1.1111 long"},
+	{"599 \x00\xff\r\r\n", 599, enhancedCode{}, "599 \x00\xff\r"},
+	{"250 " + strings.Repeat("x", maxReplyLine-4) + "\r\n", 250, enhancedCode{}, "250 " + strings.Repeat("x", maxReplyLine-4)},
+	{"200 next\r\n250 not looked at", 200, enhancedCode{}, "200 next"},
 }
 
 var badReplies = []string{
-	"\r\n",                // no code
-	"hello\r\n",           // no digits
-	"25\r\n",              // too short
-	"25 ok\r\n",           // likewise
-	"2500 ok\r\n",         // four digits
-	"150 ok\r\n",          // 1xx is nothing that SMTP has
-	"650 ok\r\n",          // nor is 6xx
-	"050 ok\r\n",          // nor 0xx
-	"250_ok\r\n",          // a separator that is none
-	"250-a\r\n251 b\r\n",  // two codes
-	"250-a\r\n550 b\r\n",  // two classes
-	"250-a\r\nb\r\n",      // the second line is no reply
-	"+OK\r\n",             // another protocol
-	"\xff\xff\xff ok\r\n", // bytes
+	strings.Repeat("\r\n", maxEmptyLines+1) + "250 ok\r\n", // empty lines without end
+	"250-a\r\n\r\n250 b\r\n",                               // an empty line in the middle
+	"hello\r\n",                                            // no digits
+	"25\r\n",                                               // too short
+	"25 ok\r\n",                                            // likewise
+	"2500 ok\r\n",                                          // four digits
+	"150 ok\r\n",                                           // 1xx is nothing that SMTP has
+	"650 ok\r\n",                                           // nor is 6xx
+	"050 ok\r\n",                                           // nor 0xx
+	"250_ok\r\n",                                           // a separator that is none
+	"250-a\r\n251 b\r\n",                                   // two codes
+	"250-a\r\n550 b\r\n",                                   // two classes
+	"250-a\r\nb\r\n",                                       // the second line is no reply
+	"+OK\r\n",                                              // another protocol
+	"\xff\xff\xff ok\r\n",                                  // bytes
 	"250 " + strings.Repeat("x", maxReplyLine-3) + "\r\n",                     // one byte too long
 	strings.Repeat("250-x\r\n", maxReplyLines) + "250 y\r\n",                  // one line too many
 	strings.Repeat("250-"+strings.Repeat("x", 4000)+"\r\n", 17) + "250 y\r\n", // too long in all
@@ -65,8 +67,8 @@ func TestReplies(t *testing.T) {
 			t.Errorf("reply %.50q: %v", c.text, err)
 			continue
 		}
-		if r.Code != c.code || r.EnhancedCode != c.enhanced || r.Message != c.message {
-			t.Errorf("reply %.50q: %d %v %.50q", c.text, r.Code, r.EnhancedCode, r.Message)
+		if r.Code != c.code || r.Enhanced != c.enhanced || r.Message != c.message {
+			t.Errorf("reply %.50q: %d %v %.50q", c.text, r.Code, r.Enhanced, r.Message)
 		}
 	}
 	for _, text := range badReplies {
@@ -173,7 +175,7 @@ func FuzzCapabilities(f *testing.F) {
 		if strings.ContainsAny(one+two, "\r\n") {
 			return
 		}
-		r := &reply{smtp.SMTPError{Code: 250, Message: "250-x\n250-" + one + "\n250 " + two}}
+		r := &reply{Code: 250, Message: "250-x\n250-" + one + "\n250 " + two}
 		c := parseCapabilities(r)
 		for keyword := range c {
 			if keyword == "" || strings.ContainsAny(keyword, " ") || keyword != strings.ToUpper(keyword) {

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/emersion/go-smtp"
-
 	"nightmare.mail/mxf/remote/report"
 )
 
@@ -18,10 +16,18 @@ type transaction struct {
 	env *envelope
 	m   *message
 
+	plain bool // MAIL goes without SIZE and BODY, which the server has refused
+	answers
+}
+
+// answers are those to MAIL and RCPT.
+type answers struct {
 	sender  *reply // the refusal of MAIL, nil for none
 	taken   int    // recipients accepted
+	full    []int  // those refused because there are too many, if another is accepted
 	stray   bool   // the server accepted a recipient that is not reported so
-	closing *reply // the 421 to a recipient, nil for none
+	closing *reply // the 421 to MAIL or a recipient, nil for none
+	odd     *reply // the answer to a command of a group that was not understood
 }
 
 // transact is the conversation from MAIL on. The message is sent after 354 and not
@@ -39,28 +45,28 @@ func (s *session) transact(env *envelope, m *message) (report.Stream, error) {
 
 // mailCommand is MAIL with the parameters that the server knows.
 func (t *transaction) mailCommand() string {
-	var o smtp.MailOptions
-	if t.m.scanned && t.caps.offers(extSize) {
-		o.Size = t.m.size
+	return "MAIL FROM:<" + t.env.sender.text + ">" + t.sizeAndBody() + t.utf8()
+}
+
+// sizeAndBody are the parameters that can be done without.
+func (t *transaction) sizeAndBody() string {
+	var b strings.Builder
+	if !t.plain && t.m.scanned && t.caps.offers(extSize) {
+		b.WriteString(" SIZE=" + strconv.FormatInt(t.m.size, 10))
 	}
 	// Of a message that is not read twice it is not known; declaring is harmless.
-	if t.caps.offers(ext8BitMIME) && (t.m.eightBit || !t.m.scanned) {
-		o.Body = smtp.Body8BitMIME
-	}
-	o.UTF8 = t.env.utf8 && t.caps.offers(extSMTPUTF8)
-
-	var b strings.Builder
-	b.WriteString("MAIL FROM:<" + t.env.sender.text + ">")
-	if t.m.scanned && t.caps.offers(extSize) {
-		b.WriteString(" SIZE=" + strconv.FormatInt(o.Size, 10))
-	}
-	if o.Body != "" {
-		b.WriteString(" BODY=" + string(o.Body))
-	}
-	if o.UTF8 {
-		b.WriteString(" SMTPUTF8")
+	if !t.plain && t.caps.offers(ext8BitMIME) && (t.m.eightBit || !t.m.scanned) {
+		b.WriteString(" BODY=8BITMIME")
 	}
 	return b.String()
+}
+
+// utf8 is the parameter that an address above ASCII needs.
+func (t *transaction) utf8() string {
+	if t.env.utf8 && t.caps.offers(extSMTPUTF8) {
+		return " SMTPUTF8"
+	}
+	return ""
 }
 
 func rcptCommand(a address) string { return "RCPT TO:<" + a.text + ">" }
@@ -87,27 +93,55 @@ func (t *transaction) mailAnswered(r *reply) error {
 		t.accepted = true
 	case r.refused():
 		t.sender = r
+		if r.closing() {
+			t.closing = r
+		}
 	default:
 		return r.unexpected("MAIL")
 	}
 	return nil
 }
 
+// withoutParameters reports whether r may refuse the parameters of MAIL alone, and has
+// the next MAIL go without those that can be done without. qmail-remote says none, so
+// such a refusal is no verdict on the sender.
+func (t *transaction) withoutParameters(r *reply) bool {
+	if !r.refusesParameters() || t.sizeAndBody() == "" {
+		return false
+	}
+	t.plain, t.answers = true, answers{}
+	t.note("MAIL was refused with parameters before", r)
+	t.trace("= MAIL once more, without parameters")
+	return true
+}
+
 // rcptAnswered takes the answer to the nth RCPT. After a 421 the answers to the
 // others count as 421 too, whatever they are.
 func (t *transaction) rcptAnswered(n int, r *reply) error {
-	f := t.facts()
+	i := t.env.index[n]
 	switch {
 	case r.class() == 2:
 		t.taken++
-		t.reports[t.env.index[n]] = report.Report{Letter: report.Accepted}
+		t.reports[i] = report.Report{Letter: report.Accepted}
+		for _, full := range t.full {
+			t.reports[full].Letter = report.Deferred
+		}
+		t.full = nil
 		return nil
 	case !r.refused():
 		return r.unexpected("RCPT")
 	}
-	f.Reply, f.Permanent = r.Message, r.permanent()
+	f := t.facts()
+	f.Reply, f.Permanent = r.Message, t.forGood(report.RecipientRejected, r)
+	switch {
+	case !r.tooMany():
+	case t.taken > 0:
+		f.Permanent = false
+	default:
+		t.full = append(t.full, i)
+	}
 	refusal := report.New(report.RecipientRejected, f)
-	t.reports[t.env.index[n]] = refusal
+	t.reports[i] = refusal
 	if r.closing() {
 		t.closing = r
 		for _, i := range t.env.index[n:] {
@@ -117,13 +151,24 @@ func (t *transaction) rcptAnswered(n int, r *reply) error {
 	return nil
 }
 
+// mailLost is the error of a connection that was lost before MAIL was answered.
+func (t *transaction) mailLost(err error) error {
+	if isLost(err) && t.noTLS && !t.job.TLSFailed {
+		return t.wantOfTLS(err) // STARTTLS was refused on this connection, and nothing said since
+	}
+	return err
+}
+
 // lockstep waits for the answer to each command.
 func (t *transaction) lockstep() (report.Stream, error) {
 	r, err := t.ask(t.mailCommand())
-	if err == nil {
-		err = t.mailAnswered(r)
+	if err == nil && t.withoutParameters(r) {
+		r, err = t.ask(t.mailCommand())
 	}
 	if err != nil {
+		return t.outcome(t.mailLost(err))
+	}
+	if err := t.mailAnswered(r); err != nil {
 		return t.outcome(err)
 	}
 	if t.sender != nil {
@@ -148,25 +193,93 @@ func (t *transaction) lockstep() (report.Stream, error) {
 	return t.dataAnswered(r)
 }
 
-// pipelining writes MAIL, all RCPT and DATA at once.
+// pipelining writes MAIL, all RCPT and DATA at once. A server that stumbles over that
+// has not judged the message: qmail-remote would not have said so.
 func (t *transaction) pipelining() (report.Stream, error) {
-	group := t.groupCommands()
-	t.write(func(w *writer) error { return w.commands(group) })
-	err := t.envelopeAnswered()
-	var r *reply
-	if err == nil {
-		r, err = t.receive()
+	r, err := t.group()
+	if err == nil && t.sender != nil && r.class() != 3 && t.withoutParameters(t.sender) {
+		r, err = t.group()
+	}
+	if err == nil && t.sender != nil && t.sender.refusesParameters() && t.sizeAndBody() != "" {
+		t.odd = t.sender // and 354 to DATA all the same
 	}
 	switch {
-	case t.decided() && err == nil:
+	case err != nil:
+		return t.groupLost(err)
+	case t.odd != nil:
+		if r.class() != 3 {
+			t.quit("")
+		}
+		f := t.facts()
+		f.Reply = t.odd.Message
+		return report.Stream{}, t.none(report.GroupStumbled, report.GroupNotUnderstood, f, nil)
+	case t.decided():
 		t.leaveData(r)
 		return t.rejected(), nil
-	case t.decided():
-		return t.settled(t.rejected(), err)
-	case err != nil:
-		return t.outcome(err)
 	}
 	return t.dataAnswered(r)
+}
+
+// group sends MAIL, all RCPT and DATA, and takes the answers. It returns the one to
+// DATA.
+func (t *transaction) group() (*reply, error) {
+	group := t.groupCommands()
+	t.write(func(w *writer) error { return w.commands(group) })
+	mail, err := t.receive("MAIL", t.answerLimit())
+	if err != nil {
+		return nil, t.mailLost(err)
+	}
+	if err := t.mailAnswered(mail); err != nil {
+		return nil, err
+	}
+	// EHLO, which came before MAIL, was accepted.
+	t.understood(mail, true)
+	before := mail
+	for n := range t.env.recipients {
+		r, err := t.receive("RCPT", t.answerLimit())
+		if err != nil {
+			return nil, err
+		}
+		t.understood(r, before.class() == 2)
+		before = r
+		// After MAIL was refused, or a 421, this says nothing about the recipient.
+		switch {
+		case t.sender == nil && t.closing == nil:
+			if err := t.rcptAnswered(n, r); err != nil {
+				return nil, err
+			}
+		case r.class() == 2:
+			t.stray = true
+		}
+	}
+	r, err := t.receive("DATA", t.answerLimit())
+	if err == nil {
+		t.understood(r, t.taken > 0)
+	}
+	return r, err
+}
+
+// understood looks for an answer that says that the server cannot read a group: it
+// does not know the command, or says that it comes out of order although what it
+// follows was accepted. After a 421 the server has not tried.
+func (t *transaction) understood(r *reply, accepted bool) {
+	if t.odd == nil && t.closing == nil && r.misunderstood() && (r.Code != 503 || accepted) {
+		t.odd = r
+	}
+}
+
+// groupLost is the outcome of a group of which an answer is missing. Neither a server
+// that hangs up nor one that falls silent has said that it read a group, whatever it
+// said before, unless it took its leave with 421.
+func (t *transaction) groupLost(err error) (report.Stream, error) {
+	switch {
+	case !isLost(err), t.ctx.Err() != nil, t.closing != nil:
+		if t.decided() {
+			return t.settled(t.rejected(), err)
+		}
+		return t.outcome(err)
+	}
+	return report.Stream{}, t.none(report.GroupStumbled, report.ConnectionDied, t.died(t.facts(), err), err)
 }
 
 // leaveData ends a transaction in which nothing is to be delivered, after the
@@ -182,37 +295,23 @@ func (t *transaction) leaveData(r *reply) {
 	}
 }
 
-// envelopeAnswered takes the answers to MAIL and to all RCPT. After MAIL was
-// refused, or a 421, those to RCPT say nothing about the recipients.
-func (t *transaction) envelopeAnswered() error {
-	r, err := t.receive()
-	if err == nil {
-		err = t.mailAnswered(r)
-	}
-	for n := 0; n < len(t.env.recipients) && err == nil; n++ {
-		r, err = t.receive()
-		switch {
-		case err != nil:
-		case t.sender == nil && t.closing == nil:
-			err = t.rcptAnswered(n, r)
-		case r.class() == 2:
-			t.stray = true
-		}
-	}
-	return err
-}
-
-// decided tells whether the answers to MAIL and RCPT leave nothing to deliver.
+// decided reports whether the answers to MAIL and RCPT leave nothing to deliver.
 func (t *transaction) decided() bool {
 	return t.sender != nil || t.taken == 0 && len(t.answered()) == len(t.reports)
 }
 
 // rejected is the outcome then, which stands whatever comes after.
 func (t *transaction) rejected() report.Stream {
-	if t.sender != nil {
-		return t.refuse(report.SenderRejected, t.sender)
+	if t.sender == nil {
+		return t.allRejected()
 	}
-	return t.allRejected()
+	// What refuses the parameter that an address needs says nothing of the sender.
+	if t.utf8() != "" && t.sender.refusesParameters() {
+		f := t.facts()
+		f.Reply = t.sender.Message
+		return t.end(report.SenderRejected, f)
+	}
+	return t.refuse(report.SenderRejected, t.sender)
 }
 
 // settled lets an outcome stand although err came after it, but tells when that
@@ -236,8 +335,9 @@ func (t *transaction) dataAnswered(r *reply) (report.Stream, error) {
 	if err := t.unasked(); err != nil {
 		return t.outcome(err)
 	}
+	t.allow(0) // until the message is written
 	w := t.write(func(w *writer) error { return w.data(t.m) })
-	r, err := t.receive()
+	r, err := t.read("the message", t.messageLimit())
 	if err != nil {
 		return t.outcome(err)
 	}

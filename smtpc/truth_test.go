@@ -97,7 +97,7 @@ func newJob(n int) *smtpc.Job {
 		HeloHost:      "client.example.net",
 		RemoteIP:      peerIP,
 		ServerName:    peerName,
-		TimeoutRemote: 20 * time.Second,
+		TimeoutRemote: 80 * time.Second,
 	}
 	for i := range n {
 		job.Recipients = append(job.Recipients, fmt.Sprintf("r%d@example.org", i))
@@ -154,8 +154,13 @@ func (s scenario) String() string {
 		s.mode, s.secure, s.recipients, s.at.Phase, s.at.N, s.at.Secure, s.fault)
 }
 
-// fuse is how long a server may stall. It has to outlast what comes before.
-const fuse = 3 * time.Second
+// The limits of the conversations. An answer has a quarter of the fuse, the one to the
+// message a half; what is not to be late has to come in its time on a busy machine.
+const (
+	fuse         = 20 * time.Second
+	answerLimit  = "5"
+	messageLimit = "10"
+)
 
 // oracle says what is to come of a scenario. It
 // knows nothing of how the client goes about it.
@@ -163,6 +168,7 @@ func oracle(s scenario) result {
 	at := s.at.Phase
 	sent := at == smtptest.Message
 	begun := sent || at == smtptest.RCPT || at == smtptest.DATA
+	grouped := s.mode == pipelining && (at == smtptest.MAIL || at == smtptest.RCPT || at == smtptest.DATA)
 	line, dup := "", ""
 	if s.at.Secure {
 		line = tlsLine
@@ -184,6 +190,9 @@ func oracle(s scenario) result {
 	message := func(text string) result { return result{reports: recipients + text + line + "\n\x00"} }
 	// The router reports it, when TLS is down.
 	next := func(text string) result { return result{exit: 75, reason: text} }
+	noTLS := func(reason string) result {
+		return result{exit: 76, reason: "Connected to " + peerIP + " but TLS could not be had: " + reason + ". (#4.7.5)"}
+	}
 	broken := func(text string) result {
 		if begun {
 			return message("Z" + text)
@@ -205,19 +214,41 @@ func oracle(s scenario) result {
 		return message("Z" + text + said)
 	}
 
+	securing := at == smtptest.STARTTLS || at == smtptest.EHLO && s.at.Secure
+	lost := s.fault == closes || s.fault == resets || s.fault == stalls
+	quiet := "no answer to " + string(at) + " within " + answerLimit + " seconds"
+	switch at {
+	case smtptest.Greeting:
+		quiet = "no greeting within " + answerLimit + " seconds"
+	case smtptest.Message:
+		quiet = "no answer to the message within " + messageLimit + " seconds"
+	}
+	died := "Connected to " + peerIP + " but connection died. " + dup + "(#4.4.2)"
+	if s.fault == stalls {
+		died = "Connected to " + peerIP + " but connection died: " + quiet + ". " + dup + "(#4.4.2)"
+	}
 	switch {
-	case s.fault == closes, s.fault == resets:
-		return broken("Connected to " + peerIP + " but connection died. " + dup + "(#4.4.2)")
-	case s.fault == stalls && begun:
-		r := message(fmt.Sprintf("ZConnected to %s but the conversation took longer than %d seconds. %s(#4.4.2)", peerIP, fuse/time.Second, dup))
-		r.exit = 124
-		return r
-	case s.fault == stalls:
-		return result{exit: 124}
+	case lost && securing && s.fault == stalls:
+		return noTLS(quiet)
+	case lost && securing && s.at.Secure:
+		return noTLS("server ended the connection inside TLS instead of answering EHLO")
+	case lost && securing:
+		return noTLS("server ended the connection instead of answering STARTTLS")
+	case lost && at == smtptest.EHLO:
+		return result{exit: 78, reason: died}
+	case lost && grouped:
+		return result{exit: 77, reason: died}
+	case lost:
+		return broken(died)
+	case s.fault == garbage && securing:
+		return noTLS(fmt.Sprintf("it sent %q, which is not a reply", s.fault))
 	case s.fault == garbage:
 		return broken(fmt.Sprintf("Connected to %s but it sent %q, which is not a reply. %s(#4.5.0)", peerIP, s.fault, dup))
 	}
 	out := func(to string) result {
+		if securing {
+			return noTLS(fmt.Sprintf("it answered %q to %s", s.fault, to))
+		}
 		return broken(fmt.Sprintf("Connected to %s but it answered %q to %s. %s(#4.5.0)", peerIP, s.fault, to, dup))
 	}
 	refusal := s.fault == says4xx || s.fault == says5xx || s.fault == says421
@@ -230,6 +261,11 @@ func oracle(s scenario) result {
 		case says5xx:
 			return success(all())
 		case says4xx, says421:
+			if securing {
+				r := noTLS("it refused EHLO inside TLS")
+				r.reason += said
+				return r
+			}
 			return next("Connected to " + peerIP + " but my name was rejected." + said)
 		}
 		return out("EHLO")
@@ -238,7 +274,9 @@ func oracle(s scenario) result {
 		case says5xx, says4xx:
 			return success(all())
 		case says421:
-			return next("Connected to " + peerIP + " but TLS could not be had: STARTTLS was refused. (#4.7.5)" + said)
+			r := noTLS("STARTTLS was refused")
+			r.reason += said
+			return r
 		}
 		return out("STARTTLS")
 	case smtptest.MAIL:
@@ -341,8 +379,9 @@ func (s scenario) run(t *testing.T) (result, *smtptest.Conversation) {
 		},
 	}
 	job := newJob(s.recipients)
-	if s.fault == stalls {
-		job.TimeoutRemote = fuse
+	job.TimeoutRemote, job.TimeoutConnect = fuse, fuse/4
+	if s.fault != stalls {
+		job.TimeoutRemote, job.TimeoutConnect = 0, 0
 	}
 	if s.secure {
 		server.TLS = serverTLS()

@@ -64,9 +64,9 @@ func (w *writer) fail(err error) {
 	w.err = err
 	w.mu.Unlock()
 	if isLost(err) {
-		w.s.setReadDeadline(time.Now().Add(lingerLimit))
+		w.s.cutOff(time.Now().Add(lingerLimit))
 	} else {
-		w.s.setReadDeadline(past)
+		w.s.cutOff(past)
 	}
 }
 
@@ -146,7 +146,11 @@ func (w *writer) data(m *message) error {
 	}
 	w.s.trace("> .")
 	w.inside = false
-	return w.flush(f.take())
+	if err := w.flush(f.take()); err != nil {
+		return err
+	}
+	w.s.allow(w.s.messageLimit()) // from here on the answer is due
+	return nil
 }
 
 // encode puts the message into f and calls full whenever f is full and there is

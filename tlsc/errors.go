@@ -32,6 +32,9 @@ type Error struct {
 func (e *Error) Error() string { return e.What }
 func (e *Error) Unwrap() error { return e.Err }
 
+// TLSFailure returns the text, for reports of a conversation that it has ended.
+func (e *Error) TLSFailure() string { return e.What }
+
 // ExitCode is that of a program which ends for this error.
 func (e *Error) ExitCode() int { return int(e.Kind) }
 

@@ -18,9 +18,14 @@ func connection(environ []string) (net.Conn, *smtpc.Job, error) {
 	get := func(name string) string { v, _ := chain.Lookup(environ, name); return v }
 	ip := get("TCPREMOTEIP")
 	job := &smtpc.Job{RemoteIP: ip, ServerName: cmp.Or(get("TCPREMOTEHOST"), ip)}
+	job.RemotePort, _ = strconv.Atoi(get("TCPREMOTEPORT")) // for a hint alone
+	job.InTLS, job.TLSFailed = get("MXF_INTLS") != "", get("MXF_TLSFAILED") != ""
 	var err error
 	if job.TLS, err = smtpc.ParsePolicy(get("MXF_TLS")); err != nil {
 		return nil, nil, chain.Fail(chain.ExitUsage, "MXF_TLS: %w", err)
+	}
+	if job.Avoid, err = smtpc.ParseAvoid(get("MXF_SMTPAVOID")); err != nil {
+		return nil, nil, chain.Fail(chain.ExitUsage, "MXF_SMTPAVOID: %w", err)
 	}
 	if control := get(ucspitls.ControlVariable); control == "" {
 		job.Environ = environ // it can tell of TLS that is there already

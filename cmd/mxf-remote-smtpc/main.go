@@ -30,7 +30,8 @@ func run(args []string) error {
 		return err
 	}
 	job.Sender, job.Recipients, job.Message = args[1], args[2:], os.Stdin
-	job.HeloHost, job.TimeoutRemote = settings.HeloHost, settings.TimeoutRemote
+	job.HeloHost = settings.HeloHost
+	job.TimeoutRemote, job.TimeoutConnect = settings.TimeoutRemote, settings.TimeoutConnect
 	job.Trace = chain.OpenTrace()
 	reports, err := smtpc.Deliver(context.Background(), conn, job)
 	if reports.Message.Letter != 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -67,13 +68,18 @@ func dial(t *testing.T, address string) *os.File {
 // start runs the program with the files as descriptors 6 and up.
 func start(t *testing.T, files []*os.File, environ []string, args ...string) result {
 	t.Helper()
+	return startWith(t, strings.NewReader("Subject: test\n\n.dot\n"), files, environ, args...)
+}
+
+func startWith(t *testing.T, message io.Reader, files []*os.File, environ []string, args ...string) result {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Env = append([]string{"BE_MXF_REMOTE_SMTPC=1", "GORACE=atexit_sleep_ms=0"}, environ...)
-	cmd.Stdin = strings.NewReader("Subject: test\n\n.dot\n")
+	cmd.Stdin = message
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.ExtraFiles = append(make([]*os.File, 3), files...)
@@ -109,10 +115,9 @@ func one(phase smtptest.Phase, act smtptest.Action) func(smtptest.Point) smtptes
 
 func TestProgram(t *testing.T) {
 	home := homeWith(t, map[string]string{"me": "client.example.net\n"})
-	quick := homeWith(t, map[string]string{"me": "client.example.net\n", "timeoutremote": "1\n"})
+	quick := homeWith(t, map[string]string{"me": "client.example.net\n", "timeoutremote": "8\n"})
 	bad := homeWith(t, map[string]string{"me": "client.example.net\n", "timeoutremote": "soon\n"})
 	job := []string{"example.org", "s@example.net", "a@example.org", "b@example.org"}
-	const slow = "Connected to unknown but the conversation took longer than 1 seconds. (#4.4.2)"
 	for _, c := range []struct {
 		name    string
 		act     func(smtptest.Point) smtptest.Action
@@ -129,11 +134,25 @@ func TestProgram(t *testing.T) {
 		{"next exchanger", one(smtptest.Greeting, smtptest.Action{Reply: "554 no"}), []string{home}, job,
 			result{"", "Connected to unknown but greeting failed.\nRemote host said: 554 no\n", 75}},
 		{"the server leaves", one(smtptest.EHLO, smtptest.Action{Close: true}), []string{home}, job,
-			result{"", "Connected to unknown but connection died. (#4.4.2)\n", 75}},
-		{"the fuse, begun", one(smtptest.RCPT, smtptest.Action{Stall: true}), []string{quick}, job,
-			result{"Z" + slow + "\n\x00", slow + "\n", 124}},
-		{"the fuse", one(smtptest.Greeting, smtptest.Action{Stall: true}), []string{quick}, job,
-			result{"", slow + "\n", 124}},
+			result{"", "Connected to unknown but connection died. (#4.4.2)\n", 78}},
+		{"no answer, begun", one(smtptest.RCPT, smtptest.Action{Stall: true}), []string{quick}, job,
+			result{"ZConnected to unknown but connection died: no answer to RCPT within 2 seconds. (#4.4.2)\n\x00", "", 0}},
+		{"no greeting", one(smtptest.Greeting, smtptest.Action{Stall: true}), []string{quick, "TCPREMOTEPORT=465"}, job,
+			result{"", "Connected to unknown but connection died: no greeting within 2 seconds, " +
+				"and a server on port 465 waits for TLS from the first byte. (#4.4.2)\n", 75}},
+		{"avoiding", func(p smtptest.Point) smtptest.Action {
+			if p.Phase == smtptest.EHLO {
+				return smtptest.Action{Reply: "550 nobody was to say EHLO"}
+			}
+			return smtptest.Action{}
+		}, []string{home, "MXF_SMTPAVOID=PIPELINING,EHLO"}, job,
+			result{"r\x00r\x00Kunknown accepted message.\nRemote host said: 250 accepted\n\x00", "", 0}},
+		{"avoiding what is not known", nil, []string{home, "MXF_SMTPAVOID=PIPELINING,DSN"}, job,
+			result{"", "MXF_SMTPAVOID: \"DSN\" is none of PIPELINING, SIZE, 8BITMIME, SMTPUTF8, EHLO\n", 100}},
+		{"after TLS failed", one(smtptest.MAIL, smtptest.Action{Reply: "550 5.1.8 not you"}), []string{home, "MXF_TLS=none", "MXF_TLSFAILED=1"}, job,
+			result{"ZConnected to unknown but sender was rejected.\nRemote host said: 550 5.1.8 not you\n\x00", "", 0}},
+		{"inside TLS that nobody speaks of", nil, []string{home, "MXF_TLS=verify", "MXF_INTLS=1", "TCPREMOTEHOST=mx.example.org"}, job,
+			result{"r\x00r\x00Kunknown accepted message.\nRemote host said: 250 accepted\nTLS: unknown unknown verified mx.example.org\n\x00", "", 0}},
 		{"no TLS client", nil, []string{home, "MXF_TLS=must"}, job,
 			result{"", "Connected to unknown but TLS could not be had: there is no TLS client. (#4.7.5)\n", 76}},
 		{"no such policy", nil, []string{home, "MXF_TLS=always"}, job,
@@ -162,6 +181,23 @@ func TestProgram(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	})
+}
+
+// TestFuse has a message that does not come to its end.
+func TestFuse(t *testing.T) {
+	home := homeWith(t, map[string]string{"me": "client.example.net\n", "timeoutremote": "4\n"})
+	network := dial(t, smtptest.Listen(t, new(smtptest.Server).Serve))
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	defer r.Close()
+	got := startWith(t, r, []*os.File{network, network}, []string{home}, "example.org", "s@example.net", "a@example.org")
+	const slow = "Connected to unknown but the conversation took longer than 4 seconds. (#4.4.2)"
+	if want := (result{"r\x00Z" + slow + "\n\x00", slow + "\n", 124}); got != want {
+		t.Errorf("got\n%+v, want\n%+v", got, want)
+	}
 }
 
 // TestUCSPITLS plays the TLS client: what it calls the tunnel is a connection to

@@ -23,7 +23,8 @@ const (
 	NoAddress                      // there are names but no addresses
 	OnlyOurselves                  // every exchanger is this host
 	NoConnection                   // no exchanger could be connected to
-	TLSUnavailable                 // TLS was wanted and not had
+	TLSUnavailable                 // TLS was wanted, and failed
+	TLSNotOffered                  // TLS was wanted, and the server does not offer it
 	ProgramFailed                  // a protocol program did not do its job
 	Unreadable                     // the message could not be read
 	PartialLine                    // the message's last line has no newline
@@ -31,6 +32,8 @@ const (
 	NameRejected                   // HELO was not answered with 250
 	TooLarge                       // over the limit that SIZE announced
 	NeedsSMTPUTF8                  // an address above ASCII and a server without SMTPUTF8
+	AvoidsSMTPUTF8                 // the same, because we are not to use it
+	GroupNotUnderstood             // the server stumbled over several commands at once
 	SenderRejected                 // MAIL was refused
 	RecipientRejected              // RCPT was refused
 	RecipientMalformed             // a recipient cannot be sent in SMTP
@@ -51,8 +54,8 @@ const (
 )
 
 // The catalogue. {ip}, {host}, {protocol}, {reason}, {seconds}, {size} and
-// {limit} stand for facts; {dup} for "Possible duplicate! " when the message's
-// last byte may have been sent.
+// {limit} stand for facts; {why} for ": " and the reason, where there is one; {dup}
+// for "Possible duplicate! " when the message's last byte may have been sent.
 var catalogue = [...]struct {
 	letter Letter
 	text   string
@@ -68,6 +71,7 @@ var catalogue = [...]struct {
 	NullMX:             {Permanent, "{host} does not accept mail (null MX). (#5.1.10)"},
 	NoAddress:          {Permanent, "Sorry, I couldn't find a mail exchanger or IP address. (#5.4.4)"},
 	OnlyOurselves:      {Permanent, "Sorry. Although I'm listed as a best-preference MX or A for that host,\nit isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"},
+	TLSNotOffered:      {Temporary, "Connected to {ip} but TLS could not be had: STARTTLS is not offered. (#4.7.5)"},
 	NoConnection:       {Temporary, "Sorry, I wasn't able to establish an {protocol} connection. (#4.4.1)"},
 	TLSUnavailable:     {Temporary, "Connected to {ip} but TLS could not be had: {reason}. (#4.7.5)"},
 	ProgramFailed:      {Temporary, "Unable to run the protocol program: {reason}. (#4.3.0)"},
@@ -76,6 +80,8 @@ var catalogue = [...]struct {
 	GreetingFailed:     {Temporary, "Connected to {ip} but greeting failed."},
 	NameRejected:       {Temporary, "Connected to {ip} but my name was rejected."},
 	TooLarge:           {Permanent, "{ip}: message of {size} bytes is over the limit of {limit}. (#5.3.4)"},
+	AvoidsSMTPUTF8:     {Temporary, "{ip} is not asked for SMTPUTF8, which an address that is not ASCII needs. (#4.6.7)"},
+	GroupNotUnderstood: {Temporary, "Connected to {ip} but a group of commands was not understood. (#4.5.0)"},
 	NeedsSMTPUTF8:      {Permanent, "{ip} cannot take an address that is not ASCII: SMTPUTF8 is not offered. (#5.6.7)"},
 	SenderRejected:     {messageByReply, "Connected to {ip} but sender was rejected."},
 	RecipientRejected:  {recipientByReply, "{ip} does not like recipient."},
@@ -83,7 +89,7 @@ var catalogue = [...]struct {
 	AllRejected:        {messageByReply, "Giving up on {ip}."},
 	DataRejected:       {messageByReply, "{ip} failed on DATA command."},
 	MessageRejected:    {messageByReply, "{ip} failed after I sent the message."},
-	ConnectionDied:     {Temporary, "Connected to {ip} but connection died. {dup}(#4.4.2)"},
+	ConnectionDied:     {Temporary, "Connected to {ip} but connection died{why}. {dup}(#4.4.2)"},
 	ProtocolError:      {Temporary, "Connected to {ip} but {reason}. {dup}(#4.5.0)"},
 	FuseBlown:          {Temporary, "Connected to {ip} but the conversation took longer than {seconds} seconds. {dup}(#4.4.2)"},
 	MessageAccepted:    {Delivered, "{ip} accepted message."},
@@ -124,12 +130,15 @@ func New(c Case, f Facts) Report {
 	case letter == recipientByReply:
 		letter = Deferred
 	}
-	ip, dup := Foreign(f.IP), ""
+	ip, dup, why := Foreign(f.IP), "", ""
 	if ip == "" {
 		ip = "unknown"
 	}
 	if f.Duplicate {
 		dup = "Possible duplicate! "
+	}
+	if f.Reason != "" {
+		why = ": " + Diagnostic(f.Reason)
 	}
 	text := strings.NewReplacer(
 		"{ip}", ip,
@@ -139,6 +148,7 @@ func New(c Case, f Facts) Report {
 		"{seconds}", strconv.FormatInt(f.Seconds, 10),
 		"{size}", strconv.FormatInt(f.Size, 10),
 		"{limit}", strconv.FormatInt(f.Limit, 10),
+		"{why}", why,
 		"{dup}", dup,
 	).Replace(row.text)
 	if f.Reply != "" {
@@ -180,32 +190,65 @@ func For(err error) Report {
 const (
 	ExitNextExchanger = 75
 	ExitNoTLS         = 76
+	ExitGroup         = 77
+	ExitNoEHLO        = 78
 	ExitFuse          = 124
 )
 
+// Why says what kept an attempt from beginning a transaction. What is tried next
+// hangs on it.
+type Why int
+
+// What keeps an attempt from beginning a transaction.
+const (
+	NotNow        Why = iota // the connection was lost, or the server wants no mail now
+	WantOfTLS                // TLS was tried, or refused, and failed
+	NoTLSOffered             // TLS was required and is not offered
+	GroupStumbled            // the server stumbled over several commands at once, or over an extension
+	EHLOLost                 // the connection was lost before the answer to EHLO
+)
+
+// exitCodes are those of Why.
+var exitCodes = [...]int{ExitNextExchanger, ExitNoTLS, ExitNoTLS, ExitGroup, ExitNoEHLO}
+
 // NoTransaction says that nothing was sent that a server could deliver, so that
-// another exchanger may be tried. Its text becomes the Z of the last one.
+// something else may be tried. Its text becomes the Z of the last attempt.
 type NoTransaction struct {
 	Reason Report
-	NoTLS  bool // TLS was accepted and failed, or was required and not to be had
+	Why    Why
+	Err    error // the cause, may be nil
 }
 
 // NewNoTransaction returns a *NoTransaction whose reason is case c. It has no TLS
 // line: the TLS is down when the router makes it its own report.
-func NewNoTransaction(c Case, f Facts, noTLS bool) *NoTransaction {
+func NewNoTransaction(why Why, c Case, f Facts) *NoTransaction {
 	f.TLS = nil
-	return &NoTransaction{Reason: New(c, f), NoTLS: noTLS}
+	return &NoTransaction{Reason: New(c, f), Why: why}
 }
 
 func (e *NoTransaction) Error() string { return e.Reason.Text }
 
-// ExitCode returns 76 when TLS was the reason, else 75.
-func (e *NoTransaction) ExitCode() int {
-	if e.NoTLS {
-		return ExitNoTLS
+// Unwrap returns the cause.
+func (e *NoTransaction) Unwrap() error { return e.Err }
+
+// NoTLS reports whether TLS was what failed.
+func (e *NoTransaction) NoTLS() bool { return e.Why == WantOfTLS || e.Why == NoTLSOffered }
+
+// ExitCode returns the exit status of a protocol program that ends so.
+func (e *NoTransaction) ExitCode() int { return exitCodes[e.Why] }
+
+// TLSFailure returns why TLS broke down, if that is what err came of, else nothing.
+// Such an error has a method TLSFailure, which words it.
+func TLSFailure(err error) string {
+	var failed interface{ TLSFailure() string }
+	if !errors.As(err, &failed) {
+		return ""
 	}
-	return ExitNextExchanger
+	return failed.TLSFailure()
 }
+
+// TLSFailureLine is the line of a report that says why TLS broke down.
+func TLSFailureLine(why string) string { return "TLS failed: " + why }
 
 // Fuse says that timeoutremote ran out. Begun tells whether a transaction had
 // begun, and thus whether the stream beside it is to be printed.
@@ -228,8 +271,8 @@ func (e *Fuse) Error() string { return e.Reason.Text }
 // ExitCode returns 124.
 func (e *Fuse) ExitCode() int { return ExitFuse }
 
-// ReasonFrom reads the reason that a protocol program printed beside exit 75 or
-// 76. Said that is one of this catalogue's own sentences keeps its letter; other
+// ReasonFrom reads the reason that a protocol program printed beside exit 75 to
+// 78. Said that is one of this catalogue's own sentences keeps its letter; other
 // words are quoted after the wording of c, and are temporary.
 func ReasonFrom(said string, c Case, f Facts) Report {
 	said = Diagnostic(said)

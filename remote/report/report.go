@@ -44,6 +44,23 @@ type Report struct {
 	Text   string
 }
 
+// With returns r with further lines of ours, which stand in front of the line on
+// TLS, the last one.
+func (r Report) With(lines ...string) Report {
+	if len(lines) == 0 {
+		return r
+	}
+	text, tls := strings.TrimSuffix(r.Text, "\n"), ""
+	if i := strings.LastIndexByte(text, '\n'); i >= 0 && strings.HasPrefix(text[i+1:], tlsOpening) {
+		text, tls = text[:i], text[i:]
+	}
+	for _, line := range lines {
+		text += "\n" + Diagnostic(line)
+	}
+	r.Text = text + tls
+	return r
+}
+
 // A Stream is all that one delivery reports: recipient reports in the order of
 // the arguments, then one message report. There may be fewer recipient reports
 // than recipients when Message is Temporary or Permanent.
@@ -127,13 +144,16 @@ type TLS struct {
 	ServerName string // the name that was asked for, an address for an address literal
 }
 
+// tlsOpening begins the line on TLS.
+const tlsOpening = "TLS: "
+
 // String returns the line that ends a message report, without a newline.
 func (t TLS) String() string {
 	verdict := "unverified"
 	if t.Verified {
 		verdict = "verified"
 	}
-	return fmt.Sprintf("TLS: %s %s %s %s", t.Version, t.Cipher, verdict, t.ServerName)
+	return fmt.Sprintf(tlsOpening+"%s %s %s %s", t.Version, t.Cipher, verdict, t.ServerName)
 }
 
 const (
