@@ -374,7 +374,8 @@ func TestServerGone(t *testing.T) {
 // A program that writes and never reads, a server that sends and never reads: both
 // are stopped, and nothing is lost once they go on.
 func TestBackPressure(t *testing.T) {
-	up, down := noise(8<<20, 4), noise(8<<20, 5)
+	const stuck = 64 << 20 // more than Linux lets the buffers of two sockets grow to
+	up, down := noise(stuck, 4), noise(stuck, 5)
 	x := newTunnel(t, RelayOptions{}, nil)
 	upDone := background(func() { x.out.Write(up); x.out.Close() })
 	downDone := background(func() { x.server.Write(down); x.server.CloseWrite() })
@@ -382,7 +383,7 @@ func TestBackPressure(t *testing.T) {
 	for _, done := range []<-chan struct{}{upDone, downDone} {
 		select {
 		case <-done:
-			t.Error("8 MB went nowhere")
+			t.Errorf("%d bytes went nowhere", stuck)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
