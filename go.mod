@@ -2,6 +2,14 @@ module nightmare.mail/mxf
 
 go 1.26.0
 
+// What is refused where nothing is verified, tlsc/weak.go refuses where it is.
+godebug (
+	rsa1024min=0
+	tlsmaxrsasize=16384
+	tlssha1=1
+	x509negativeserial=1
+)
+
 require (
 	github.com/emersion/go-smtp v0.25.1
 	github.com/miekg/dns v1.1.73

@@ -293,7 +293,7 @@ func smtpOption(config *lab.SMTP, key, value string) (err error) {
 
 // common reads the options that all servers have: cert=KIND (see certificate),
 // tls=1.0 to 1.3 (no newer, and for 1.3 no older), cbc (no suite that Go calls
-// secure), refusename, requestclient, and fault:STEP=FAULT as lab.ParseFault has it.
+// secure), refusename, requestclient, demandclient, and fault:STEP=FAULT as lab.ParseFault has it.
 func (r *rig) common(t *lab.TLS, faults lab.Faults, cert *string, key, value string) (known bool, err error) {
 	kind, step, _ := strings.Cut(key, ":")
 	switch kind {
@@ -315,6 +315,8 @@ func (r *rig) common(t *lab.TLS, faults lab.Faults, cert *string, key, value str
 		t.RefuseName = true
 	case "requestclient":
 		t.RequestClient = true
+	case "demandclient":
+		t.DemandClient = true
 	case "fault":
 		s, f, err := lab.ParseFault(step + "=" + unescape(value))
 		if err != nil {
@@ -328,10 +330,22 @@ func (r *rig) common(t *lab.TLS, faults lab.Faults, cert *string, key, value str
 }
 
 // certificate issues what a server shows: good, wrongca, wrongname, cnonly, expired,
-// early, ip, muststaple, stapled (must-staple with a good staple), revoked, or none.
+// early, ip, muststaple, stapled (must-staple with a good staple), revoked, sha1 (good,
+// but signs the handshake with SHA-1), none, or file:NAME (with its key, in PEM).
 func (r *rig) certificate(kind, name string, addr netip.Addr) (*tls.Certificate, error) {
 	leaf, authority := lab.Leaf{Names: []string{name}}, r.Authority
+	if file, ok := strings.CutPrefix(kind, "file:"); ok {
+		file = filepath.Join(r.work, file)
+		pair, err := tls.LoadX509KeyPair(file, file)
+		return &pair, err
+	}
 	switch kind {
+	case "sha1":
+		pair, err := authority.Issue(leaf)
+		if err == nil {
+			pair.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithSHA1}
+		}
+		return pair, err
 	case "none":
 		return nil, nil
 	case "good":

@@ -175,6 +175,33 @@ func testOpenSSLOld(t *testing.T, rig *tlsRig) {
 	}
 }
 
+// What crypto/tls refuses by itself, from a server that is not crypto/tls.
+func testOpenSSLWeak(t *testing.T, rig *tlsRig) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		skip(t, "openssl is not installed")
+	}
+	key, cert := filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "cert")
+	const lowest = "ALL:@SECLEVEL=0"
+	for bits, server := range map[string]struct {
+		option []string
+		reason string
+	}{
+		"2048": {[]string{"-sigalgs", "RSA+SHA1"}, "server signs the handshake with SHA-1"},
+		"512":  {[]string{"-sigalgs", "RSA+SHA256"}, "certificate has an RSA key of 512 bits, fewer than 1024"},
+	} {
+		run := exec.Command("openssl", "req", "-x509", "-newkey", "rsa:"+bits, "-nodes", "-days", "2",
+			"-subj", "/CN="+tlsName, "-addext", "subjectAltName=DNS:"+tlsName, "-keyout", key, "-out", cert)
+		if out, err := run.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		options := append([]string{"-tls1_2", "-rev", "-cipher", lowest, "-cert", cert, "-key", key}, server.option...)
+		p := rig.sServer(t, options...)
+		rig.tcpclient(t, p.port, []string{"CAFILE=" + cert}, oneLine, "-S", "--no-verify-cert", "-k", tlsName).want(t, "olleh TLSv1.2 no:"+server.reason)
+		rig.tcpclient(t, p.port, []string{"CAFILE=" + cert}, oneLine, "-k", tlsName).fails(t, 97, server.reason)
+		p.end()
+	}
+}
+
 // K has the server ask for new keys in both directions (RFC 8446 section 4.6.3).
 func testOpenSSLKeyUpdate(t *testing.T, rig *tlsRig) {
 	p := rig.sServer(t, "-tls1_3")

@@ -509,6 +509,7 @@ func TestTLS(t *testing.T) {
 		{"on request, not a byte early", testOnRequestNotAByteEarly},
 		{"openssl", testOpenSSL},
 		{"openssl old", testOpenSSLOld},
+		{"openssl weak", testOpenSSLWeak},
 		{"openssl key update", testOpenSSLKeyUpdate},
 		{"openssl renegotiation", testOpenSSLRenegotiation},
 		{"openssl staple", testOpenSSLStaple},

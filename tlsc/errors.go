@@ -139,7 +139,6 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 // answered reports whether the server sent more than what stands in front of a
 // ServerHello.
 func (h *handshake) answered() bool {
-	const recordHeader, handshakeRecord = 5, 22 // RFC 8446 section 5.1
 	first := h.wire.first
 	return len(first) > recordHeader || len(first) > 0 && first[0] != handshakeRecord
 }

@@ -18,6 +18,9 @@
 // (Settings.Verify) reaches it inside the handshake, so that the server is told
 // with an alert. One that does not, reaches it afterwards, and reads its trust
 // anchors only then: Description.Verified tells what it was.
+//
+// A certificate that crypto/x509 would not even parse, a short RSA key or SHA-1 in the
+// handshake are no reason to go without TLS where nothing is verified: see weak.go.
 package tlsc
 
 import (
@@ -163,8 +166,14 @@ func (h *handshake) run(ctx context.Context) (*Conn, error) {
 		return nil, h.explain(ctx, err)
 	}
 	state := client.ConnectionState()
+	signature := judgeSignature(state, h.wire.signature.scheme, h.settings.Verify)
 	if !h.settings.Verify {
-		h.verified = h.settings.unenforced(state)
+		if h.verified = h.settings.unenforced(state); signature.fatal {
+			h.verified = signature.String()
+		}
+	} else if signature.fatal {
+		// crypto/tls asks for a verdict before the server has signed.
+		return nil, &Error{Kind: KindHandshake, What: signature.reason}
 	}
 	c := &Conn{tls: client, wire: h.wire, wanting: h.asked && !h.gave}
 	c.description = describe(state, h.settings.sni(), h.verified)

@@ -31,9 +31,18 @@ func (s *Settings) judge(anchors *index, state tls.ConnectionState) verdict {
 		return verdict{"server sent no certificate", true}
 	}
 	leaf, now := state.PeerCertificates[0], s.now()
+	for _, c := range state.PeerCertificates {
+		if reason := unfit(c, leaf); reason != "" {
+			return verdict{reason, true}
+		}
+	}
 	chains, err := anchors.verify(state.PeerCertificates, now)
 	if err != nil {
 		return verdict{err.Error(), true}
+	}
+	chains, v := strong(chains, leaf)
+	if v.fatal {
+		return v
 	}
 	if name := s.name(); name != "" && leaf.VerifyHostname(name) != nil {
 		return verdict{misnamed(leaf, name), true}
@@ -70,8 +79,8 @@ func (x *index) unverified(leaf *x509.Certificate, err error, now time.Time) str
 		return "certificate is signed by an authority that is not in " + x.where
 	case errors.As(err, &invalid):
 		who := "certificate"
-		if invalid.Cert != nil && !invalid.Cert.Equal(leaf) {
-			who = fmt.Sprintf("certificate of the authority %q", cut(distinguishedName(invalid.Cert.RawSubject), nameLimit))
+		if invalid.Cert != nil {
+			who = whose(invalid.Cert, leaf)
 		}
 		switch invalid.Reason {
 		case x509.Expired:

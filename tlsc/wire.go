@@ -15,7 +15,8 @@ type wire struct {
 	ended     atomic.Bool // the connection has come to its end
 	broken    atomic.Bool // reading or writing has failed, but for a deadline
 	first     []byte      // of what was read during the handshake, up to saidLimit
-	listening bool        // first is being filled
+	listening bool        // first is being filled, and the server's signature looked for
+	signature signatureFinder
 
 	// In a tunnel:
 	queue *queue                      // takes what is written
@@ -32,8 +33,9 @@ func (w *wire) ignore() { w.listening = false }
 // is set only when crypto/tls has used them up and asks for more.
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.read(p)
-	if w.listening && len(w.first) < saidLimit {
+	if w.listening {
 		w.first = append(w.first, p[:min(n, saidLimit-len(w.first))]...)
+		w.signature.read(p[:n])
 	}
 	switch {
 	case err == nil:

@@ -113,6 +113,7 @@ type TLS struct {
 	CipherSuites  []uint16         // up to TLS 1.2; nil: Go's choice
 	RefuseName    bool             // answer any server name with unrecognized_name
 	RequestClient bool             // ask for a client certificate
+	DemandClient  bool             // and end the connection without one
 }
 
 func (t *TLS) config() *tls.Config {
@@ -127,6 +128,9 @@ func (t *TLS) config() *tls.Config {
 	}
 	if t.RequestClient {
 		c.ClientAuth = tls.RequestClientCert
+	}
+	if t.DemandClient {
+		c.ClientAuth = tls.RequireAnyClientCert
 	}
 	if t.RefuseName {
 		// A server without a certificate for the name is what makes

@@ -1,0 +1,212 @@
+package tlsc
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
+	"io"
+	"math/big"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// resign changes what is signed of a certificate and has ca sign it again: what
+// x509.CreateCertificate would not make.
+func resign(t testing.TB, p, ca *party, change func(tbs []byte)) *party {
+	t.Helper()
+	var c struct {
+		TBS       asn1.RawValue
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(p.cert.Raw, &c); err != nil {
+		t.Fatal(err)
+	}
+	change(c.TBS.FullBytes)
+	sum := sha256.Sum256(c.TBS.FullBytes)
+	signature, err := ca.key.Sign(rand.Reader, sum[:], crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Signature = asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}
+	der, err := asn1.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatalf("%v (without the godebug settings of go.mod?)", err)
+	}
+	return &party{cert, p.key, p.ca}
+}
+
+// serial is a number that negative finds.
+var serial = big.NewInt(0x11223344)
+
+// negative gives a certificate with that serial number one below zero.
+func negative(t testing.TB, p, ca *party) *party {
+	t.Helper()
+	return resign(t, p, ca, func(tbs []byte) {
+		at := bytes.Index(tbs, append([]byte{2, 4}, serial.Bytes()...))
+		if at < 0 {
+			t.Fatalf("the serial number is %v", p.cert.SerialNumber)
+		}
+		tbs[at+2] |= 0x80
+	})
+}
+
+// An otherKey is a key whose public half is another's.
+type otherKey struct {
+	crypto.Signer
+	public crypto.PublicKey
+}
+
+func (k otherKey) Public() crypto.PublicKey { return k.public }
+
+func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		t.Fatalf("%v (without the godebug settings of go.mod?)", err)
+	}
+	return key
+}
+
+// What crypto/tls and crypto/x509 refuse where nothing is verified is TLS there, with
+// the reason in the verdict, and no TLS where it is. The reasons hold for certificates
+// that are otherwise good, and whatever $GODEBUG says.
+func TestWeak(t *testing.T) {
+	root := newCA(t, "root", nil)
+	number := func(c *x509.Certificate) { c.SerialNumber = serial }
+	server := func(c *x509.Certificate) {
+		c.DNSNames = []string{host}
+		c.Subject.CommonName = "server"
+		c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
+	}
+	minus := negative(t, root.server(t, number, host), root)
+
+	numbered := func(c *x509.Certificate) { asCA("middle")(c); number(c) }
+	middle := issue(t, root, newKey(t), numbered)
+	minusMiddle := &party{negative(t, middle, root).cert, middle.key, root}
+	minusRoot := issue(t, nil, newKey(t), numbered)
+	minusRoot = negative(t, minusRoot, minusRoot)
+
+	short := issue(t, root, rsaKey(t, 768), server)
+	shortRoot := issue(t, nil, rsaKey(t, 768), asCA("short"))
+	shortMiddle := issue(t, root, rsaKey(t, 768), asCA("short middle"))
+	// The chain by the short one is not the only one.
+	strongTwin := issue(t, root, rsaKey(t, 1024), asCA("twin"))
+	weakTwin := issue(t, shortRoot, strongTwin.key, asCA("twin"))
+
+	modulus := new(big.Int).Lsh(big.NewInt(3), 9000)
+	long := issue(t, root, otherKey{root.key, &rsa.PublicKey{N: modulus.Add(modulus, big.NewInt(1)), E: 65537}}, asCA("long"))
+
+	sha1RSA := issue(t, root, rsaKey(t, 2048), server).pair()
+	sha1RSA.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.PKCS1WithSHA1}
+	sha1EC := root.server(t, nil, host).pair()
+	sha1EC.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithSHA1}
+
+	for _, tt := range []struct {
+		name    string
+		anchors []*party
+		pair    tls.Certificate
+		tls12   bool // the server's newest version
+		want    string
+	}{
+		{"negative serial number", []*party{root}, minus.pair(), false, `certificate has a negative serial number`},
+		{"negative, TLS 1.2", []*party{root}, minus.pair(), true, `certificate has a negative serial number`},
+		{"negative and an anchor itself", []*party{minus}, minus.pair(), false, `certificate has a negative serial number`},
+		{"negative in the chain", []*party{root}, minusMiddle.server(t, nil, host).pair(minusMiddle), false, `certificate of the authority "CN=middle" has a negative serial number`},
+		{"negative and not needed", []*party{root}, root.server(t, nil, host).pair(minusMiddle), false, `certificate of the authority "CN=middle" has a negative serial number`},
+		{"negative anchor", []*party{minusRoot}, minusRoot.server(t, nil, host).pair(), false, `certificate of the authority "CN=middle" has a negative serial number`},
+		{"short key", []*party{root}, short.pair(), true, `certificate has an RSA key of 768 bits, fewer than 1024`},
+		{"short key of an anchor", []*party{shortRoot}, shortRoot.server(t, nil, host).pair(), false, `certificate of the authority "CN=short" has an RSA key of 768 bits, fewer than 1024`},
+		{"short key in the chain", []*party{root}, shortMiddle.server(t, nil, host).pair(shortMiddle), false, `certificate of the authority "CN=short middle" has an RSA key of 768 bits, fewer than 1024`},
+		{"short key not needed", []*party{shortRoot, root}, strongTwin.server(t, nil, host).pair(weakTwin, shortRoot, strongTwin), false, ``},
+		{"long key", []*party{root}, root.server(t, nil, host).pair(long), false, `certificate of the authority "CN=long" has an RSA key of 9002 bits, more than 8192`},
+		{"SHA-1 with RSA", []*party{root}, sha1RSA, true, `server signs the handshake with SHA-1`},
+		{"SHA-1 with ECDSA", []*party{root}, sha1EC, true, `server signs the handshake with SHA-1`},
+	} {
+		for _, godebug := range []string{"", "rsa1024min=0,tlssha1=1,x509negativeserial=1,tlsmaxrsasize=99999"} {
+			t.Run(tt.name+godebug, func(t *testing.T) {
+				t.Setenv("GODEBUG", godebug)
+				config := &tls.Config{Certificates: []tls.Certificate{tt.pair}}
+				if tt.tls12 {
+					config.MaxVersion = tls.VersionTLS12
+				}
+				anchors := Anchors{File: bundle(t, tt.anchors...)}
+				c, err := handshakeWith(t, config, &Settings{ServerName: host, Anchors: anchors})
+				if err != nil {
+					t.Fatalf("not enforced: %v", err)
+				}
+				if got := c.Description().Verified; tt.want != "" && got != "no:"+tt.want || tt.want == "" && got != "yes" {
+					t.Errorf("not enforced: verified %q", got)
+				}
+				if text, err := io.ReadAll(c); string(text) != "hello" {
+					t.Errorf("not enforced: the server says %q, %v", text, err)
+				}
+				_, err = handshakeWith(t, config, &Settings{ServerName: host, Verify: true, Anchors: anchors})
+				if tt.want == "" {
+					if err != nil {
+						t.Errorf("enforced: %v", err)
+					}
+					return
+				}
+				wantError(t, err, KindHandshake, regexp.QuoteMeta(tt.want))
+			})
+		}
+	}
+}
+
+// The finder sees the messages of a handshake however they are cut: into records, and
+// into reads.
+func TestSignatureFinder(t *testing.T) {
+	record := func(kind byte, p string) string {
+		return string([]byte{kind, 3, 3, byte(len(p) >> 8), byte(len(p))}) + p
+	}
+	message := func(kind byte, p string) string {
+		return string([]byte{kind, 0, byte(len(p) >> 8), byte(len(p))}) + p
+	}
+	const handshake, alert, cipher = 22, 21, 20
+	hello, certificate := message(2, "hello"), message(11, strings.Repeat("\x0c", 3000))
+	key := message(12, "\x03\x00\x1d\x20"+strings.Repeat("k", 32)+"\x02\x01\x00\x02ss")
+	longKey := message(12, "\x03\x00\x19\xff"+strings.Repeat("k", 255)+"\x02\x03"+strings.Repeat("s", 500))
+	all := hello + certificate + key
+	for _, tt := range []struct {
+		name, sent string
+		want       tls.SignatureScheme
+	}{
+		{"a record each", record(handshake, hello) + record(handshake, certificate) + record(handshake, key), tls.PKCS1WithSHA1},
+		{"one record", record(handshake, all), tls.PKCS1WithSHA1},
+		{"cut in two", record(handshake, all[:3015]) + record(handshake, all[3015:]), tls.PKCS1WithSHA1},
+		{"cut in the header", record(handshake, all[:2]) + record(handshake, all[2:]), tls.PKCS1WithSHA1},
+		{"alerts between", record(alert, "\x01\x70") + record(handshake, all[:7]) + record(alert, "\x01\x70") + record(handshake, all[7:]), tls.PKCS1WithSHA1},
+		{"empty ones between", record(handshake, hello) + record(handshake, "") + record(handshake, message(14, "")+key), tls.PKCS1WithSHA1},
+		{"long", record(handshake, hello+longKey), tls.ECDSAWithSHA1},
+		{"none", record(handshake, hello) + record(handshake, message(14, "")), 0},
+		{"encrypted", record(handshake, hello) + record(cipher, "\x01") + record(handshake, key), 0},
+		{"short", record(handshake, hello+message(12, "\x03\x00\x1d\x20kkk")+key), 0},
+		{"empty", record(handshake, hello+message(12, "")+key), 0},
+	} {
+		for _, size := range []int{1, 2, 5, 7, 1 << 20} {
+			var f signatureFinder
+			for rest := []byte(tt.sent); len(rest) > 0; {
+				n := min(size, len(rest))
+				f.read(rest[:n])
+				rest = rest[n:]
+			}
+			if f.scheme != tt.want {
+				t.Errorf("%s, read by %d: scheme %v, want %v", tt.name, size, f.scheme, tt.want)
+			}
+			if cap(f.message) > 2*keyStart {
+				t.Errorf("%s: %d bytes are kept", tt.name, cap(f.message))
+			}
+		}
+	}
+}
