@@ -66,7 +66,7 @@ var arrows = map[string]map[string]string{
 var reserved = map[string][]string{
 	"crypto/tls":                  {"tlsc", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
 	"github.com/miekg/dns":        {"remote", "integration/lab"},
-	"syscall":                     {"cmd/internal/chain", "control", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"syscall":                     {"cmd/internal/chain", "control", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch", "tlsc"},
 	"golang.org/x/sys/unix":       {"cmd/internal/chain", "remote", "integration/lab", "integration/peers"},
 	"os/exec":                     {"cmd/internal/chain", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
 	"testing":                     {"integration/peers", "smtpc/smtptest", "qmtpc/qmtptest"},

@@ -710,7 +710,9 @@ func testSettings(t *testing.T, rig *tlsRig) {
 		{"unreadable", []string{"-y"}, []string{"CERTFILE=/nowhere", "KEYFILE=" + rig.key}, 96, `fatal: .*/nowhere.*`},
 		{"no fit", []string{"-y"}, []string{"CERTFILE=" + cert, "KEYFILE=" + rig.key}, 96, `fatal: .*does not fit.*`},
 		{"uid", nil, []string{"TLS_UID=nobody"}, 100, `fatal: TLS_UID is "nobody", .*`},
-		{"gid", nil, []string{"TLS_GID=-1"}, 100, `fatal: TLS_GID is "-1", .*`},
+		{"gid", nil, []string{"TLS_UID=1", "TLS_GID=-1"}, 100, `fatal: TLS_GID is "-1", .*`},
+		{"uid without gid", nil, []string{"TLS_UID=1"}, 100, `fatal: TLS_UID is set and TLS_GID is not: set both or none`},
+		{"gid without uid", nil, []string{"TLS_GID=1"}, 100, `fatal: TLS_GID is set and TLS_UID is not: set both or none`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			rig.chain(t, "mxf-tlsc", append([]string{"-v0"}, test.options...)...).with(test.environ...).start().outcome(t, test.status, test.line)
@@ -1463,7 +1465,7 @@ func testOnRequest(t *testing.T, rig *tlsRig) {
 	for _, ask := range []string{"Y", "y"} {
 		for _, nonblock := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s non-blocking %v", ask, nonblock), func(t *testing.T) {
-				c := rig.chain(t, "mxf-ucspitlsc", "-S", "-k", tlsName).with(clientAsk+"="+ask, "TLS_UID="+strconv.Itoa(os.Getuid()))
+				c := rig.chain(t, "mxf-ucspitlsc", "-S", "-k", tlsName).with(clientAsk+"="+ask, "TLS_UID="+strconv.Itoa(os.Getuid()), "TLS_GID="+strconv.Itoa(os.Getgid()))
 				c.nonblock = nonblock
 				c.start()
 				f := c.facts()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"slices"
 	"time"
 
@@ -124,10 +123,8 @@ func (d *delivery) loadTLS() error {
 		var err error
 		if d.tls.Certificate, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
 			file := "control/clientcert"
-			if key, _, unreadable := control.OpenFile(s.ClientKey, os.O_RDONLY, 0); unreadable != nil {
+			if fault := new(tlsc.Error); errors.As(err, &fault) && fault.File == s.ClientKey {
 				file = "control/clientkey"
-			} else {
-				key.Close()
 			}
 			return &control.Error{File: file, Line: 1, What: err.Error()}
 		}

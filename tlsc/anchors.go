@@ -6,10 +6,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -29,8 +32,11 @@ func (a Anchors) String() string {
 }
 
 const (
-	// anchorFileLimit bounds a file of trust anchors; bundles are of 0.3 MB.
-	anchorFileLimit = 32 << 20
+	// anchorsLimit bounds the files of trust anchors, all together: what is found in
+	// them is kept. Bundles are of 0.3 MB.
+	anchorsLimit = 32 << 20
+	// certificateLimit bounds the file of a client certificate, and of its key.
+	certificateLimit = 1 << 20
 	// steadyReads is how often a file that changes while it is read is read again.
 	steadyReads = 3
 )
@@ -38,7 +44,7 @@ const (
 // read makes the index. Errors are of KindSettings: none configured, a file or
 // folder that cannot be read, no certificate in it.
 func (a Anchors) read() (*index, error) {
-	x := &index{where: a.String()}
+	x := newIndex(a.String())
 	var err error
 	switch {
 	case a.Dir != "":
@@ -48,27 +54,45 @@ func (a Anchors) read() (*index, error) {
 	default:
 		return nil, &Error{Kind: KindSettings, What: "no trust anchors are configured"}
 	}
-	if err != nil && len(x.entries) == 0 {
-		return nil, &Error{Kind: KindSettings, What: "cannot read trust anchors: " + err.Error(), Err: err}
+	if err == nil && len(x.entries) == 0 {
+		err = fmt.Errorf("no certificate in %s", x.where)
 	}
-	if len(x.entries) == 0 {
-		return nil, &Error{Kind: KindSettings, What: fmt.Sprintf("no certificate in %s", x.where)}
+	if err != nil && (len(x.entries) == 0 || errors.Is(err, errTooLarge)) {
+		return nil, &Error{Kind: KindSettings, What: anchorsUnusable + err.Error(), Err: err}
 	}
 	return x, nil
 }
 
+// anchorsUnusable begins the error, and the verdict, where it is our fault that nothing
+// could be verified. Package report knows a verdict by it.
+const anchorsUnusable = "cannot read trust anchors: "
+
 // An index finds trust anchors by their subject. A handshake needs one or two of
 // some 150: the others are read past, not parsed.
+//
+// Entries whose subject, or body, has the same hash are a list: the map has the last
+// one, and each has the one before it. So 20,000 of them cost no more than 20,000 times
+// one.
 type index struct {
-	where   string // the file or folder, for people
-	entries []entry
+	where    string // the file or folder, for people
+	size     int64  // of the files that were read
+	entries  []entry
+	seed     maphash.Seed
+	subjects map[uint64]int // to the last entry, counted from 1
+	bodies   map[uint64]int
 }
 
 // An entry is one certificate, as the file has it.
 type entry struct {
-	subject []byte // DER
-	body    []byte // DER, or base64 with line ends
-	pem     bool
+	subject     []byte // DER
+	body        []byte // DER, or base64 with line ends
+	pem         bool
+	sameSubject int // the entry before, counted from 1, whose subject has the same hash
+	sameBody    int
+}
+
+func newIndex(where string) *index {
+	return &index{where: where, seed: maphash.MakeSeed(), subjects: make(map[uint64]int), bodies: make(map[uint64]int)}
 }
 
 // addFolder adds the certificates of all files in a folder. It returns an error if
@@ -92,10 +116,14 @@ func (x *index) addFolder(path string) error {
 }
 
 func (x *index) addFile(path string) error {
-	data, err := readSteady(path)
+	data, err := readSteady(path, anchorsLimit-x.size)
+	if errors.Is(err, errTooLarge) {
+		return fmt.Errorf("%s has %w than %d bytes", x.where, errTooLarge, anchorsLimit)
+	}
 	if err != nil {
 		return err
 	}
+	x.size += int64(len(data))
 	x.add(data)
 	return nil
 }
@@ -109,46 +137,73 @@ func (x *index) add(data []byte) {
 	}
 }
 
+var (
+	errTooLarge   = errors.New("more")
+	errNotRegular = errors.New("it is no regular file")
+)
+
 // readSteady reads a whole file from one descriptor, so that a bundle renamed over
 // the old one does no harm, and once more if it was changed in place meanwhile.
-func readSteady(path string) ([]byte, error) {
-	file, err := os.Open(path)
+func readSteady(path string, limit int64) ([]byte, error) {
+	file, before, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	before, err := file.Stat()
 	for range steadyReads {
+		data, err := readWhole(file, before.Size(), limit)
 		if err != nil {
 			return nil, err
 		}
-		var data []byte
-		if data, err = readWhole(file, before.Size()); err != nil {
-			return nil, err
-		}
-		var after os.FileInfo
-		if after, err = file.Stat(); err != nil {
+		after, err := file.Stat()
+		if err != nil {
 			return nil, err
 		}
 		if after.ModTime().Equal(before.ModTime()) && after.Size() == before.Size() {
 			return data, nil
 		}
 		before = after
-		_, err = file.Seek(0, io.SeekStart)
+		if _, err = file.Seek(0, io.SeekStart); err != nil {
+			return nil, err
+		}
 	}
 	return nil, fmt.Errorf("%s changes while it is read", path)
 }
 
-func readWhole(file *os.File, size int64) ([]byte, error) {
-	if size > anchorFileLimit {
-		return nil, fmt.Errorf("%s has more than %d bytes", file.Name(), anchorFileLimit)
+// openRegular opens a regular file and nothing else. It does not wait for the writer of
+// a FIFO or the line of a terminal, and does not even open them: some devices do
+// something then.
+func openRegular(path string) (*os.File, fs.FileInfo, error) {
+	notRegular := &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, nil, notRegular
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = notRegular // something else by now
+	}
+	if err != nil {
+		file.Close()
+		return nil, nil, err
+	}
+	return file, info, nil
+}
+
+func readWhole(file *os.File, size, limit int64) ([]byte, error) {
+	tooLarge := fmt.Errorf("%s has %w than %d bytes", file.Name(), errTooLarge, limit)
+	if size > limit {
+		return nil, tooLarge
 	}
 	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
-	if _, err := data.ReadFrom(io.LimitReader(file, anchorFileLimit+1)); err != nil {
+	if _, err := data.ReadFrom(io.LimitReader(file, limit+1)); err != nil {
 		return nil, err
 	}
-	if data.Len() > anchorFileLimit {
-		return nil, fmt.Errorf("%s has more than %d bytes", file.Name(), anchorFileLimit)
+	if int64(data.Len()) > limit {
+		return nil, tooLarge
 	}
 	return data.Bytes(), nil
 }
@@ -210,12 +265,27 @@ func (x *index) addDER(data []byte) {
 // insert leaves out what is there already: a folder often holds the same certificate
 // under two or three names.
 func (x *index) insert(e entry) {
-	if slices.ContainsFunc(x.entries, func(other entry) bool {
-		return bytes.Equal(e.subject, other.subject) && bytes.Equal(e.body, other.body)
-	}) {
-		return
+	body, subject := maphash.Bytes(x.seed, e.body), maphash.Bytes(x.seed, e.subject)
+	e.sameBody, e.sameSubject = x.bodies[body], x.subjects[subject]
+	for i := e.sameBody; i > 0; i = x.entries[i-1].sameBody {
+		if bytes.Equal(e.body, x.entries[i-1].body) {
+			return
+		}
 	}
 	x.entries = append(x.entries, e)
+	x.bodies[body], x.subjects[subject] = len(x.entries), len(x.entries)
+}
+
+// named returns the entries with a subject, in the order of the files.
+func (x *index) named(subject []byte) []*entry {
+	var found []*entry
+	for i := x.subjects[maphash.Bytes(x.seed, subject)]; i > 0; i = x.entries[i-1].sameSubject {
+		if e := &x.entries[i-1]; bytes.Equal(e.subject, subject) {
+			found = append(found, e)
+		}
+	}
+	slices.Reverse(found)
+	return found
 }
 
 // pool returns the anchors whose subject is named in the chain, as an issuer or as
@@ -223,14 +293,18 @@ func (x *index) insert(e entry) {
 // which sends an authority that is cross-signed.
 func (x *index) pool(chain []*x509.Certificate) *x509.CertPool {
 	pool := x509.NewCertPool()
-	for _, e := range x.entries {
-		if !slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
-			return bytes.Equal(e.subject, c.RawIssuer) || bytes.Equal(e.subject, c.RawSubject)
-		}) {
-			continue
-		}
-		if certificate, err := e.parse(); err == nil {
-			pool.AddCert(certificate)
+	looked := make(map[string]bool)
+	for _, c := range chain {
+		for _, name := range [][]byte{c.RawIssuer, c.RawSubject} {
+			if looked[string(name)] {
+				continue
+			}
+			looked[string(name)] = true
+			for _, e := range x.named(name) {
+				if certificate, err := e.parse(); err == nil {
+					pool.AddCert(certificate)
+				}
+			}
 		}
 	}
 	return pool

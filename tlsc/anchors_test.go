@@ -5,10 +5,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"hash/maphash"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 )
 
@@ -59,7 +62,7 @@ func TestAnchorFiles(t *testing.T) {
 			path := writeFile(t, "file", tt.data)
 			x, err := Anchors{File: path}.read()
 			if !tt.a && !tt.b {
-				wantError(t, err, KindSettings, "no certificate in "+path)
+				wantError(t, err, KindSettings, "cannot read trust anchors: no certificate in "+path)
 				return
 			}
 			if err != nil {
@@ -76,7 +79,7 @@ func TestAnchorFolder(t *testing.T) {
 	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
 	dir := t.TempDir()
 	_, err := Anchors{Dir: dir}.read()
-	wantError(t, err, KindSettings, "no certificate in "+dir)
+	wantError(t, err, KindSettings, "cannot read trust anchors: no certificate in "+dir)
 
 	writeOver(t, filepath.Join(dir, "README"), []byte("not a certificate"))
 	writeOver(t, filepath.Join(dir, "empty.pem"), nil)
@@ -88,7 +91,7 @@ func TestAnchorFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Anchors{Dir: dir}.read()
-	wantError(t, err, KindSettings, "no certificate in "+dir)
+	wantError(t, err, KindSettings, "cannot read trust anchors: no certificate in "+dir)
 
 	writeOver(t, filepath.Join(dir, "any name"), a.pem())
 	writeOver(t, filepath.Join(dir, "b.crt"), b.cert.Raw)
@@ -183,11 +186,141 @@ func TestAnchorsReplaced(t *testing.T) {
 
 func TestAnchorFileTooLarge(t *testing.T) {
 	path := writeFile(t, "large", nil)
-	if err := os.Truncate(path, anchorFileLimit+1); err != nil {
+	if err := os.Truncate(path, anchorsLimit+1); err != nil {
 		t.Fatal(err)
 	}
 	_, err := Anchors{File: path}.read()
-	wantError(t, err, KindSettings, "cannot read trust anchors: .* has more than 33554432 bytes")
+	wantError(t, err, KindSettings, "cannot read trust anchors: .*/large has more than 33554432 bytes")
+}
+
+// The limit is that of all files together.
+func TestAnchorFolderTooLarge(t *testing.T) {
+	dir := t.TempDir()
+	writeOver(t, filepath.Join(dir, "a.pem"), newCA(t, "a", nil).pem())
+	for _, name := range []string{"b", "c"} {
+		writeOver(t, filepath.Join(dir, name), nil)
+		if err := os.Truncate(filepath.Join(dir, name), anchorsLimit/2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := Anchors{Dir: dir}.read()
+	wantError(t, err, KindSettings, "cannot read trust anchors: "+dir+" has more than 33554432 bytes")
+}
+
+// What is no regular file is not waited for: a FIFO without a writer, a terminal that
+// says nothing, a device without an end.
+func TestNotRegular(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	leaf := newCA(t, "leaf", nil)
+	cert := writeFile(t, "cert", leaf.pem())
+	paths := []string{fifo, dir, "/dev/zero", "/dev/tty", "/dev/null"}
+	if _, err := os.Stat("/dev/ptmx"); err == nil {
+		paths = append(paths, "/dev/ptmx")
+	}
+	for _, path := range paths {
+		what := "open " + path + ": it is no regular file"
+		_, err := Anchors{File: path}.read()
+		wantError(t, err, KindSettings, "cannot read trust anchors: "+what)
+		_, err = LoadCertificate(path, path)
+		wantError(t, err, KindSettings, "cannot use client certificate: "+what)
+		wantFile(t, err, path)
+		_, err = LoadCertificate(cert, path)
+		wantError(t, err, KindSettings, "cannot use client certificate: "+what)
+		wantFile(t, err, path)
+	}
+	writeOver(t, filepath.Join(dir, "anchor"), leaf.pem())
+	x, err := Anchors{Dir: dir}.read()
+	if err != nil || len(x.entries) != 1 {
+		t.Errorf("a folder with a FIFO in it: %v", err)
+	}
+	_, err = Anchors{Dir: fifo}.read()
+	wantError(t, err, KindSettings, "cannot read trust anchors: open "+fifo+": not a directory")
+}
+
+func wantFile(t *testing.T, err error, path string) {
+	t.Helper()
+	if fault := new(Error); !errors.As(err, &fault) || fault.File != path {
+		t.Errorf("%v is about %q", err, fault.File)
+	}
+}
+
+// A client certificate has no end of its own: what is far too large is not read.
+func TestCertificateTooLarge(t *testing.T) {
+	path := writeFile(t, "large", nil)
+	if err := os.Truncate(path, certificateLimit+1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := LoadCertificate(path, path)
+	wantError(t, err, KindSettings, "cannot use client certificate: .*/large has more than 1048576 bytes")
+}
+
+// manyAnchors is a bundle of n certificates that nobody has signed: the index does not
+// look. Their subjects are all different or all the same.
+func manyAnchors(t testing.TB, n int, alike bool) []byte {
+	t.Helper()
+	der := newCA(t, "00000000", nil).cert.Raw
+	var data []byte
+	for i := range n {
+		number := fmt.Appendf(nil, "%08d", i)
+		one := bytes.ReplaceAll(der, []byte("00000000"), number)
+		if alike {
+			one = bytes.Clone(der)
+			copy(one[len(one)-len(number):], number) // of the signature
+		}
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: one})...)
+	}
+	return data
+}
+
+// The work for each anchor does not grow with their number. Counted are the entries
+// that an insert looks at.
+func TestIndexIsLinear(t *testing.T) {
+	const n = 20_000
+	for _, alike := range []bool{false, true} {
+		x := newIndex("")
+		x.add(manyAnchors(t, n, alike))
+		if len(x.entries) != n {
+			t.Fatalf("%d entries", len(x.entries))
+		}
+		looks := 0
+		for _, e := range x.entries {
+			for i := e.sameBody; i > 0; i = x.entries[i-1].sameBody {
+				looks++
+			}
+		}
+		if looks > n/100 {
+			t.Errorf("%d entries were compared with %d others", n, looks)
+		}
+		subject := x.entries[n/2].subject
+		looks = 0
+		for i := x.subjects[maphash.Bytes(x.seed, subject)]; i > 0; i = x.entries[i-1].sameSubject {
+			looks++
+		}
+		want := 1
+		if alike {
+			want = n
+		}
+		if found := len(x.named(subject)); found != want || looks > want+n/100 {
+			t.Errorf("alike %v: %d found among %d, want %d", alike, found, looks, want)
+		}
+	}
+}
+
+func BenchmarkManyAnchors(b *testing.B) {
+	path := writeFile(b, "bundle", manyAnchors(b, 20_000, false))
+	chain := []*x509.Certificate{newCA(b, "00012345", nil).cert}
+	b.ReportAllocs()
+	for b.Loop() {
+		x, err := Anchors{File: path}.read()
+		if err != nil {
+			b.Fatal(err)
+		}
+		x.pool(chain)
+	}
 }
 
 func FuzzAnchors(f *testing.F) {
@@ -198,7 +331,7 @@ func FuzzAnchors(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"))
 	f.Add([]byte("-----BEGIN -----BEGIN CERTIFICATE----------END "))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		x := new(index)
+		x := newIndex("")
 		x.add(data)
 		for _, e := range x.entries {
 			if c, err := e.parse(); err == nil && !bytes.Equal(c.RawSubject, e.subject) {

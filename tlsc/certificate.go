@@ -24,22 +24,27 @@ type Certificate struct{ pair tls.Certificate }
 // Errors are of KindSettings: a file that cannot be read or does not hold what it
 // should, a key that does not fit.
 func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
-	pair, err := loadPair(certFile, keyFile)
+	chain, err := loadChain(certFile)
 	if err != nil {
-		return nil, &Error{Kind: KindSettings, What: "cannot use client certificate: " + err.Error(), Err: err}
+		return nil, unusable(certFile, err)
+	}
+	key, err := loadKey(keyFile)
+	if err != nil {
+		return nil, unusable(keyFile, err)
+	}
+	pair := fit(chain, key)
+	if pair == nil {
+		return nil, unusable(certFile, fmt.Errorf("the key in %s does not fit the certificate in %s", keyFile, certFile))
 	}
 	return &Certificate{pair: *pair}, nil
 }
 
-func loadPair(certFile, keyFile string) (*tls.Certificate, error) {
-	chain, err := loadChain(certFile)
-	if err != nil {
-		return nil, err
-	}
-	key, err := loadKey(keyFile)
-	if err != nil {
-		return nil, err
-	}
+func unusable(file string, err error) error {
+	return &Error{Kind: KindSettings, What: "cannot use client certificate: " + err.Error(), Err: err, File: file}
+}
+
+// fit finds the certificate of the key. It returns nil if there is none.
+func fit(chain []*x509.Certificate, key crypto.Signer) *tls.Certificate {
 	pair := &tls.Certificate{PrivateKey: key}
 	for i, c := range chain {
 		public, comparable := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
@@ -51,13 +56,13 @@ func loadPair(certFile, keyFile string) (*tls.Certificate, error) {
 		for _, other := range append(chain[:i:i], chain[i+1:]...) {
 			pair.Certificate = append(pair.Certificate, other.Raw)
 		}
-		return pair, nil
+		return pair
 	}
-	return nil, fmt.Errorf("the key in %s does not fit the certificate in %s", keyFile, certFile)
+	return nil
 }
 
 func loadChain(path string) ([]*x509.Certificate, error) {
-	data, err := readSteady(path)
+	data, err := readSteady(path, certificateLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +92,7 @@ func loadChain(path string) ([]*x509.Certificate, error) {
 }
 
 func loadKey(path string) (crypto.Signer, error) {
-	data, err := readSteady(path)
+	data, err := readSteady(path, certificateLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,8 @@ const (
 type Error struct {
 	Kind Kind
 	What string
-	Err  error // what is behind it; may be nil
+	Err  error  // what is behind it; may be nil
+	File string // the one of a client certificate that cannot be used, or its key
 }
 
 func (e *Error) Error() string { return e.What }

@@ -330,15 +330,16 @@ func TestIdentity(t *testing.T) {
 		bad     bool
 	}{
 		{nil, Identity{}, false},
-		{[]string{"TLS_UID=12"}, Identity{uid: 12, setUID: true}, false},
-		{[]string{"TLS_UID=12", "TLS_GID=0"}, Identity{uid: 12, setUID: true, setGID: true}, false},
-		{[]string{"TLS_UID=4294967294"}, Identity{uid: highest(), setUID: true}, false},
-		{[]string{"TLS_UID=4294967295"}, Identity{}, true}, // -1: "leave it"
-		{[]string{"TLS_UID=-1"}, Identity{}, true},
-		{[]string{"TLS_UID="}, Identity{}, true},
-		{[]string{"TLS_UID=root"}, Identity{}, true},
+		{[]string{"TLS_UID=12"}, Identity{}, true},
+		{[]string{"TLS_GID=12"}, Identity{}, true},
+		{[]string{"TLS_UID=12", "TLS_GID=0"}, Identity{uid: 12, set: true}, false},
+		{[]string{"TLS_UID=4294967294", "TLS_GID=1"}, Identity{uid: highest(), gid: 1, set: true}, false},
+		{[]string{"TLS_UID=4294967295", "TLS_GID=1"}, Identity{}, true}, // -1: "leave it"
+		{[]string{"TLS_UID=-1", "TLS_GID=1"}, Identity{}, true},
+		{[]string{"TLS_UID=", "TLS_GID=1"}, Identity{}, true},
+		{[]string{"TLS_UID=root", "TLS_GID=1"}, Identity{}, true},
 		{[]string{"TLS_UID=1", "TLS_GID=1x"}, Identity{}, true},
-		{[]string{"TLS_GID= 1"}, Identity{}, true},
+		{[]string{"TLS_UID=1", "TLS_GID= 1"}, Identity{}, true},
 	} {
 		got, err := ReadIdentity(c.environ)
 		if got != c.want || c.bad != (ExitCode(err) == ExitUsage) {

@@ -213,24 +213,33 @@ func (Output) Write(p []byte) (n int, err error) {
 
 // An Identity is whom to become. The zero Identity is to stay who one is.
 type Identity struct {
-	uid, gid       int
-	setUID, setGID bool
+	uid, gid int
+	set      bool
 }
 
 // maxID is the highest user or group number; the one above it means "leave
 // as it is" to the system calls.
 const maxID = 1<<32 - 2
 
-// ReadIdentity reads TLS_UID and TLS_GID. The error's exit status is 100 when
-// one of them is not a number.
-func ReadIdentity(environ []string) (id Identity, err error) {
-	if id.uid, id.setUID, err = number(environ, "TLS_UID"); err != nil {
+// ReadIdentity reads TLS_UID and TLS_GID. The error's exit status is 100 when one of
+// them is not a number, or there without the other: half of an identity would leave
+// root's in place.
+func ReadIdentity(environ []string) (Identity, error) {
+	uid, setUID, err := number(environ, "TLS_UID")
+	if err != nil {
 		return Identity{}, err
 	}
-	if id.gid, id.setGID, err = number(environ, "TLS_GID"); err != nil {
+	gid, setGID, err := number(environ, "TLS_GID")
+	if err != nil {
 		return Identity{}, err
 	}
-	return id, nil
+	switch {
+	case setUID && !setGID:
+		return Identity{}, Fail(ExitUsage, "TLS_UID is set and TLS_GID is not: set both or none")
+	case setGID && !setUID:
+		return Identity{}, Fail(ExitUsage, "TLS_GID is set and TLS_UID is not: set both or none")
+	}
+	return Identity{uid: uid, gid: gid, set: setUID}, nil
 }
 
 func number(environ []string, name string) (int, bool, error) {
@@ -249,21 +258,17 @@ func number(environ []string, name string) (int, bool, error) {
 // process, of all its threads and for good. It does nothing unless the process
 // is root's.
 func (id Identity) Assume() error {
-	if os.Geteuid() != 0 || !id.setUID && !id.setGID {
+	if os.Geteuid() != 0 || !id.set {
 		return nil
 	}
 	if err := syscall.Setgroups([]int{}); err != nil {
 		return Fail(ExitTemporary, "unable to give up supplementary groups: %w", err)
 	}
-	if id.setGID {
-		if err := syscall.Setgid(id.gid); err != nil {
-			return Fail(ExitTemporary, "unable to become group %d: %w", id.gid, err)
-		}
+	if err := syscall.Setgid(id.gid); err != nil {
+		return Fail(ExitTemporary, "unable to become group %d: %w", id.gid, err)
 	}
-	if id.setUID {
-		if err := syscall.Setuid(id.uid); err != nil {
-			return Fail(ExitTemporary, "unable to become user %d: %w", id.uid, err)
-		}
+	if err := syscall.Setuid(id.uid); err != nil {
+		return Fail(ExitTemporary, "unable to become user %d: %w", id.uid, err)
 	}
 	return nil
 }
