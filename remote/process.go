@@ -70,7 +70,7 @@ func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, erro
 	}
 	// From here on the connection is the chain's.
 	a.conn.Close()
-	p, err := spawn(args, d.environ(a), stdin, network, len(d.job.Recipients))
+	p, stop, err := d.spawn(args, d.environ(a), stdin, network)
 	network.Close()
 	if err != nil {
 		done()
@@ -78,6 +78,7 @@ func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, erro
 			Facts: report.Facts{Reason: fmt.Sprintf("%q: %v", args[0], plain(err))}, Err: err}
 	}
 	stream, err := p.result(ctx, d.patience(a))
+	stop()
 	done()
 	return stream, d.meaning(a, p, err)
 }
@@ -204,6 +205,30 @@ type process struct {
 	printed printed
 	said    said
 	reading sync.WaitGroup
+}
+
+// spawn starts a chain that does not outlive this process, should a signal end that:
+// the chain might deliver the message, and nobody would know. stop is called when the
+// chain has ended.
+func (d *delivery) spawn(args, environ []string, stdin, network *os.File) (p *process, stop func(), err error) {
+	stop = func() {}
+	var starting sync.Mutex // a signal waits until it is known what there is to end
+	starting.Lock()
+	defer starting.Unlock()
+	if d.OnEnd != nil {
+		stop = d.OnEnd(func() {
+			starting.Lock()
+			defer starting.Unlock()
+			if p != nil {
+				p.signal()
+			}
+		})
+	}
+	p, err = spawn(args, environ, stdin, network, len(d.job.Recipients))
+	if err != nil {
+		stop()
+	}
+	return p, stop, err
 }
 
 // spawn starts the chain in a process group of its own, so that a script's
@@ -334,6 +359,13 @@ func rest(pipe *os.File, add func([]byte)) {
 	})
 }
 
+// signal sends SIGKILL to the chain's process group, and to the program itself, which may
+// have left that.
+func (p *process) signal() {
+	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+	_ = p.Process.Kill()
+}
+
 // An exitError is how a chain ended that did not print a complete stream.
 type exitError struct {
 	state  *os.ProcessState
@@ -398,11 +430,10 @@ func (p *process) result(ctx context.Context, patience time.Duration) (report.St
 	return report.Stream{}, &exitError{state: state, killed: killed, parse: err}
 }
 
-// kill ends the chain with all that it started in its process group. The program itself
-// may have left that group. The state is nil if it does not end even so.
+// kill ends the chain, with all that it started in its process group. The state is nil if
+// it does not end even so.
 func (p *process) kill(ended <-chan *os.ProcessState) *os.ProcessState {
-	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
-	_ = p.Process.Kill()
+	p.signal()
 	select {
 	case state := <-ended:
 		return state

@@ -83,7 +83,14 @@ type Router struct {
 	Environ  []string     // what the chain of programs inherits
 	Rand     rand.Source  // for shuffling; used by one delivery at a time
 	Trace    func(string) // a line for each step; may be nil
+
+	// OnEnd has clean called if a signal ends this process before stop is called; may be
+	// nil.
+	OnEnd func(clean func()) (stop func())
 }
+
+// ErrNoMessage is for prepare of [Deliver] to return where descriptor 0 was closed.
+var ErrNoMessage error = &report.Error{Case: report.Unreadable, Facts: report.Facts{Reason: "descriptor 0 is closed"}}
 
 // Deliver carries job out, by the router that prepare returns, and returns its one
 // complete report stream, whatever happens: what is unforeseen, a panic included,

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -29,6 +30,11 @@ func main() {
 	}
 	// Descriptor 2 is the pipe of the reports: not even Go's runtime may write to it.
 	_ = chain.Silence()
+	chain.NoCore()
+	settleMemory()
+	if chain.Closed(1) {
+		os.Exit(chain.ExitTemporary) // before anything is delivered of which nobody would hear
+	}
 	chain.Seal() // programs get descriptors 0, 1, 2, 6 and 7 alone
 	job := &remote.Job{Message: os.Stdin}
 	if args := os.Args[1:]; len(args) >= 3 {
@@ -40,7 +46,21 @@ func main() {
 	}
 }
 
+// settleMemory undoes what the environment may have done to the garbage collector: with
+// too low a limit it would do nothing but collect.
+func settleMemory() {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		debug.SetMemoryLimit(math.MaxInt64)
+	}
+	if os.Getenv("GOGC") != "" {
+		debug.SetGCPercent(100)
+	}
+}
+
 func prepare() (*remote.Router, error) {
+	if chain.Closed(0) {
+		return nil, remote.ErrNoMessage
+	}
 	settings, err := control.Read(chain.Home())
 	if err != nil {
 		return nil, err
@@ -53,8 +73,13 @@ func prepare() (*remote.Router, error) {
 	if err != nil {
 		return nil, err
 	}
+	trace, environ := chain.OpenTrace(), os.Environ()
+	if trace == nil {
+		// The file may be descriptor 1's own, and programs find something else there.
+		environ = chain.Change(environ, []string{"MXF_TRACE"})
+	}
 	return &remote.Router{
 		Settings: settings, Resolver: &remote.Resolver{Servers: servers}, Programs: filepath.Dir(self),
-		Environ: os.Environ(), Rand: rand.NewPCG(rand.Uint64(), rand.Uint64()), Trace: chain.OpenTrace(),
+		Environ: environ, Rand: rand.NewPCG(rand.Uint64(), rand.Uint64()), Trace: trace, OnEnd: chain.OnEnd,
 	}, nil
 }

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,29 +92,49 @@ func TestFatalIsACrash(t *testing.T) {
 	}
 }
 
+// A crash leaves no core file, in which there may be a key.
+func TestNoCore(t *testing.T) {
+	cmd, _ := start(t, "smtp:25:0:N:Y:mxf-remote-smtpc")
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))
+	if err != nil {
+		t.Skip(err)
+	}
+	if !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("%s", limits)
+	}
+}
+
 // A chain does not outlive its router: it might deliver the message, and nobody
-// would know.
-func TestChainDiesWithRouter(t *testing.T) {
+// would know. That goes for what a script has started too.
+func TestChainEndsWithRouter(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip(err)
 	}
-	folder := t.TempDir()
-	script := filepath.Join(folder, "client")
-	text := "#!/bin/sh\ncd '" + folder + "'\necho $$ >new && mv new pid\nexec sleep 600\n"
-	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	cmd, _ := start(t, "smtp:25:0:N:N:"+script)
-	pid := ""
-	for end := time.Now().Add(patience); pid == ""; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the program is not run")
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		folder := t.TempDir()
+		script := filepath.Join(folder, "client")
+		text := "#!/bin/sh\ncd '" + folder + "'\nsleep 600 &\necho $! >new && mv new pid\nwait\n"
+		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
 		}
-		b, _ := os.ReadFile(filepath.Join(folder, "pid"))
-		pid = strings.TrimSpace(string(b))
+		cmd, _ := start(t, "smtp:25:0:N:N:"+script)
+		pid := ""
+		for end := time.Now().Add(patience); pid == ""; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the program is not run")
+			}
+			b, _ := os.ReadFile(filepath.Join(folder, "pid"))
+			pid = strings.TrimSpace(string(b))
+		}
+		_ = cmd.Process.Signal(signal)
+		_ = cmd.Wait()
+		ended(t, signal, pid)
 	}
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	_ = cmd.Wait()
+}
+
+// ended waits for a process to end.
+func ended(t *testing.T, signal syscall.Signal, pid string) {
+	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		stat, err := os.ReadFile("/proc/" + pid + "/stat")
 		if err != nil || strings.Contains(string(stat), ") Z ") {
@@ -121,7 +143,7 @@ func TestChainDiesWithRouter(t *testing.T) {
 		if time.Now().After(end) {
 			n, _ := strconv.Atoi(pid)
 			_ = syscall.Kill(n, syscall.SIGKILL)
-			t.Fatal("the program is still running")
+			t.Fatalf("%v: what the program has started is still running", signal)
 		}
 	}
 }

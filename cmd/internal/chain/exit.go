@@ -94,12 +94,27 @@ func Main(program, usage string, run func(args []string) error) {
 		if Informed(program, usage, args) {
 			return ExitOK
 		}
-		err := run(args)
+		NoCore()
+		err := standard()
+		if err == nil {
+			err = run(args)
+		}
 		if err != nil {
 			_, _ = syscall.Write(2, []byte(err.Error()+"\n"))
 		}
 		return ExitCode(err)
 	}))
+}
+
+// standard returns an error when the message or the reports have no place: an empty
+// message must not be delivered, nor one of which nobody hears.
+func standard() error {
+	for _, fd := range []int{0, 1} {
+		if Closed(fd) {
+			return Fail(ExitTemporary, "descriptor %d is closed", fd)
+		}
+	}
+	return nil
 }
 
 // Informed prints usage or the version on standard output if args are --help or

@@ -72,6 +72,56 @@ func Socketpair() (a, b int, err error) {
 	return p[0], p[1], nil
 }
 
+// Closed reports whether descriptor fd, 0 or 1, was closed when the program was started:
+// Go's runtime opens /dev/null there, both ways, before main. Somebody who wants to have
+// nothing read or written opens it one way.
+func Closed(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return true
+	}
+	var is, null unix.Stat_t
+	if unix.Fstat(fd, &is) != nil || uint32(is.Mode)&unix.S_IFMT != unix.S_IFCHR ||
+		unix.Stat(os.DevNull, &null) != nil || is.Rdev != null.Rdev {
+		return false
+	}
+	return flags&unix.O_ACCMODE == unix.O_RDWR
+}
+
+// NoCore has a crash leave no core file: there may be a client's key in it.
+func NoCore() { _ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) }
+
+// OnEnd has clean called when SIGTERM, SIGINT or SIGHUP comes, unless it is ignored, and
+// the signal then do what it would have done. It lasts until stop is called.
+func OnEnd(clean func()) (stop func()) {
+	var signals []os.Signal
+	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signals = append(signals, s)
+		}
+	}
+	if len(signals) == 0 {
+		return func() {} // Notify takes none for all
+	}
+	came, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(came, signals...)
+	go func() {
+		select {
+		case s := <-came:
+			clean()
+			signal.Reset(s)
+			if number, ok := s.(syscall.Signal); ok {
+				_ = syscall.Kill(os.Getpid(), number)
+			}
+		case <-done:
+		}
+	}()
+	return func() {
+		signal.Stop(came)
+		close(done)
+	}
+}
+
 // Null opens /dev/null for both directions, close-on-exec.
 func Null() (int, error) {
 	fd, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)

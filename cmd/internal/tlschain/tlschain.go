@@ -39,6 +39,7 @@ func (p *Program) Main(args, environ []string) int {
 	name := p.Name + "-io"
 	return chain.Guard(p.Name, func() int {
 		if chain.IsChild(name) {
+			chain.NoCore()
 			return p.child(args[1:], environ)
 		}
 		return p.parent(args[min(1, len(args)):], environ)
