@@ -3,24 +3,36 @@
 # make check      vet, staticcheck, manual pages, every test under the race detector
 # make bench      the table of figures of doc/DESIGN.md
 # make bench-loops  Go benchmarks of the hot loops, with allocations
-# make install    copies the programs to $(DESTDIR)$(HOME_DIR)/bin
+# make install    copies what was built to $(DESTDIR)$(HOME_DIR)/bin; it builds nothing
 
 GO       ?= go
-HOME_DIR ?= /var/qmail
+BIN      ?= bin
 MAN_DIR  ?= /usr/local/share/man
+DOC_DIR  ?= /usr/local/share/doc/mxf
 DESTDIR  ?=
 
+# The qmail home is compiled in. It is /var/qmail, or what make HOME_DIR=... said last:
+# $(BIN)/.home remembers it, so that what is installed is what was built.
+HOME_DIR ?=
+
 PROGRAMS = mxf-remote mxf-remote-smtpc mxf-remote-qmtpc mxf-tlsc mxf-ucspitlsc qmail-remote-io
+SAFE     = mxf-remote-safe
 CHAIN    = nightmare.mail/mxf/cmd/internal/chain
-LDFLAGS  = -s -w -X $(CHAIN).home=$(HOME_DIR)
-BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 all:
-	@mkdir -p bin
-	@$(BUILD) -o bin/ ./cmd/...
+	@mkdir -p $(BIN)
+	@built=$$(cat $(BIN)/.home 2>/dev/null); home='$(HOME_DIR)'; home=$${home:-$${built:-/var/qmail}}; \
+	case $$home in /*) ;; *) echo "HOME_DIR is $$home, which does not begin with /" >&2; exit 1;; esac; \
+	if [ "$$home" != "$$built" ]; then \
+	  echo "$(BIN)/ is built for the qmail home $$home"; \
+	  for p in $(PROGRAMS) $(SAFE); do rm -f $(BIN)/$$p; done; \
+	  echo "$$home" >$(BIN)/.home; \
+	fi; \
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X $(CHAIN).home=$$home" -o $(BIN)/ ./cmd/... && \
+	sed "s|@HOME@|$$home|" scripts/$(SAFE) >$(BIN)/$(SAFE) && chmod 755 $(BIN)/$(SAFE)
 
 try: all
-	@bin/mxf-try
+	@$(BIN)/mxf-try
 
 check: vet lint test
 
@@ -49,16 +61,24 @@ bench-loops:
 	@$(GO) test -run '^$$' -bench . -benchmem ./...
 
 # A program is renamed into its place: a delivery that found none would bounce.
-install: all
-	install -d $(DESTDIR)$(HOME_DIR)/bin $(DESTDIR)$(MAN_DIR)/man5 $(DESTDIR)$(MAN_DIR)/man8
-	for p in $(PROGRAMS); do \
-	  install -m 755 bin/$$p $(DESTDIR)$(HOME_DIR)/bin/$$p.new && \
-	  mv -f $(DESTDIR)$(HOME_DIR)/bin/$$p.new $(DESTDIR)$(HOME_DIR)/bin/$$p || exit 1; \
-	done
-	install -m 644 doc/*.5 $(DESTDIR)$(MAN_DIR)/man5
-	install -m 644 doc/*.8 $(DESTDIR)$(MAN_DIR)/man8
+install:
+	@built=$$(cat $(BIN)/.home 2>/dev/null); home='$(HOME_DIR)'; home=$${home:-$$built}; \
+	for p in $(PROGRAMS) $(SAFE); do \
+	  if [ ! -x $(BIN)/$$p ] || [ -z "$$built" ]; then echo "$(BIN)/$$p is not built: run make first" >&2; exit 1; fi; \
+	done; \
+	if [ "$$home" != "$$built" ]; then \
+	  echo "$(BIN)/ is built for the qmail home $$built: run make HOME_DIR=$$home first" >&2; exit 1; \
+	fi; \
+	to='$(DESTDIR)'$$home/bin man='$(DESTDIR)$(MAN_DIR)' doc='$(DESTDIR)$(DOC_DIR)'; \
+	install -d "$$to" "$$man/man5" "$$man/man8" "$$doc/LICENSES" && \
+	for p in $(PROGRAMS) $(SAFE); do \
+	  install -m 755 $(BIN)/$$p "$$to/$$p.new" && mv -f "$$to/$$p.new" "$$to/$$p" || exit 1; \
+	done && \
+	install -m 644 doc/*.5 "$$man/man5" && install -m 644 doc/*.8 "$$man/man8" && \
+	install -m 644 LICENSE "$$doc" && install -m 644 LICENSES/* "$$doc/LICENSES" && \
+	echo "installed: the programs in $$to, the manual in $$man, licences in $$doc"
 
 clean:
-	rm -rf bin
+	rm -rf $(BIN)
 
 .PHONY: all try check vet lint test bench bench-loops install clean
