@@ -33,6 +33,7 @@ type delivery struct {
 	tls       tlsc.Settings // of our own TLS client, but for the server's name
 
 	tried   map[trial]bool      // what was connected to, or could not be
+	refused int                 // of those, what refused at once, or could not be reached from here
 	skipped map[netip.Addr]bool // whether an address was a dead host when it was first asked for
 	began   time.Time           // start of the first connection
 	reasons []report.Report     // why each attempt was left, in their order
@@ -142,29 +143,43 @@ func (d *delivery) tryCandidate(ctx context.Context, c *Candidate, conversed *bo
 }
 
 // living returns the addresses of c that may be tried, in order: no dead hosts,
-// and not more than one delivery may try.
+// and none that were tried.
 func (d *delivery) living(c *Candidate) []netip.AddrPort {
 	var addrs []netip.AddrPort
-	left := maxAddresses - len(d.tried)
+	if d.left().spent() {
+		d.enough(c)
+		return nil
+	}
 	for _, a := range order(c.Addrs, d.rand) {
 		addr := netip.AddrPortFrom(a, c.Port)
 		switch {
 		case d.dead(a):
-			d.tracef("skip %s %s: it did not answer lately (tcpto)", c.Protocol.Service, addr)
+			table, see := "tcpto6", "queue/lock/tcpto6; to have it tried again, empty that file"
+			if a.Is4() {
+				table, see = "tcpto", "qmail-tcpto"
+			}
+			d.tracef("skip %s %s: it did not answer lately (%s)", c.Protocol.Service, addr, table)
 			d.reasons = append(d.reasons, report.New(report.NoConnection, report.Facts{
 				Protocol: strings.ToUpper(c.Protocol.Service),
-				Detail:   fmt.Sprintf("%s did not answer lately and was not tried (see qmail-tcpto)", place(c, addr)),
+				Detail:   fmt.Sprintf("%s did not answer lately and was not tried (see %s)", place(c, addr), see),
 			}))
 		case d.tried[trial{c.Protocol.Service, addr, ""}], d.tried[d.trial(c, addr)]:
 			d.tracef("skip %s %s: it was tried already", c.Protocol.Service, addr)
-		case left == 0:
-			d.tracef("skip %s %s: %d addresses are enough for one delivery", c.Protocol.Service, addr, maxAddresses)
 		default:
 			addrs = append(addrs, addr)
-			left--
 		}
 	}
 	return addrs
+}
+
+// left is how many addresses this delivery may still try.
+func (d *delivery) left() budget {
+	return budget{slow: maxAddresses - (len(d.tried) - d.refused), quick: maxRefused - d.refused}
+}
+
+func (d *delivery) enough(c *Candidate) {
+	d.tracef("skip %s %s: %d addresses, or %d that refuse at once, are enough for one delivery",
+		c.Protocol.Service, cmp.Or(c.Host, "address"), maxAddresses, maxRefused)
 }
 
 // dead tells whether addr was a dead host before this delivery: a port that does
@@ -187,10 +202,24 @@ func (d *delivery) trial(c *Candidate, addr netip.AddrPort) trial {
 	return t
 }
 
+// connect connects to one of addrs, or, where that was tried, to the one of them
+// once more.
 func (d *delivery) connect(ctx context.Context, c *Candidate, addrs []netip.AddrPort) (*net.TCPConn, []failure) {
-	conn, failures := d.connector.connect(ctx, addrs)
+	left := d.left()
+	if d.tried[d.trial(c, addrs[0])] {
+		left = budget{slow: 1, quick: 1}
+	}
+	if left.spent() {
+		d.enough(c)
+		return nil, nil
+	}
+	conn, failures := d.connector.connect(ctx, addrs, left, c.ForeignPort)
 	for _, f := range failures {
-		d.tried[trial{c.Protocol.Service, f.addr, ""}] = true
+		t := trial{c.Protocol.Service, f.addr, ""}
+		if !f.late && !d.tried[t] {
+			d.refused++
+		}
+		d.tried[t] = true
 	}
 	if conn != nil {
 		d.tried[d.trial(c, remoteAddr(conn))] = true

@@ -419,22 +419,111 @@ func TestAttempts_allDead(t *testing.T) {
 	}
 }
 
+// loopbacks returns n addresses of this machine, from 127.BLOCK.0.1 on.
+func loopbacks(block byte, n int) []netip.Addr {
+	var addrs []netip.Addr
+	for i := range n {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{127, block, byte(i / 250), byte(1 + i%250)}))
+	}
+	return addrs
+}
+
+// hangUp has a server at each of addrs, on one port, that hangs up on everybody.
+func hangUp(t *testing.T, addrs []netip.Addr) (port uint16) {
+	t.Helper()
+	for _, addr := range addrs {
+		l, at := listen(t, netip.AddrPortFrom(addr, port).String())
+		port = at.Port()
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				conn.Close()
+			}
+		}()
+	}
+	return port
+}
+
 // At most 20 addresses are tried for one delivery.
 func TestAttempts_twentyAddresses(t *testing.T) {
 	d := newDelivery(t, nil)
-	_, addr := listen(t, "127.0.0.1:0") // the port is free on all the others
-	var candidates []Candidate
-	for i := range 5 {
-		c := d.candidate(addr)
-		c.Addrs = nil
-		for j := range 7 {
-			c.Addrs = append(c.Addrs, netip.AddrFrom4([4]byte{127, 1, byte(i), byte(j + 1)}))
-		}
-		candidates = append(candidates, c)
-	}
-	stream := d.run(t.Context(), candidates)
+	addrs := loopbacks(1, maxAddresses+5)
+	port := hangUp(t, addrs)
+	first, second := d.candidate(netip.AddrPortFrom(addrs[0], port)), d.candidate(netip.AddrPortFrom(addrs[0], port))
+	first.Addrs, second.Addrs = addrs[:15], addrs[15:]
+	stream := d.run(t.Context(), []Candidate{first, second})
 	if want := "\n20 addresses were tried; this is about the last."; !strings.HasSuffix(stream.Message.Text, want) {
 		t.Errorf("%q", stream.Message)
+	}
+}
+
+// What refuses at once does not count: not the addresses of a protocol that nobody
+// speaks there.
+func TestAttempts_refusedDoNotCount(t *testing.T) {
+	d := newDelivery(t, nil)
+	var seen diary
+	good := seen.start(t, 1, "plain", newAuthority(t), nil)
+	closed := d.candidate(good)
+	closed.Addrs = loopbacks(2, maxRefused-1)
+	stream := d.run(t.Context(), []Candidate{closed, d.candidate(good)})
+	if stream.Message.Letter != report.Delivered {
+		t.Errorf("%q", stream.Message)
+	}
+}
+
+// But there is an end to them.
+func TestAttempts_hundredRefused(t *testing.T) {
+	d := newDelivery(t, nil)
+	var seen diary
+	good := seen.start(t, 0, "plain", newAuthority(t), nil)
+	closed := d.candidate(good)
+	closed.Addrs = loopbacks(3, maxRefused)
+	stream := d.run(t.Context(), []Candidate{closed, d.candidate(good)})
+	if want := "\n100 addresses were tried; this is about the last."; !strings.HasSuffix(stream.Message.Text, want) || seen.String() != "" {
+		t.Errorf("%q after %q", stream.Message, seen.String())
+	}
+}
+
+// The same address once more, in the clear, is no further address.
+func TestAttempts_twentiethInTheClear(t *testing.T) {
+	d := newDelivery(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
+	d.tried = make(map[trial]bool)
+	addrs := loopbacks(4, maxAddresses)
+	port := hangUp(t, addrs)
+	c := d.candidate(netip.AddrPortFrom(addrs[0], port))
+	for _, addr := range addrs {
+		conn, failures := d.connect(t.Context(), &c, []netip.AddrPort{netip.AddrPortFrom(addr, port)})
+		if conn == nil {
+			t.Fatalf("%v", failures)
+		}
+		conn.Close()
+	}
+	again, _ := d.connect(t.Context(), &c, []netip.AddrPort{netip.AddrPortFrom(addrs[19], port)})
+	if again == nil {
+		t.Fatal("not connected once more")
+	}
+	again.Close()
+	c.Host = "other.example.org"
+	if other, _ := d.connect(t.Context(), &c, []netip.AddrPort{netip.AddrPortFrom(addrs[0], port)}); other != nil {
+		other.Close()
+		t.Error("a twenty-first trial")
+	}
+}
+
+// What cannot be seen with qmail-tcpto is not said to be.
+func TestAttempts_deadIPv6(t *testing.T) {
+	d := newDelivery(t, nil)
+	addr := netip.IPv6Loopback()
+	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
+		then := &deadHosts{folder: d.connector.dead.folder, now: func() time.Time { return time.Now().Add(-ago) }}
+		then.timedOut(addr)
+	}
+	stream := d.run(t.Context(), []Candidate{d.candidate(netip.AddrPortFrom(addr, 25))})
+	if text := stream.Message.Text; strings.Contains(text, "qmail-tcpto") || !strings.Contains(text, "queue/lock/tcpto6") {
+		t.Errorf("%q", text)
 	}
 }
 

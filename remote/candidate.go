@@ -18,6 +18,15 @@ type Candidate struct {
 	// with the protocol of its slice (MXPS): it is tried when that one could not
 	// be connected to, not when its conversation failed.
 	Twin bool
+
+	// ForeignPort says that the zone had a say in the port: SRV named it, or an MX
+	// preference, or a declined service, led to another protocol than the one that
+	// all MX records lead to. Whether the address answers there is not written to
+	// the table of dead hosts, which has no ports and which all deliveries share: a
+	// stranger who names a filtered port at somebody's address would have that
+	// host's mail deferred, and one who names an open port would have a dead host
+	// tried again and again.
+	ForeignPort bool
 }
 
 // ServerName is the name that TLS asks for: the exchanger's, or the address.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -68,6 +69,7 @@ type way struct {
 	port     uint16
 	why      string
 	twin     bool
+	foreign  bool // see Candidate.ForeignPort
 }
 
 // A search is one use of a Finder.
@@ -76,6 +78,7 @@ type search struct {
 	host    Host
 	given   string              // the host as the caller spells it
 	usable  []*control.Protocol // in file order
+	mail    *control.Protocol   // the one that every MX record leads to, unless its host declines it; may be nil
 	out     []*control.Protocol // those that the host declines by SRV
 	rand    *rand.Rand
 	dropped int // exchangers that are not candidates
@@ -100,6 +103,7 @@ func (f *Finder) Candidates(ctx context.Context, host string) ([]Candidate, erro
 			s.usable = append(s.usable, p)
 		}
 	}
+	s.mail = s.protocolOf(otherSlice)
 	if len(s.usable) == 0 {
 		return nil, unreadable("control/protocols: no protocol is usable while TLS is off")
 	}
@@ -176,7 +180,7 @@ func (s *search) literal(ctx context.Context) ([]Candidate, error) {
 	e := &exchanger{addrs: []netip.Addr{s.host.Addr}}
 	for _, p := range s.usable {
 		if p.Slice >= 0 {
-			e.ways = append(e.ways, way{protocol: p, port: p.Port, why: "address literal"})
+			e.ways = append(e.ways, s.ownPort(p, "address literal"))
 		}
 	}
 	if len(e.ways) == 0 {
@@ -200,8 +204,9 @@ func (s *search) domain(ctx context.Context) ([]Candidate, error) {
 	var found []*exchanger
 	named := len(mx.records) > 0
 	for i, p := range s.usable {
-		found = append(found, s.fromSRV(p, services[i])...)
-		named = named || len(services[i].records) > 0 && !slices.Contains(s.out, p)
+		exchangers, counts := s.fromSRV(p, services[i])
+		found = append(found, exchangers...)
+		named = named || counts
 	}
 	var trouble *lookup
 	switch {
@@ -277,9 +282,10 @@ func isNullMX(l *lookup) bool {
 	return ok && mx.Mx == "."
 }
 
-// fromSRV returns the exchangers that l names for p. A single record with the
-// target "." puts p on the list of those declined.
-func (s *search) fromSRV(p *control.Protocol, l *lookup) []*exchanger {
+// fromSRV returns the exchangers that l names for p, and whether l has any records
+// that count: those of a port where p is not spoken do not. A single record with
+// the target "." puts p on the list of those declined.
+func (s *search) fromSRV(p *control.Protocol, l *lookup) (found []*exchanger, counts bool) {
 	var records []*dns.SRV
 	for _, rr := range l.records {
 		if srv, ok := rr.(*dns.SRV); ok {
@@ -289,22 +295,42 @@ func (s *search) fromSRV(p *control.Protocol, l *lookup) []*exchanger {
 	if len(records) == 1 && records[0].Target == "." {
 		s.out = append(s.out, p)
 		s.tracef("%s is declined by SRV %s", p.Service, l.name)
-		return nil
+		return nil, false
 	}
-	var found []*exchanger
 	for _, srv := range orderSRV(records, s.rand) {
 		why := fmt.Sprintf("SRV %d %d %s", srv.Priority, srv.Weight, l.name)
 		host, ok := targetName(srv.Target)
+		if srv.Port != p.Port && speaksFirst(p) {
+			s.drop("%s port %d (%s): %s, whose client speaks first, goes to port %d alone", srv.Target, srv.Port, why, p.Service, p.Port)
+			continue
+		}
+		counts = true
 		if !ok || srv.Port == 0 {
 			s.drop("%s port %d (%s): not a host", srv.Target, srv.Port, why)
 			continue
 		}
 		found = append(found, &exchanger{
 			host: host, rank: "SRV " + p.Service, standing: srv.Priority,
-			ways: []way{{protocol: p, port: srv.Port, why: why}},
+			ways: []way{{protocol: p, port: srv.Port, why: why, foreign: true}},
 		})
 	}
-	return found
+	return found, counts
+}
+
+// speaksFirst reports whether p's client sends its lines before it has heard
+// anything, and in the clear, as QMTP's does. Whoever names address and port of
+// such a protocol has us say his lines to any service that reads lines, in our
+// name. Inside TLS no other service understands them. Of protocols that are not
+// ours only SMTP, and what can begin TLS in mid-conversation, is known to wait for
+// a greeting.
+func speaksFirst(p *control.Protocol) bool {
+	switch program := path.Base(p.Program); {
+	case p.Implicit, program == smtpProgram:
+		return false
+	case program == qmtpProgram, p.Service == "qmtp":
+		return true
+	}
+	return !p.Explicit && p.Service != "smtp"
 }
 
 // orderSRV returns records in the order of RFC 2782: by priority, and among
@@ -389,16 +415,24 @@ func (s *search) waysOf(preference uint16) []way {
 		fallback = fmt.Sprintf("%s (slice 0)", why)
 		if slice != otherSlice {
 			if p := s.protocolOf(slice); p != nil {
-				ways = append(ways, way{protocol: p, port: p.Port, why: fmt.Sprintf("%s (slice %d)", why, slice)})
+				ways = append(ways, s.ownPort(p, fmt.Sprintf("%s (slice %d)", why, slice)))
 			} else {
 				fallback = fmt.Sprintf("%s (nothing for slice %d)", why, slice)
 			}
 		}
 	}
 	if p := s.protocolOf(otherSlice); p != nil {
-		ways = append(ways, way{protocol: p, port: p.Port, why: fallback, twin: len(ways) > 0})
+		w := s.ownPort(p, fallback)
+		w.twin = len(ways) > 0
+		ways = append(ways, w)
 	}
 	return ways
+}
+
+// ownPort is the way to speak p at its own port, with a host that a zone, or the
+// sender, has named.
+func (s *search) ownPort(p *control.Protocol, why string) way {
+	return way{protocol: p, port: p.Port, why: why, foreign: p != s.mail}
 }
 
 // protocolOf returns the first protocol in file order that has the slice, is
@@ -418,7 +452,7 @@ func (s *search) itself() []*exchanger {
 	e := &exchanger{host: s.host.Name}
 	for _, p := range s.usable {
 		if !slices.Contains(s.out, p) {
-			e.ways = append(e.ways, way{protocol: p, port: p.Port, why: "no MX or SRV: the host itself"})
+			e.ways = append(e.ways, s.ownPort(p, "no MX or SRV: the host itself"))
 		}
 	}
 	if len(e.ways) == 0 {
@@ -454,7 +488,7 @@ func (s *search) resolve(ctx context.Context, found []*exchanger, mx *lookup) ([
 		}
 		for _, w := range e.ways {
 			candidates = append(candidates, Candidate{
-				Protocol: w.protocol, Host: e.host, Port: w.port, Addrs: e.addrs, Why: w.why, Twin: w.twin,
+				Protocol: w.protocol, Host: e.host, Port: w.port, Addrs: e.addrs, Why: w.why, Twin: w.twin, ForeignPort: w.foreign,
 			})
 		}
 	}

@@ -104,11 +104,18 @@ sliced.test.            MX   13056 mx4.example.org.
 srv.test.               MX   10 mx3.example.org.
 _smtp._tcp.srv.test.    SRV  20 0 2525 mx2.example.org.
 _smtp._tcp.srv.test.    SRV  10 0 2526 MX1.example.org.
-_qmtp._tcp.srv.test.    SRV  10 5 2090 mx4.example.org.
+_qmtp._tcp.srv.test.    SRV  10 5 209  mx4.example.org.
 _qmtps._tcp.srv.test.   SRV  10 5 6200 mx1.example.org.
 
 srvonly.test.           TXT  "x"
 _smtp._tcp.srvonly.test. SRV 10 0 2525 mx2.example.org.
+
+smuggle.test.           MX   10 mx1.example.org.
+_qmtp._tcp.smuggle.test. SRV 10 0 25   mx2.example.org.
+_qmtp._tcp.smuggle.test. SRV 20 0 209  mx3.example.org.
+_qmtp._tcp.smuggle.test. SRV 30 0 6379 mx4.example.org.
+smuggleonly.test.       A    192.0.2.9
+_qmtp._tcp.smuggleonly.test. SRV 10 0 25 mx2.example.org.
 
 nosmtp.test.            MX   10 mx1.example.org.
 _smtp._tcp.nosmtp.test. SRV  0 0 0 .
@@ -307,10 +314,16 @@ var routingTable = []struct {
 		"smtp itself.test:25 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}},
 	{"SRV before MX, protocols in file order", "srv.test", files("trustanchors", "ca.pem"), []string{
 		"qmtps mx1.example.org:6200 192.0.2.1 2001:db8::1; SRV 10 5 _qmtps._tcp.srv.test",
-		"qmtp mx4.example.org:2090 192.0.2.4; SRV 10 5 _qmtp._tcp.srv.test",
+		"qmtp mx4.example.org:209 192.0.2.4; SRV 10 5 _qmtp._tcp.srv.test",
 		"smtp MX1.example.org:2526 192.0.2.1 2001:db8::1; SRV 10 0 _smtp._tcp.srv.test",
 		"smtp mx2.example.org:2525 192.0.2.2; SRV 20 0 _smtp._tcp.srv.test",
 		"smtp mx3.example.org:25 192.0.2.3; MX 10"}},
+	{"SRV leads plain QMTP to its own port alone", "smuggle.test", files(), []string{
+		"qmtp mx3.example.org:209 192.0.2.3; SRV 20 0 _qmtp._tcp.smuggle.test",
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10"}},
+	{"SRV that leads to no port where QMTP is spoken is none", "smuggleonly.test", files("protocols", onlySMTP+"qmtp:209:1:N:Y:/bin/other\n"), []string{
+		"smtp smuggleonly.test:25 192.0.2.9; no MX or SRV: the host itself",
+		"qmtp smuggleonly.test:209 192.0.2.9; no MX or SRV: the host itself"}},
 	{"SRV of an unusable protocol is not used", "srv.test", files("protocols", "qmtps:6209:-1:Y:N:p\n"+onlySMTP), []string{
 		"smtp MX1.example.org:2526 192.0.2.1 2001:db8::1; SRV 10 0 _smtp._tcp.srv.test",
 		"smtp mx2.example.org:2525 192.0.2.2; SRV 20 0 _smtp._tcp.srv.test",
@@ -373,6 +386,62 @@ var routingTable = []struct {
 		"qmtp mx4.example.org:209 192.0.2.4; SRV 25 0 _qmtp._tcp.wesrv.test",
 		"smtp mx2.example.org:25 192.0.2.2; SRV 10 0 _smtp._tcp.wesrv.test",
 		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 10"}},
+}
+
+func TestSpeaksFirst(t *testing.T) {
+	for line, want := range map[string]bool{
+		"qmtp:209:1:N:N:mxf-remote-qmtpc":                true,
+		"qmtp:209:1:N:N:/usr/bin/other":                  true,
+		"qmtp:209:1:N:Y:/usr/bin/other":                  true,
+		"other:209:1:N:N:/usr/bin/mxf-remote-qmtpc":      true,
+		"other:209:1:N:Y:mxf-remote-qmtpc":               true,
+		"other:1209:1:N:N:/usr/bin/other":                true, // nobody knows
+		"qmtps:6209:-1:Y:N:mxf-remote-qmtpc":             false,
+		"smtp:25:0:N:Y:mxf-remote-smtpc":                 false,
+		"smtp:25:0:N:N:/usr/bin/other":                   false,
+		"submission:587:0:N:Y:/usr/bin/other":            false,
+		"submission:587:0:N:N:/usr/bin/mxf-remote-smtpc": false,
+	} {
+		s := settings(t, files("protocols", line+"\n"))
+		if got := speaksFirst(&s.Protocols[0]); got != want {
+			t.Errorf("%s: %v", line, got)
+		}
+	}
+}
+
+// TestForeignPort: only where every MX record leads to, and where a route does,
+// does the table of dead hosts hear of time-outs.
+func TestForeignPort(t *testing.T) {
+	t.Parallel()
+	server := newNameServer(t, routingZone+`
+dark.test.            MX  12801 mx1.example.org.
+_smtp._tcp.dark.test. SRV 0 0 0 .
+sliced.srv.test.      MX  12801 mx1.example.org.
+_smtp._tcp.same.test. SRV 0 0 25 mx1.example.org.
+`, nil)
+	for _, c := range []struct {
+		host  string
+		files map[string]string
+		want  string
+	}{
+		{"example.org", files(), "smtp false smtp false"},
+		{"srv.test", files("trustanchors", "ca.pem"), "qmtps true qmtp true smtp true smtp true smtp false"},
+		{"same.test", files(), "smtp true"},
+		{"sliced.srv.test", files(), "qmtp true smtp false"},
+		{"dark.test", files(), "qmtp true"}, // a filtered port of a stranger's choice
+		{"itself.test", files("trustanchors", "ca.pem"), "qmtps true qmtp true smtp false"},
+		{"[192.0.2.1]", files(), "qmtp true smtp false"},
+		{"example.org", files("qmtproutes", ":192.0.2.1\n", "smtproutes", ":192.0.2.1:26\n"), "qmtp false smtp false"},
+	} {
+		candidates, err := finder(t, settings(t, c.files), server.addr).Candidates(t.Context(), c.host)
+		var got []string
+		for _, c := range candidates {
+			got = append(got, fmt.Sprint(c.Protocol.Service, " ", c.ForeignPort))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q, %v; want %s", c.host, got, err, c.want)
+		}
+	}
 }
 
 var enhancedCode = regexp.MustCompile(`\(#(\d\.\d+\.\d+)\)`)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 )
 
@@ -17,6 +18,9 @@ const (
 	// maxAddresses bounds the addresses that one delivery tries, so that a zone
 	// with hundreds of them cannot hold a delivery slot for hours.
 	maxAddresses = 20
+	// maxRefused bounds those that do not count to maxAddresses because they cost
+	// no time: they refuse at once, or this host has no way to them.
+	maxRefused = 100
 )
 
 // A connector connects to one exchanger at a time.
@@ -30,13 +34,21 @@ type connector struct {
 type failure struct {
 	addr netip.AddrPort
 	err  error
+	late bool // it did not answer in time
 }
 
+// A budget says how many addresses may still be tried: how many that take their
+// time, and how many that fail at once.
+type budget struct{ slow, quick int }
+
+func (b budget) spent() bool { return b.slow <= 0 || b.quick <= 0 }
+
 // connect races the addresses in their order, each started attemptDelay after the
-// one before it or as soon as that one failed. It returns the first connection,
-// and the failures that came before it. Addresses that lost the race are in
-// neither. There must be one address at least.
-func (c *connector) connect(ctx context.Context, addrs []netip.AddrPort) (*net.TCPConn, []failure) {
+// one before it or as soon as that one failed, as long as the budget lasts. It
+// returns the first connection, and the failures that came before it. Addresses
+// that lost the race are in neither.
+// Where foreign is set the table of dead hosts is not told (Candidate.ForeignPort).
+func (c *connector) connect(ctx context.Context, addrs []netip.AddrPort, left budget, foreign bool) (*net.TCPConn, []failure) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
@@ -56,7 +68,7 @@ func (c *connector) connect(ctx context.Context, addrs []netip.AddrPort) (*net.T
 				}
 				results <- r
 			}()
-			r.conn, r.err = c.dial(ctx, addr)
+			r.conn, r.late, r.err = c.dial(ctx, addr, foreign)
 		}()
 	}
 	defer func() {
@@ -75,10 +87,13 @@ func (c *connector) connect(ctx context.Context, addrs []netip.AddrPort) (*net.T
 	for {
 		select {
 		case <-next.C:
-			if len(addrs) > 0 {
+			switch {
+			case len(addrs) > 0 && !left.spent() && running < left.slow:
 				start(addrs[0])
 				addrs = addrs[1:]
 				next.Reset(attemptDelay)
+			case running == 0:
+				return nil, failures
 			}
 		case r := <-results:
 			running--
@@ -86,34 +101,42 @@ func (c *connector) connect(ctx context.Context, addrs []netip.AddrPort) (*net.T
 				return r.conn, failures
 			}
 			failures = append(failures, r.failure)
-			if running == 0 && len(addrs) == 0 {
-				return nil, failures
+			if r.late {
+				left.slow--
+			} else {
+				left.quick--
 			}
 			next.Reset(0)
 		}
 	}
 }
 
-// dial makes one connection and lets the table of dead hosts know how it went.
-func (c *connector) dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+// dial makes one connection and lets the table of dead hosts know how it went. It
+// says whether a failure was that no answer came in time.
+func (c *connector) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (conn *net.TCPConn, late bool, err error) {
 	began := time.Now()
 	dialer := net.Dialer{Timeout: c.timeout}
-	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
+	connected, err := dialer.DialContext(ctx, "tcp", addr.String())
 	took := time.Since(began).Milliseconds()
+	if err != nil && ctx.Err() != nil {
+		return nil, false, ctx.Err() // lost the race, which tells nothing about the host
+	}
+	late = timedOut(err)
+	switch {
+	case foreign:
+	case late:
+		c.dead.timedOut(addr.Addr())
+	case err == nil, errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+		c.dead.answered(addr.Addr())
+	default: // this host has no descriptor, port or route, or may not: it is not about the other
+	}
 	if err == nil {
 		c.trace("connect %s: connected (%d ms)", addr, took)
-		c.dead.answered(addr.Addr())
-		return conn.(*net.TCPConn), nil
+		return connected.(*net.TCPConn), false, nil
 	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err() // lost the race, which tells nothing about the host
-	}
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	if late {
 		err = fmt.Errorf("no answer within %d s", took/1000)
-		c.dead.timedOut(addr.Addr())
 	} else {
-		c.dead.answered(addr.Addr())
 		var op *net.OpError
 		if errors.As(err, &op) {
 			err = op.Err
@@ -121,7 +144,19 @@ func (c *connector) dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn
 		err = plain(err)
 	}
 	c.trace("connect %s: %v (%d ms)", addr, err, took)
-	return nil, err
+	return nil, late, err
+}
+
+// timedOut reports whether err says that no answer came, by the kernel's limit or
+// by ours. (EAGAIN, by which some kernels say that no port is free, calls itself a
+// time-out too.)
+func timedOut(err error) bool {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno == syscall.ETIMEDOUT
+	}
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // order puts an exchanger's addresses in the order in which they are tried: the

@@ -2,9 +2,12 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -44,6 +47,9 @@ func refused(t *testing.T) netip.AddrPort {
 	return addr
 }
 
+// plenty is the budget of a delivery that has not tried anything.
+var plenty = budget{slow: maxAddresses, quick: maxRefused}
+
 func newConnector(t *testing.T) *connector {
 	d, _ := newDead(t, make([]byte, 1024))
 	return &connector{timeout: 20 * time.Second, dead: d, trace: t.Logf}
@@ -52,7 +58,7 @@ func newConnector(t *testing.T) *connector {
 func TestConnect_nextAfterRefusal(t *testing.T) {
 	_, good := listen(t, "127.0.0.1:0")
 	bad := refused(t)
-	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{bad, good})
+	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{bad, good}, plenty, false)
 	if conn == nil {
 		t.Fatal("no connection")
 	}
@@ -64,7 +70,7 @@ func TestConnect_nextAfterRefusal(t *testing.T) {
 
 func TestConnect_allFail(t *testing.T) {
 	a, b := refused(t), refused(t)
-	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{a, b})
+	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{a, b}, plenty, false)
 	if conn != nil || len(failures) != 2 {
 		t.Errorf("%v, %v", conn, failures)
 	}
@@ -75,7 +81,7 @@ func TestConnect_race(t *testing.T) {
 	_, good := listen(t, "127.0.0.1:0")
 	slow := silent(t)
 	began := time.Now()
-	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{slow, good})
+	conn, failures := newConnector(t).connect(t.Context(), []netip.AddrPort{slow, good}, plenty, false)
 	if conn == nil || remoteAddr(conn) != good || len(failures) != 0 {
 		t.Fatalf("%v, %v", conn, failures)
 	}
@@ -90,7 +96,7 @@ func TestConnect_timeoutCounts(t *testing.T) {
 	c.timeout = 300 * time.Millisecond
 	addr := silent(t)
 	for range 2 {
-		if conn, failures := c.connect(t.Context(), []netip.AddrPort{addr}); conn != nil || len(failures) != 1 {
+		if conn, failures := c.connect(t.Context(), []netip.AddrPort{addr}, plenty, false); conn != nil || len(failures) != 1 {
 			t.Fatalf("%v, %v", conn, failures)
 		}
 		c.dead.now = func() time.Time { return time.Unix(1_700_000_000+121, 0) }
@@ -100,13 +106,94 @@ func TestConnect_timeoutCounts(t *testing.T) {
 	}
 }
 
+// What a stranger's zone can have us connect to is not written to the table that
+// all deliveries share: not that it timed out, and not that it lives.
+func TestConnect_foreignPort(t *testing.T) {
+	c := newConnector(t)
+	c.timeout = 300 * time.Millisecond
+	dark := silent(t)
+	for range 2 {
+		if conn, failures := c.connect(t.Context(), []netip.AddrPort{dark}, plenty, true); conn != nil || len(failures) != 1 || !failures[0].late {
+			t.Fatalf("%v, %v", conn, failures)
+		}
+		c.dead.now = func() time.Time { return time.Unix(1_700_000_000+121, 0) }
+	}
+	if c.dead.dead(dark.Addr()) {
+		t.Error("a port that a zone named made its address a dead host")
+	}
+	c.timeout = 20 * time.Second
+	_, good := listen(t, "127.0.0.1:0")
+	for _, addr := range []netip.AddrPort{good, refused(t)} {
+		c.dead.timedOut(addr.Addr())
+		c.dead.now = func() time.Time { return time.Unix(1_700_000_000+2*121, 0) }
+		c.dead.timedOut(addr.Addr())
+		if conn, _ := c.connect(t.Context(), []netip.AddrPort{addr}, plenty, true); conn != nil {
+			conn.Close()
+		}
+		if !c.dead.dead(addr.Addr()) {
+			t.Errorf("%s: a port that a zone named had a dead host forgotten", addr)
+		}
+	}
+}
+
+// Errors of this host say nothing about the other: a host that is dead stays so.
+func TestConnect_localError(t *testing.T) {
+	c := newConnector(t)
+	broadcast := netip.MustParseAddrPort("127.255.255.255:25") // no way to it by TCP
+	c.dead.timedOut(broadcast.Addr())
+	c.dead.now = func() time.Time { return time.Unix(1_700_000_000+121, 0) }
+	c.dead.timedOut(broadcast.Addr())
+	conn, failures := c.connect(t.Context(), []netip.AddrPort{broadcast}, plenty, false)
+	if conn != nil || len(failures) != 1 || failures[0].late {
+		t.Fatalf("%v, %v", conn, failures)
+	}
+	if failures[0].err == syscall.ECONNREFUSED || failures[0].err == syscall.ECONNRESET {
+		t.Skip("this kernel answers for a broadcast address")
+	}
+	if !c.dead.dead(broadcast.Addr()) {
+		t.Errorf("%v: the host was forgotten", failures[0].err)
+	}
+}
+
+func TestTimedOut(t *testing.T) {
+	for err, want := range map[error]bool{
+		&net.OpError{Err: &os.SyscallError{Err: syscall.ETIMEDOUT}}: true,
+		os.ErrDeadlineExceeded: true,
+		&net.OpError{Err: &os.SyscallError{Err: syscall.EAGAIN}}:       false, // no port is free
+		&net.OpError{Err: &os.SyscallError{Err: syscall.EHOSTUNREACH}}: false,
+		syscall.ECONNREFUSED: false,
+		errors.New("other"):  false,
+	} {
+		if timedOut(err) != want {
+			t.Errorf("%v: %v", err, !want)
+		}
+	}
+}
+
+// Only as many connections are under way as may still time out.
+func TestConnect_budget(t *testing.T) {
+	c := newConnector(t)
+	c.timeout = 700 * time.Millisecond
+	_, good := listen(t, "127.0.0.1:0")
+	dark := silent(t)
+	conn, failures := c.connect(t.Context(), []netip.AddrPort{dark, dark, good}, budget{slow: 2, quick: 1}, false)
+	if conn != nil || len(failures) != 2 {
+		t.Errorf("%v after %v", conn, failures)
+	}
+	bad := refused(t)
+	conn, failures = c.connect(t.Context(), []netip.AddrPort{bad, bad, good}, budget{slow: 2, quick: 2}, false)
+	if conn != nil || len(failures) != 2 {
+		t.Errorf("%v after %v", conn, failures)
+	}
+}
+
 // A race that was lost says nothing about a host.
 func TestConnect_cancelled(t *testing.T) {
 	c := newConnector(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	addr := silent(t)
-	conn, _ := c.connect(ctx, []netip.AddrPort{addr})
+	conn, _ := c.connect(ctx, []netip.AddrPort{addr}, plenty, false)
 	if conn != nil {
 		t.Fatal("connected")
 	}

@@ -42,7 +42,7 @@ mx1            AAAA  2001:db8::1
 mx2            CNAME real
 real           A     192.0.2.2
 mx3            A     192.0.2.3
-_qmtp._tcp     SRV   5 10 2090 mx3
+_qmtp._tcp     SRV   5 10 209 mx3
 _smtp._tcp.no  SRV   0 0 0 .
 no             MX    10 mx1
 null           MX    0 .
@@ -69,7 +69,7 @@ var peersWant = []struct {
 	want []string
 }{
 	{"peers.test", []string{
-		"qmtp mx3.peers.test:2090 192.0.2.3; SRV 5 10 _qmtp._tcp.peers.test",
+		"qmtp mx3.peers.test:209 192.0.2.3; SRV 5 10 _qmtp._tcp.peers.test",
 		"smtp mx1.peers.test:25 192.0.2.1 2001:db8::1; MX 10",
 		"smtp mx2.peers.test:25 192.0.2.2; MX 20",
 		"qmtp mx3.peers.test:209 192.0.2.3; MX 12801 (slice 1)",

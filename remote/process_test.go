@@ -483,7 +483,7 @@ func TestDeadHosts_thousandDeliveries(t *testing.T) {
 				return
 			}
 			asked.Add(1)
-			conn, failures := c.connect(t.Context(), []netip.AddrPort{dead})
+			conn, failures := c.connect(t.Context(), []netip.AddrPort{dead}, plenty, false)
 			if conn != nil {
 				conn.Close()
 			}
