@@ -18,11 +18,10 @@ import (
 )
 
 const (
-	// maxTargets bounds the names whose addresses are looked up for one delivery.
-	// A zone that has more is cut where it is worst.
-	maxTargets = 500
-	// maxTargetAddrs bounds the addresses kept of one exchanger; twenty are tried.
-	maxTargetAddrs = 1000
+	// maxTargets bounds the exchangers whose addresses are looked up for one delivery:
+	// a stranger's zone costs neither memory nor time. One that has more is cut where
+	// it is worst. Twenty addresses are tried.
+	maxTargets = 30
 	// maxDroppedTraced bounds the trace lines on exchangers that are not candidates.
 	maxDroppedTraced = 50
 
@@ -539,7 +538,7 @@ func cutLoops(found []*exchanger) (kept, cut []*exchanger) {
 
 // addresses looks up A and AAAA of every exchanger that is known by name.
 func (s *search) addresses(ctx context.Context, found []*exchanger) {
-	targets := make(map[string][]*lookup, len(found))
+	targets := make(map[string][]*lookup, maxTargets)
 	var lookups []*lookup
 	for _, e := range found {
 		name := strings.ToLower(e.host)
@@ -565,7 +564,7 @@ func (s *search) addresses(ctx context.Context, found []*exchanger) {
 			e.trouble = &lookup{name: e.host, qtype: dns.TypeA, err: fmt.Errorf("more than %d exchangers", maxTargets)}
 		}
 		for _, l := range pair {
-			s.take(e, l.addrs())
+			s.take(e, l.addrs)
 			if l.err != nil && l.err != errNoName {
 				e.trouble = l
 			}
@@ -600,13 +599,13 @@ func (s *search) run(ctx context.Context, lookups []*lookup) {
 	}
 }
 
-// take adds addrs to e's, and notes if one of them is ours.
+// take adds the first of addrs to e's, and notes if any of them is ours.
 func (s *search) take(e *exchanger, addrs []netip.Addr) {
-	for _, a := range addrs {
+	for i, a := range addrs {
 		if !e.ours.IsValid() && (a.IsUnspecified() || s.Ours != nil && s.Ours(a)) {
 			e.ours = a
 		}
-		if len(e.addrs) < maxTargetAddrs && !slices.Contains(e.addrs, a) {
+		if i < maxKept && !slices.Contains(e.addrs, a) {
 			e.addrs = append(e.addrs, a)
 		}
 	}

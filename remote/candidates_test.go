@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -577,17 +579,25 @@ func TestGivesUp(t *testing.T) {
 	}
 }
 
-// TestBigZone: hundreds of exchangers, hundreds of addresses.
+// TestBigZone: hundreds of exchangers, thousands of addresses. Little of it is
+// looked up, and less kept.
 func TestBigZone(t *testing.T) {
 	t.Parallel()
-	zone := many(500, "wide.test. A 10.0.%d.%d") + many(3900, "wider.test. A 10.1.%d.%d")
+	zone := many(500, "wide.test. A 10.0.%d.%d") + many(3900, "wider.test. A 10.1.%d.%d") + many(300, "both.test. A 10.2.%d.%d")
+	for i := range 300 {
+		zone += fmt.Sprintf("both.test. AAAA 2001:db8::%x\n", i+1)
+	}
 	for i := range 600 {
 		zone += fmt.Sprintf("deep.test. MX %d mx%d.deep.test.\nmx%d.deep.test. A 10.9.%d.%d\n", i, i, i, i/256, i%256)
 	}
-	zone += "mx250.deep.test. A 192.0.2.200\n"
+	zone += "mx25.deep.test. A 192.0.2.200\n"
+	for i := range 60 {
+		zone += fmt.Sprintf("vain.test. MX %d mx%d.vain.test.\n", i, i)
+	}
+	zone += many(300, "we.wide.test. A 10.3.%d.%d") + "we.wide.test. A 192.0.2.200\n"
 	server := newNameServer(t, zone, nil)
 	s := settings(t, files("protocols", onlySMTP))
-	for host, want := range map[string]int{"wide.test": 500, "wider.test": maxTargetAddrs} {
+	for host, want := range map[string]int{"wide.test": maxKept, "wider.test": maxKept, "both.test": 2 * maxKept} {
 		f := finder(t, s, server.addr)
 		f.Rand, f.Ours = nil, nil
 		longest := 0
@@ -601,18 +611,70 @@ func TestBigZone(t *testing.T) {
 		}
 	}
 	candidates, err := finder(t, s, server.addr).Candidates(t.Context(), "deep.test")
-	if err != nil || len(candidates) != 250 { // we stand at 250
+	if err != nil || len(candidates) != 25 { // we stand at 25
 		t.Errorf("%d candidates, %v", len(candidates), err)
 	}
-	before := server.queries.Load()
+	// That it is ours counts, though it is not kept.
+	if _, err := finder(t, s, server.addr).Candidates(t.Context(), "we.wide.test"); report.For(err).Letter != report.Permanent {
+		t.Error(err)
+	}
 	s.IPMe = nil
+	before := server.queries.Load()
 	candidates, err = finder(t, s, server.addr).Candidates(t.Context(), "deep.test")
-	if err != nil || len(candidates) != maxTargets {
+	if err != nil || len(candidates) != 30 {
 		t.Errorf("%d candidates, %v", len(candidates), err)
 	}
-	if n := server.queries.Load() - before; n > 2*maxTargets+10 {
+	if n := server.queries.Load() - before; n > 2*30+4 { // SRV, and MX by UDP and by TCP
 		t.Errorf("%d queries", n)
 	}
+	// What was not looked up was not denied.
+	if _, err := finder(t, s, server.addr).Candidates(t.Context(), "vain.test"); report.For(err).Letter != report.Temporary {
+		t.Error(err)
+	}
+}
+
+// TestHugeZone: as many exchangers and addresses as there can be cost little memory.
+func TestHugeZone(t *testing.T) {
+	zone := ""
+	for i := range 500 {
+		zone += fmt.Sprintf("huge.test. MX %d mx%d.huge.test.\n", i, i)
+	}
+	server := newNameServer(t, zone, nil)
+	everywhere := make([]dns.RR, 4000)
+	for i := range everywhere {
+		everywhere[i] = &dns.A{Hdr: dns.RR_Header{Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(10, 0, byte(i>>8), byte(i))}
+	}
+	big := &nameServer{}
+	big.listen(t, dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		if r.Question[0].Qtype != dns.TypeA {
+			server.ServeDNS(w, r)
+			return
+		}
+		m := new(dns.Msg)
+		m.SetReply(r)
+		m.RecursionAvailable, m.Compress = true, true
+		if m.Truncated = w.LocalAddr().Network() == "udp"; !m.Truncated {
+			for _, rr := range everywhere {
+				rr = dns.Copy(rr)
+				rr.Header().Name = r.Question[0].Name
+				m.Answer = append(m.Answer, rr)
+			}
+		}
+		_ = w.WriteMsg(m)
+	}))
+	f := finder(t, settings(t, files("protocols", onlySMTP)), big.addr)
+	candidates, err := f.Candidates(t.Context(), "huge.test")
+	if err != nil || len(candidates) != 30 || len(candidates[29].Addrs) != maxKept {
+		t.Fatalf("%d candidates, %v", len(candidates), err)
+	}
+	var kept runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&kept)
+	// What all of it takes is a hundred times that.
+	if kept.HeapAlloc > 8<<20 {
+		t.Errorf("%d KB kept", kept.HeapAlloc/1024)
+	}
+	runtime.KeepAlive(candidates)
 }
 
 // TestSlices compares every preference with MXPS, said another way.

@@ -125,7 +125,7 @@ func checkPeer(t *testing.T, server netip.AddrPort) {
 		}
 	}
 	candidates, err := finder(t, s, server).Candidates(t.Context(), "wide.peers.test")
-	if err != nil || len(candidates) != 1 || len(candidates[0].Addrs) != 500 {
+	if err != nil || len(candidates) != 1 || len(candidates[0].Addrs) != maxKept {
 		t.Errorf("500 addresses: %d candidates, %v", len(candidates), err)
 	}
 }

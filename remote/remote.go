@@ -12,12 +12,14 @@
 //     preference, each in the protocol of its MXPS slice and then, as its twin, in
 //     that of slice 0. Without SRV and MX the host itself is the candidate in every
 //     usable protocol. One that the host declines by SRV (the target ".") is not used.
-//  4. Names become addresses, all at once. Candidates at which we ourselves stand
-//     are dropped with all of the same or worse standing.
+//  4. Names become addresses, those of the first thirty exchangers, all at once.
+//     Candidates at which we ourselves stand are dropped with all of the same or worse
+//     standing.
 //  5. Candidates are tried one after the other, a twin only if its elder could not be
 //     connected to. The addresses of one exchanger are raced (RFC 8305); addresses
 //     that timed out lately are skipped (tcpto). One delivery tries twenty at most,
-//     and a hundred more that refuse at once, and starts no attempt once timeoutremote has gone by since the first.
+//     and a hundred more that refuse at once, and starts no attempt once
+//     timeoutremote has gone by since the first.
 //  6. Once connected, the attempt is carried out, in this process or by a chain of
 //     programs. Its reports end the delivery, whatever they say.
 //  7. An attempt that ended before a transaction had begun, or for want of the TLS

@@ -28,8 +28,11 @@ const (
 	// maxServers bounds the name servers that are asked; djbdns reads as many.
 	maxServers = 16
 	// maxParallel bounds the queries under way at once, each of which holds a
-	// socket: a process may have 1,024 descriptors, and a zone 500 exchangers.
+	// socket: a process may have 1,024 descriptors. All exchangers have their turn.
 	maxParallel = 64
+	// maxKept bounds the addresses kept of one lookup: an answer can have 4,000, and
+	// a delivery has many lookups.
+	maxKept = 40
 	// maxCNAMEs bounds a chain of aliases, which may be a loop.
 	maxCNAMEs = 10
 	// payload is the UDP size announced with EDNS0: the largest that is never
@@ -158,9 +161,11 @@ type lookup struct {
 	name  string // without the final dot
 	qtype uint16
 
-	records []dns.RR // those of qtype at the end of the chain of aliases; none: the name has no such data
-	err     error    // errNoName, or anything else, which is temporary
-	notes   []string // what happened on the way, for the trace
+	records []dns.RR     // those of qtype at the end of the chain of aliases, of addresses the first; none: the name has no such data
+	addrs   []netip.Addr // all addresses among them, unmapped
+	cut     int          // how many more records there were
+	err     error        // errNoName, or anything else, which is temporary
+	notes   []string     // what happened on the way, for the trace
 	took    time.Duration
 }
 
@@ -195,7 +200,14 @@ func (r *Resolver) do(ctx context.Context, l *lookup) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, unlimitedLookup)
 	defer cancel()
-	l.records, l.err = r.chase(ctx, l)
+	records, err := r.chase(ctx, l)
+	l.records, l.err = records, err
+	if l.qtype == dns.TypeA || l.qtype == dns.TypeAAAA {
+		l.addrs = addresses(records)
+		if l.cut = max(0, len(records)-maxKept); l.cut > 0 {
+			l.records = slices.Clone(records[:maxKept])
+		}
+	}
 }
 
 // chase asks for l and follows aliases, also those that the server left to us.
@@ -548,7 +560,7 @@ func (l *lookup) String() string {
 	}
 	for i, rr := range l.records {
 		if i == maxTracedRecords {
-			fmt.Fprintf(&b, " and %d more", len(l.records)-i)
+			fmt.Fprintf(&b, " and %d more", len(l.records)-i+l.cut)
 			break
 		}
 		if i > 0 {
@@ -561,10 +573,10 @@ func (l *lookup) String() string {
 	return b.String()
 }
 
-// addrs returns the addresses in the answer, unmapped.
-func (l *lookup) addrs() []netip.Addr {
-	addrs := make([]netip.Addr, 0, len(l.records))
-	for _, rr := range l.records {
+// addresses returns those in records, unmapped.
+func addresses(records []dns.RR) []netip.Addr {
+	addrs := make([]netip.Addr, 0, len(records))
+	for _, rr := range records {
 		var ip net.IP
 		switch rr := rr.(type) {
 		case *dns.A:
