@@ -56,10 +56,11 @@ type exchanger struct {
 	ways     []way        // in the order in which they are tried
 	rank     string       // exchangers of the same rank are compared by standing
 	standing uint16       // preference or priority: lower is better
-	relay    bool         // from a route, and so not subject to loop cutting
+	route    string       // the file and line that name it as a relay, which is not subject to loop cutting
 
 	ours    netip.Addr // an address of it that is ours
 	trouble *lookup    // a lookup of its addresses that failed for now
+	unknown bool       // its name does not exist
 }
 
 // A way is a protocol, and a port, to try with an exchanger.
@@ -79,6 +80,7 @@ type search struct {
 	usable  []*control.Protocol // in file order
 	mail    *control.Protocol   // the one that every MX record leads to, unless its host declines it; may be nil
 	out     []*control.Protocol // those that the host declines by SRV
+	idle    string              // file and line of a relay that is not used, for want of TLS
 	rand    *rand.Rand
 	dropped int // exchangers that are not candidates
 }
@@ -87,7 +89,8 @@ type search struct {
 // which they are to be tried, at least one. It takes timeoutdns at most.
 //
 // The error is a *report.Error of case BadHost, NoSuchHost, LookupFailed, NullMX,
-// NoAddress, OnlyOurselves, or, when no protocol can be used, ControlFiles.
+// NoAddress, OnlyOurselves, or, where that follows from our control files,
+// RelayUnknown, RelayNoAddress or ControlFiles, which are temporary.
 func (f *Finder) Candidates(ctx context.Context, host string) ([]Candidate, error) {
 	s := &search{Finder: f, given: host, rand: f.Rand}
 	if s.rand == nil {
@@ -118,10 +121,16 @@ func (f *Finder) Candidates(ctx context.Context, host string) ([]Candidate, erro
 	if len(relays) > 0 {
 		return s.resolve(ctx, relays, nil)
 	}
+	find := s.domain
 	if s.host.Addr.IsValid() {
-		return s.literal(ctx)
+		find = s.literal
 	}
-	return s.domain(ctx)
+	candidates, err := find(ctx)
+	if err != nil && s.idle != "" && report.For(err).Letter == report.Permanent {
+		// The host that the DNS does not know may well be known to the relay.
+		return nil, unreadable(s.idle + ": expected TLS for this relay, and there is none; without the relay there is no way for this mail")
+	}
+	return candidates, err
 }
 
 // tlsOn tells whether there is TLS for p: there are trust anchors, or the client
@@ -156,10 +165,11 @@ func (s *search) relays() ([]*exchanger, error) {
 		}
 		why := fmt.Sprintf("%sroutes line %d", p.Service, relay.Line)
 		switch {
-		case !usable(s.Settings, p):
-			s.tracef("%s is not used: TLS is off", why)
 		case relay.Host == "" && !relay.Addr.IsValid():
 			s.tracef("%s is empty: %s is looked up as usual", why, p.Service)
+		case !usable(s.Settings, p):
+			s.tracef("%s is not used: TLS is off", why)
+			s.idle = cmp.Or(s.idle, routeLine(p, relay))
 		default:
 			relays = append(relays, newRelay(p, relay, why))
 		}
@@ -168,11 +178,16 @@ func (s *search) relays() ([]*exchanger, error) {
 }
 
 func newRelay(p *control.Protocol, relay *control.Relay, why string) *exchanger {
-	e := &exchanger{host: relay.Host, relay: true, ways: []way{{protocol: p, port: cmp.Or(relay.Port, p.Port), why: why}}}
+	e := &exchanger{host: relay.Host, route: routeLine(p, relay), ways: []way{{protocol: p, port: cmp.Or(relay.Port, p.Port), why: why}}}
 	if relay.Addr.IsValid() {
 		e.host, e.addrs = "", []netip.Addr{relay.Addr}
 	}
 	return e
+}
+
+// routeLine is where relay stands, as reports have it.
+func routeLine(p *control.Protocol, relay *control.Relay) string {
+	return fmt.Sprintf("control/%sroutes:%d", p.Service, relay.Line)
 }
 
 func (s *search) literal(ctx context.Context) ([]Candidate, error) {
@@ -223,7 +238,7 @@ func (s *search) domain(ctx context.Context) ([]Candidate, error) {
 	if !named {
 		found = s.itself()
 	}
-	if len(found) == 0 && named && s.protocolOf(otherSlice) == nil && len(s.out) == 0 {
+	if len(found) == 0 && named && s.mail == nil {
 		return nil, unreadable("control/protocols: no usable protocol has slice 0, which MX records need")
 	}
 	return s.resolve(ctx, found, trouble)
@@ -472,9 +487,12 @@ func (s *search) resolve(ctx context.Context, found []*exchanger, mx *lookup) ([
 			s.drop("%s (%s): no better than ourselves", e.name(), e.ways[0].why)
 		}
 	}
-	trouble := mx
+	trouble, relay := mx, (*exchanger)(nil)
 	var candidates []Candidate
 	for _, e := range kept {
+		if len(e.addrs) == 0 && e.route != "" {
+			relay = cmp.Or(relay, e)
+		}
 		switch {
 		case len(e.addrs) > 0:
 		case e.trouble != nil:
@@ -498,12 +516,28 @@ func (s *search) resolve(ctx context.Context, found []*exchanger, mx *lookup) ([
 	case len(candidates) > 0:
 		s.traceCandidates(candidates)
 		return candidates, nil
+	case relay != nil:
+		return nil, s.noRelay(relay)
 	case trouble != nil: // a better one than ourselves may yet be found
 		return nil, s.couldNotLookUp(trouble)
 	case len(cut) > 0:
 		return nil, s.fail(report.OnlyOurselves)
 	}
 	return nil, s.fail(report.NoAddress)
+}
+
+// noRelay says that no relay has an address, by the first of them. Our own affairs
+// are no reason to bounce the mail of others.
+func (s *search) noRelay(e *exchanger) error {
+	switch {
+	case e.trouble != nil:
+		err := s.couldNotLookUp(e.trouble)
+		err.Facts.Detail = "It is the relay of " + e.route + "."
+		return err
+	case e.unknown:
+		return &report.Error{Case: report.RelayUnknown, Facts: report.Facts{Host: e.host, Reason: e.route}}
+	}
+	return &report.Error{Case: report.RelayNoAddress, Facts: report.Facts{Host: e.host, Reason: e.route}}
 }
 
 // name returns the host, or the address when there is none.
@@ -519,7 +553,7 @@ func (e *exchanger) name() string {
 func cutLoops(found []*exchanger) (kept, cut []*exchanger) {
 	best := make(map[string]uint16)
 	for _, e := range found {
-		if e.relay || !e.ours.IsValid() {
+		if e.route != "" || !e.ours.IsValid() {
 			continue
 		}
 		if at, ok := best[e.rank]; !ok || e.standing < at {
@@ -527,7 +561,7 @@ func cutLoops(found []*exchanger) (kept, cut []*exchanger) {
 		}
 	}
 	for _, e := range found {
-		if at, ok := best[e.rank]; e.relay || !ok || e.standing < at {
+		if at, ok := best[e.rank]; e.route != "" || !ok || e.standing < at {
 			kept = append(kept, e)
 		} else {
 			cut = append(cut, e)
@@ -563,8 +597,10 @@ func (s *search) addresses(ctx context.Context, found []*exchanger) {
 		if !ok {
 			e.trouble = &lookup{name: e.host, qtype: dns.TypeA, err: fmt.Errorf("more than %d exchangers", maxTargets)}
 		}
+		e.unknown = ok
 		for _, l := range pair {
 			s.take(e, l.addrs)
+			e.unknown = e.unknown && l.err == errNoName
 			if l.err != nil && l.err != errNoName {
 				e.trouble = l
 			}
@@ -615,7 +651,7 @@ func (s *search) fail(c report.Case) error {
 	return &report.Error{Case: c, Facts: report.Facts{Host: s.given}}
 }
 
-func (s *search) couldNotLookUp(l *lookup) error {
+func (s *search) couldNotLookUp(l *lookup) *report.Error {
 	return &report.Error{
 		Case:  report.LookupFailed,
 		Facts: report.Facts{Host: l.name, Reason: dns.TypeToString[l.qtype] + ": " + l.err.Error()},

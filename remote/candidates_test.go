@@ -125,6 +125,9 @@ _smtp._tcp.nosmtp.test. SRV  0 0 0 .
 noqmtp.test.            MX   12801 mx1.example.org.
 _qmtp._tcp.noqmtp.test. SRV  0 0 0 .
 
+noqmtps.test.           MX   10 mx1.example.org.
+_qmtps._tcp.noqmtps.test. SRV 0 0 0 .
+
 nothing.test.           A    192.0.2.9
 _qmtps._tcp.nothing.test. SRV 0 0 0 .
 _qmtp._tcp.nothing.test.  SRV 0 0 0 .
@@ -286,8 +289,15 @@ var routingTable = []struct {
 		"qmtp us.example.org:2090 192.0.2.200; qmtproutes line 1", "smtp :26 192.0.2.200; smtproutes line 1"}},
 	{"a relay's MX is not looked at", "example.net", files("smtproutes", ":itself.test\n"), []string{
 		"smtp itself.test:25 192.0.2.9 2001:db8::9; smtproutes line 1"}},
-	{"a relay does not exist", "example.org", files("smtproutes", ":nowhere.test\n"), []string{"D5.4.4"}},
+	{"a relay does not exist", "example.org", files("smtproutes", ":nowhere.test\n"), []string{"Z4.4.4"}},
+	{"a relay has no address", "example.org", files("smtproutes", ":empty.test\n"), []string{"Z4.4.4"}},
 	{"a relay cannot be looked up", "example.org", files("smtproutes", ":broken.example.org\n"), []string{"Z4.4.3 broken.example.org"}},
+	{"the next relay is there", "example.org", files("smtproutes", ":relay.example.net\n", "qmtproutes", ":nowhere.test\n"), []string{
+		"smtp relay.example.net:25 192.0.2.100; smtproutes line 1"}},
+	{"no relay is there", "nowhere.test", files("smtproutes", ":broken.example.org\n", "qmtproutes", ":nowhere.test\n"), []string{"Z4.4.4"}},
+	{"the host of a relay that has no TLS does not exist", "nowhere.test", files("protocols", threeProtocols, "qmtpsroutes", ":192.0.2.50\n"), []string{"Z4.3.0"}},
+	{"the host of a relay that has no TLS takes no mail", "null.test", files("protocols", threeProtocols, "qmtpsroutes", ".test:192.0.2.50\n"), []string{"Z4.3.0"}},
+	{"an empty route of a protocol that has no TLS", "nowhere.test", files("protocols", threeProtocols, "qmtpsroutes", "nowhere.test:\n"), []string{"D5.1.2"}},
 	{"a route for a domain that does not exist", "nowhere.test", files("smtproutes", ":192.0.2.50\n"), []string{"smtp :25 192.0.2.50; smtproutes line 1"}},
 
 	// 3. SRV and MX
@@ -306,6 +316,7 @@ var routingTable = []struct {
 		"smtp mx2.example.org:25 192.0.2.2; MX 12816 (slice 0)",
 		"smtp mx4.example.org:25 192.0.2.4; MX 13056"}},
 	{"no protocol for slice 0", "example.org", files("protocols", "qmtp:209:1:N:N:p\n"), []string{"Z4.3.0"}},
+	{"no protocol for slice 0, and another declined", "noqmtps.test", files("protocols", "qmtps:6209:-1:Y:N:p\nqmtp:209:1:N:N:p\n", "trustanchors", "ca.pem"), []string{"Z4.3.0"}},
 	{"no usable protocol", "example.org", files("protocols", "qmtps:6209:0:Y:N:p\n"), []string{"Z4.3.0"}},
 	{"a named TLS client turns its kind on", "itself.test", files("protocols", "qmtps:6209:0:Y:N:p\n", "tlsclient", "/bin/true\n"), []string{
 		"qmtps itself.test:6209 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}},
@@ -805,7 +816,7 @@ func TestCutLoops(t *testing.T) {
 	for range 20000 {
 		var found []*exchanger
 		for range rnd.IntN(8) {
-			e := &exchanger{rank: []string{"MX", "SRV smtp", "SRV qmtp"}[rnd.IntN(3)], standing: uint16(rnd.IntN(5)), relay: rnd.IntN(6) == 0}
+			e := &exchanger{rank: []string{"MX", "SRV smtp", "SRV qmtp"}[rnd.IntN(3)], standing: uint16(rnd.IntN(5)), route: []string{"", "", "", "", "", "control/smtproutes:1"}[rnd.IntN(6)]}
 			if rnd.IntN(4) == 0 {
 				e.ours = us
 			}
@@ -815,7 +826,7 @@ func TestCutLoops(t *testing.T) {
 		for _, e := range found {
 			cut := false
 			for _, other := range found {
-				cut = cut || !e.relay && !other.relay && other.ours.IsValid() && other.rank == e.rank && other.standing <= e.standing
+				cut = cut || e.route == "" && other.route == "" && other.ours.IsValid() && other.rank == e.rank && other.standing <= e.standing
 			}
 			if cut == slices.Contains(kept, e) {
 				t.Fatalf("%+v kept: %v", e, !cut)

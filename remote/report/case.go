@@ -19,6 +19,8 @@ const (
 	ControlFiles                   // a control file is unreadable or malformed
 	NoSuchHost                     // the name does not exist, or cannot be a name
 	LookupFailed                   // DNS gave no answer that could be trusted
+	RelayUnknown                   // the relay of a route does not exist
+	RelayNoAddress                 // the relay of a route has no address
 	NullMX                         // RFC 7505
 	NoAddress                      // there are names but no addresses
 	OnlyOurselves                  // every exchanger is this host
@@ -68,6 +70,8 @@ var catalogue = [...]struct {
 	ControlFiles:       {Temporary, "Unable to read control files: {reason}. (#4.3.0)"},
 	NoSuchHost:         {Permanent, "Sorry, I couldn't find any host named {host}. (#5.1.2)"},
 	LookupFailed:       {Temporary, "Sorry, I couldn't look up {host}: {reason}. (#4.4.3)"},
+	RelayUnknown:       {Temporary, "Sorry, I couldn't find any host named {host}, the relay of {reason}. (#4.4.4)"},
+	RelayNoAddress:     {Temporary, "Sorry, I couldn't find an address for {host}, the relay of {reason}. (#4.4.4)"},
 	NullMX:             {Permanent, "{host} does not accept mail (null MX). (#5.1.10)"},
 	NoAddress:          {Permanent, "Sorry, I couldn't find a mail exchanger or IP address. (#5.4.4)"},
 	OnlyOurselves:      {Permanent, "Sorry. Although I'm listed as a best-preference MX or A for that host,\nit isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"},
