@@ -1,6 +1,7 @@
 # make            builds the programs into bin/
 # make try        builds, then delivers messages through servers of its own
-# make check      vet, staticcheck, manual pages, every test under the race detector
+# make check      vet, staticcheck, manual pages, every test under the race detector;
+#                 says in the end what was not tested, and what it needs
 # make bench      the table of figures of doc/DESIGN.md
 # make bench-loops  Go benchmarks of the hot loops, with allocations
 # make install    copies what was built to $(DESTDIR)$(HOME_DIR)/bin; it builds nothing
@@ -34,25 +35,12 @@ all:
 try: all
 	@$(BIN)/mxf-try
 
-check: vet lint test
+check:
+	@$(GO) run ./integration/check
 
-vet:
-	@test -z "$$(gofmt -l . | tee /dev/stderr)"
-	@$(GO) vet ./...
-	@$(GO) tool staticcheck ./...
-
-# The linter of manual pages may be missing on a fresh machine, but not in CI.
-lint:
-	@if command -v mandoc >/dev/null; then mandoc -T lint -W warning doc/*.[58]; \
-	elif [ "$$CI" = true ]; then echo 'mandoc is missing' >&2; exit 1; \
-	else echo 'skipped: the manual pages were not linted, for want of mandoc'; fi
-
-# Tests with servers that are not installed here are skipped, and listed in the end.
+# The tests without the linters.
 test:
-	@skipped=$$(mktemp) && trap 'rm -f "$$skipped"' EXIT && \
-	tested=$$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...) && \
-	{ CGO_ENABLED=1 MXF_SKIPPED="$$skipped" $(GO) test -race -timeout 20m $$tested; status=$$?; } && \
-	if [ -s "$$skipped" ]; then echo 'SKIPPED, NOT TESTED:' && sort -u "$$skipped"; fi; exit $$status
+	@$(GO) run ./integration/check -tests
 
 bench:
 	@$(GO) run ./integration/bench
@@ -81,4 +69,4 @@ install:
 clean:
 	rm -rf $(BIN)
 
-.PHONY: all try check vet lint test bench bench-loops install clean
+.PHONY: all try check test bench bench-loops install clean

@@ -52,6 +52,7 @@ var arrows = map[string]map[string]string{
 	"integration":       {"integration/lab": "the servers", "integration/peers": "the servers of others"},
 	"integration/lab":   {},
 	"integration/peers": {},
+	"integration/check": {},
 	"integration/bench": {
 		"integration/lab":        "the name server and the home",
 		"integration/bench/runs": "what launch tells",
@@ -68,7 +69,7 @@ var reserved = map[string][]string{
 	"github.com/miekg/dns":        {"remote", "integration/lab"},
 	"syscall":                     {"cmd/internal/chain", "control", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch", "tlsc"},
 	"golang.org/x/sys/unix":       {"cmd/internal/chain", "remote", "integration/lab", "integration/peers"},
-	"os/exec":                     {"cmd/internal/chain", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
+	"os/exec":                     {"cmd/internal/chain", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
 	"testing":                     {"integration/peers", "smtpc/smtptest", "qmtpc/qmtptest"},
 	"net/http":                    {},
 	"github.com/emersion/go-smtp": {"smtpc", "integration/lab"},

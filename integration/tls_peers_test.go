@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -38,11 +39,8 @@ type peer struct {
 // first group is the port, if it has one.
 func runPeer(t *testing.T, ready, port string, command ...string) *peer {
 	t.Helper()
-	path, err := exec.LookPath(command[0])
-	if err != nil {
-		skip(t, command[0]+" is not installed")
-	}
-	cmd := exec.Command(path, command[1:]...)
+	needProgram(t, "tcpclient") // it is run in other goroutines too, which cannot skip
+	cmd := exec.Command(needProgram(t, command[0]), command[1:]...)
 	// The distribution's policy would forbid what is tested here.
 	cmd.Env = append(os.Environ(), "OPENSSL_CONF=/dev/null")
 	r, w, err := os.Pipe()
@@ -101,9 +99,7 @@ func freePort(t *testing.T) string {
 // sServer starts openssl s_server.
 func (rig *tlsRig) sServer(t *testing.T, options ...string) *peer {
 	t.Helper()
-	if _, err := exec.LookPath("openssl"); err != nil {
-		skip(t, "openssl is not installed")
-	}
+	needProgram(t, "openssl")
 	// It does not flush all that it prints.
 	return runPeer(t, `^ACCEPT .*:(\d+)`, "", append([]string{"stdbuf", "-oL", "openssl", "s_server", "-accept", "127.0.0.1:0",
 		"-cert", rig.cert, "-key", rig.key, "-cert_chain", rig.ca}, options...)...)
@@ -115,15 +111,12 @@ type result struct {
 	status   int
 }
 
-// tcpclient runs a shell script inside TLS.
+// tcpclient runs a shell script inside TLS. That it is installed was seen before the
+// server was started.
 func (rig *tlsRig) tcpclient(t *testing.T, port string, environ []string, script string, options ...string) result {
 	t.Helper()
-	path, err := exec.LookPath("tcpclient")
-	if err != nil {
-		skip(t, "tcpclient is not installed")
-	}
 	args := append([]string{"-RHl0", "127.0.0.1", port, filepath.Join(rig.bin, "mxf-tlsc")}, options...)
-	cmd := exec.Command(path, append(args, "--", "sh", "-c", script)...)
+	cmd := exec.Command("tcpclient", append(args, "--", "sh", "-c", script)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "CAFILE=" + rig.ca}, environ...)
@@ -340,9 +333,9 @@ func testStunnel(t *testing.T, rig *tlsRig) {
 // The manual pages: the synopsis is what the program says of itself, and the
 // examples that stay on this machine run as they stand.
 func testManual(t *testing.T, rig *tlsRig) {
-	mandoc, err := exec.LookPath("mandoc")
-	if err != nil {
-		skip(t, "mandoc is not installed")
+	mandoc := needProgram(t, "mandoc")
+	for _, used := range []string{"bash", "openssl", "tcpclient"} {
+		needProgram(t, used)
 	}
 	for program, want := range map[string]string{"mxf-tlsc": "hello\nTLSv1.3\n", "mxf-ucspitlsc": "SSL_PEER_VERIFIED=yes\nSSL_SESSION_RESUMED=no\n\nhello\n"} {
 		page := filepath.Join("..", "doc", program+".8")
@@ -366,7 +359,9 @@ func testManual(t *testing.T, rig *tlsRig) {
 				script.WriteString(example)
 			}
 		}
-		cmd := exec.Command("bash", "-c", strings.ReplaceAll(script.String(), "4465", port))
+		ctx, cancel := context.WithTimeout(t.Context(), lab.DefaultLimit)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "bash", "-c", strings.ReplaceAll(script.String(), "4465", port))
 		cmd.Dir = t.TempDir()
 		cmd.Env = append(os.Environ(), "PATH="+rig.bin+":"+os.Getenv("PATH"), "OPENSSL_CONF=/etc/ssl/openssl.cnf")
 		cmd.WaitDelay = tlsLimit

@@ -477,7 +477,7 @@ func gone(t *testing.T, pid int) {
 
 func TestTLS(t *testing.T) {
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
-		skip(t, "no /proc here")
+		t.Skip("no /proc here")
 	}
 	rig := newTLSRig(t)
 	for _, test := range []struct {
@@ -525,9 +525,14 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-func skip(t *testing.T, why string) {
+// needProgram returns the path of a program, or skips the test.
+func needProgram(t *testing.T, program string) string {
 	t.Helper()
-	peers.Missing(t, "%s", why)
+	path, err := exec.LookPath(program)
+	if err != nil {
+		peers.Missing(t, peers.Package(program), "%s is not installed", program)
+	}
+	return path
 }
 
 func testExec(t *testing.T, rig *tlsRig) {
@@ -1384,7 +1389,7 @@ func testDeaths(t *testing.T, rig *tlsRig) {
 
 func testPrivileges(t *testing.T, rig *tlsRig) {
 	if os.Getuid() != 0 {
-		skip(t, "not root: cannot test what root gives up")
+		peers.Missing(t, "root", "what root gives up cannot be tested by others")
 	}
 	cert, key := rig.keep(t, "client", need(rig.authority.Issue(lab.Leaf{Names: []string{"client.example"}}))(t))
 	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {

@@ -15,6 +15,7 @@ package peers
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -102,33 +103,42 @@ func (s *Server) Log() string {
 	return string(b)
 }
 
-// Missing skips a test for want of a server, or fails it in CI, where there is
-// everything.
-func Missing(t testing.TB, format string, args ...any) {
+// Missing skips a test because it needs something that is not here, or fails it in
+// CI, where there is everything. needs is a Debian package, or "root": make check
+// reads it and says in the end what would have to be installed. It must be called in
+// the goroutine of the test.
+func Missing(t testing.TB, needs, format string, args ...any) {
 	t.Helper()
 	what := fmt.Sprintf(format, args...)
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("in CI every server has to be there: %s", what)
 	}
-	// go test says nothing of what was skipped when all is well: make check does.
-	if list := os.Getenv("MXF_SKIPPED"); list != "" {
-		f, err := os.OpenFile(list, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-		if err == nil {
-			_, err = fmt.Fprintf(f, "%s: %s\n", t.Name(), what)
-			err = errors.Join(err, f.Close())
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	t.Skipf("SKIPPED, NOT TESTED: %s", what)
+	t.Skipf("NOT TESTED, needs %s: %s", needs, what)
 }
+
+// debian is the package that brings a program, where their names differ.
+var debian = map[string]string{
+	"exim4":          "exim4-daemon-light",
+	"gnutls-serv":    "gnutls-bin",
+	"mail.maildir":   "opensmtpd",
+	"postconf":       "postfix",
+	"qmtpfront-echo": "mailfront",
+	"smtp-sink":      "postfix",
+	"smtpd":          "opensmtpd",
+	"stdbuf":         "coreutils",
+	"stunnel":        "stunnel4",
+	"tcpclient":      "ucspi-tcp",
+	"tcpserver":      "ucspi-tcp",
+}
+
+// Package returns the Debian package that brings a program.
+func Package(program string) string { return cmp.Or(debian[program], program) }
 
 // needRoot skips a test that needs privileges.
 func needRoot(t testing.TB, program string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		Missing(t, "%s can be started by root only", program)
+		Missing(t, "root", "%s can be started by root only", program)
 	}
 }
 
@@ -146,7 +156,7 @@ func find(t testing.TB, program string) string {
 			}
 		}
 	}
-	Missing(t, "there is no %s in %s, nor beneath $MXF_PEERS_ROOT (%q)", program, folders, os.Getenv("MXF_PEERS_ROOT"))
+	Missing(t, Package(program), "there is no %s in %s, nor beneath $MXF_PEERS_ROOT (%q)", program, folders, os.Getenv("MXF_PEERS_ROOT"))
 	return ""
 }
 

@@ -48,7 +48,7 @@ func Postfix(t testing.TB, o Options) *Server {
 	postconf := find(t, "postconf")
 	owner, err := user.Lookup("postfix")
 	if err != nil {
-		Missing(t, "postfix without its user: %v", err)
+		Missing(t, "postfix", "postfix without its user: %v", err)
 	}
 	uid, gid := number(t, owner.Uid), number(t, owner.Gid)
 

@@ -97,7 +97,7 @@ func (r *root) libraries(path string, seen map[string]bool) {
 		seen[name] = true
 		library, err := findLibrary(name)
 		if err != nil {
-			Missing(r.t, "%s: %v", path, err)
+			Missing(r.t, Package(filepath.Base(path)), "%s: %v", path, err)
 		}
 		r.copy(library, "lib/"+name, 0o755)
 		r.libraries(library, seen)

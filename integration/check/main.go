@@ -1,0 +1,155 @@
+// Check runs everything that make check is: gofmt, vet, staticcheck, the linter of
+// manual pages, and every test, under the race detector where there is one. It says
+// what it does, shows whole what fails, groups what could not be tested by the
+// Debian package that is missing, and ends in one line:
+//
+//	412 passed, 3 skipped, 0 failed
+//
+// Its exit status is 0 when nothing has failed.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	// silence is the longest time without a line.
+	silence = 30 * time.Second
+	// testLimit is go test's for one package: that of integration takes four minutes on
+	// two idle processors, and nobody's are always idle.
+	testLimit = "60m"
+)
+
+func main() {
+	quick := flag.Bool("tests", false, "the tests alone")
+	flag.Parse()
+	patterns := flag.Args()
+	if len(patterns) == 0 {
+		patterns = []string{"./..."}
+	}
+	c := newCheck(os.Stdout, os.Getenv("CI") == "true")
+	stop := c.keepTalking(silence)
+	if !*quick {
+		c.format()
+		c.step("go vet", "go", append([]string{"vet"}, patterns...)...)
+		c.step("staticcheck", "go", append([]string{"tool", "staticcheck"}, patterns...)...)
+		c.manuals()
+	}
+	c.test(patterns)
+	stop()
+	if !c.close() {
+		os.Exit(1)
+	}
+}
+
+// step runs a command that says nothing when all is well.
+func (c *check) step(name, program string, args ...string) {
+	c.begin(name)
+	out, err := exec.Command(program, args...).CombinedOutput()
+	c.end(name, out, err)
+}
+
+func (c *check) format() {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	gofmt := filepath.Join(strings.TrimSpace(string(root)), "bin", "gofmt")
+	if _, found := os.Stat(gofmt); err != nil || found != nil {
+		gofmt = "gofmt"
+	}
+	c.begin("gofmt")
+	out, err := exec.Command(gofmt, "-l", ".").CombinedOutput()
+	if err == nil && len(out) > 0 {
+		err = fmt.Errorf("files that are not formatted")
+	}
+	c.end("gofmt", out, err)
+}
+
+func (c *check) manuals() {
+	pages, _ := filepath.Glob("doc/*.[58]")
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		c.missing("manual pages", "mandoc", "mandoc is not installed")
+		return
+	}
+	c.step("manual pages", "mandoc", append([]string{"-T", "lint", "-W", "warning"}, pages...)...)
+}
+
+// test runs go test and follows what it says.
+func (c *check) test(patterns []string) {
+	args := []string{"test", "-json", "-timeout", testLimit}
+	if why := c.noRace(); why == "" {
+		args = append(args, "-race")
+	} else {
+		c.missing("race detector", "gcc libc6-dev", why)
+	}
+	args = append(args, c.tested(patterns)...)
+	c.begin("go test")
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), cgo)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		c.end("go test", nil, err)
+		return
+	}
+	c.follow(out)
+	if err := cmd.Wait(); err != nil && !c.failed() {
+		c.end("go test", nil, err)
+	}
+}
+
+// cgo is what the race detector wants.
+const cgo = "CGO_ENABLED=1"
+
+// noRace tries whether a test can be built and run under the race detector: it wants
+// a C compiler, and a processor and system that it knows. It returns why not.
+func (c *check) noRace() string {
+	c.begin("the race detector")
+	cmd := exec.Command("go", "test", "-race", "-count=1", "-run", "^$", "./remote/report")
+	cmd.Env = append(os.Environ(), cgo)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return ""
+	}
+	for line := range strings.Lines(string(out)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			return line
+		}
+	}
+	return err.Error()
+}
+
+// tested returns the packages that have tests. go list says itself what is wrong with
+// the others, and go test will say it again.
+func (c *check) tested(patterns []string) []string {
+	args := append([]string{"list", "-e", "-f", "{{if or .TestGoFiles .XTestGoFiles .Error}}{{.ImportPath}}{{end}}"}, patterns...)
+	out, err := exec.Command("go", args...).Output()
+	if list := strings.Fields(string(out)); err == nil && len(list) > 0 {
+		return list
+	}
+	return patterns
+}
+
+// follow reads the events of go test -json.
+func (c *check) follow(r io.Reader) {
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			c.event(line)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
