@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +26,9 @@ import (
 //
 // Test: each message is accounted for exactly once: its reports are complete and
 // say what became of it, and it has arrived as often as they say. No process and
-// no descriptor is left. A delivery holds no more memory late than early.
+// no descriptor is left. What a delivery holds in memory is a figure of make bench:
+// how many are at which point of their conversations, and so the mean of those that
+// are looked at, depends on what else the machine does.
 
 const (
 	loadMessages = 5000
@@ -37,12 +38,6 @@ const (
 	loadSlow     = 2 // of them
 	loadPause    = 300 * time.Millisecond
 	loadLimit    = 10 * time.Minute
-
-	// loadSample is how often memory is looked at.
-	loadSample = 50 * time.Millisecond
-	// loadGrowth is the factor by which the memory of a delivery may seem to have
-	// grown: what is in flight differs from one moment to the next.
-	loadGrowth = 1.5
 )
 
 // conduct is what a server does.
@@ -82,7 +77,7 @@ func loadCount(t *testing.T) int {
 }
 
 func TestLoad_everyMessageOnce(t *testing.T) {
-	if _, err := os.Stat("/proc/self/smaps_rollup"); err != nil {
+	if _, err := os.Stat("/proc/self/environ"); err != nil {
 		t.Skip("what is left behind is found in /proc")
 	}
 	count, program := loadCount(t), filepath.Join(programs(t), "mxf-remote")
@@ -98,11 +93,9 @@ func TestLoad_everyMessageOnce(t *testing.T) {
 		program: program, message: message, dir: t.TempDir(),
 		environ: append(l.Environ(), mark, "GOCOVERDIR="+coverageIfAny(t)),
 	}
-	watch := spawner.watch(ctx)
 	begin := time.Now()
 	outcomes := spawner.deliver(ctx, count)
 	took := time.Since(begin)
-	samples := watch()
 
 	loadAccount(t, l, outcomes)
 	if left := processesWith(mark); len(left) != 0 {
@@ -114,11 +107,7 @@ func TestLoad_everyMessageOnce(t *testing.T) {
 	if after := openDescriptors(t); after > before {
 		t.Errorf("%d descriptors were open before, %d are after", before, after)
 	}
-	early, late := loadMemory(samples)
-	t.Logf("%d messages in %.1f s; a delivery held %.2f MB early and %.2f MB late", count, took.Seconds(), early, late)
-	if late > early*loadGrowth {
-		t.Errorf("memory of a delivery has grown from %.2f MB to %.2f MB", early, late)
-	}
+	t.Logf("%d messages in %.1f s", count, took.Seconds())
 }
 
 // coverageIfAny is where instrumented programs write, or nothing.
@@ -167,7 +156,6 @@ type loadOutcome struct {
 type loadSpawner struct {
 	program, message, dir string
 	environ               []string
-	running               sync.Map // of *os.Process
 }
 
 func loadSender(n int) string { return fmt.Sprintf("bounce-%d@sender.example", n) }
@@ -211,81 +199,13 @@ func (s *loadSpawner) one(ctx context.Context, n int) (o loadOutcome) {
 	if err != nil {
 		return loadOutcome{err: err}
 	}
-	s.running.Store(cmd.Process, true)
 	o.raw, err = io.ReadAll(r)
-	s.running.Delete(cmd.Process)
 	o.err = err
 	if err := cmd.Wait(); ctx.Err() != nil {
 		o.err = errors.Join(o.err, err)
 	}
 	o.exit = cmd.ProcessState.ExitCode()
 	return o
-}
-
-// watch looks at what the deliveries in flight hold, until the function that it
-// returns is called, which returns the mean of them for each time, bytes.
-func (s *loadSpawner) watch(ctx context.Context) func() []int64 {
-	ctx, cancel := context.WithCancel(ctx)
-	var samples []int64
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(loadSample)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			var total, n int64
-			s.running.Range(func(p, _ any) bool {
-				if held := privateMemory(p.(*os.Process).Pid); held > 0 {
-					total, n = total+held, n+1
-				}
-				return true
-			})
-			if n > 0 {
-				samples = append(samples, total/n)
-			}
-		}
-	}()
-	return func() []int64 {
-		cancel()
-		<-stopped
-		return samples
-	}
-}
-
-// privateMemory is what a process has written and holds alone, bytes; 0 when it is
-// gone. Pages of the program are not counted: they are shared, or are not, by how many
-// processes happen to run.
-func privateMemory(pid int) (held int64) {
-	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(rollup)) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "Private_Dirty:" {
-			kb, _ := strconv.ParseInt(fields[1], 10, 64)
-			held += kb << 10
-		}
-	}
-	return held
-}
-
-// loadMemory returns the mean of the first half of what was seen and that of the
-// second, MB.
-func loadMemory(samples []int64) (early, late float64) {
-	mean := func(list []int64) float64 {
-		var sum float64
-		for _, bytes := range list {
-			sum += float64(bytes) / (1 << 20)
-		}
-		return sum / float64(max(len(list), 1))
-	}
-	half := len(samples) / 2
-	return mean(samples[:half]), mean(samples[half:])
 }
 
 // loadAccount holds what the reports say against what the servers have.
