@@ -1464,6 +1464,38 @@ func testClientCertificate(t *testing.T, rig *tlsRig) {
 	c = rig.chain(t, "mxf-tlsc", "-v0", "-yY").with("CERTFILE="+cert, "KEYFILE="+key).start()
 	go func() { _ = tls.Server(c.far, rig.config(demand)).Handshake(); c.far.Close() }()
 	c.outcome(t, 97, "fatal: server demands a client certificate: .*")
+
+	// In TLS 1.3 prog runs by then. The reason is there before it sees the end.
+	for _, test := range []struct{ option, line string }{
+		{"-Y", "server demands a client certificate: certificate required (alert 116)"},
+		{"-y", "server does not accept our client certificate: unknown certificate authority (alert 48)"},
+	} {
+		for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+			c := rig.chain(t, program, "-v0", "-S", test.option).with("CERTFILE="+cert, "KEYFILE="+key)
+			if program == "mxf-ucspitlsc" {
+				c.with(clientAsk + "=Y")
+			}
+			c.start()
+			go func() {
+				_ = tls.Server(c.far, rig.config(demand, func(c *tls.Config) { c.MaxVersion, c.ClientCAs = 0, x509.NewCertPool() })).Handshake()
+				_ = c.far.CloseWrite()
+			}()
+			_, _ = io.WriteString(c.in, "EHLO\r\n")
+			if got := <-collect(c.out); len(got) != 0 {
+				t.Errorf("prog has read %q", got)
+			}
+			if got, want := c.errors(), program+": fatal: "+test.line+"\n"; got != want {
+				t.Errorf("standard error is %q, want %q", got, want)
+			}
+			c.in.Close()
+			if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 98 {
+				t.Errorf("%s %s: status %d, the child's %d", program, test.option, status, end)
+			}
+			if n := strings.Count(c.errors(), "\n"); n != 1 {
+				t.Errorf("standard error is %q", c.errors())
+			}
+		}
+	}
 }
 
 func testOnRequest(t *testing.T, rig *tlsRig) {

@@ -14,7 +14,8 @@ type Conn struct {
 	tls         *tls.Conn
 	wire        *wire
 	description Description
-	wanting     bool        // the server asked for a certificate and got none
+	asked       bool        // the server wanted a certificate
+	gave        bool        // and got one
 	heard       atomic.Bool // the server has sent data
 }
 
@@ -32,7 +33,7 @@ func (c *Conn) Truncated() bool { return c.wire.ended.Load() }
 // ends without it between two records: see Truncated.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.tls.Read(p)
-	if n > 0 && c.wanting {
+	if n > 0 && c.asked {
 		c.heard.Store(true)
 	}
 	return n, c.runningError(err)

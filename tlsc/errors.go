@@ -176,18 +176,23 @@ func (h *handshake) refusal(alert tls.AlertError) string {
 			return "server speaks no version of TLS from 1.2 up, which a verified connection needs: " + detail
 		}
 		return "server speaks no version of TLS that we speak: " + detail
-	case alertHandshakeFailure, alertBadCertificate, alertUnsupportedCert, alertCertificateRevoked,
-		alertCertificateExpired, alertCertificateUnknown, alertUnknownCA, alertAccessDenied, alertCertificateRequired:
-		if what := certificateRefusal(alert, h.asked, h.gave); what != "" {
-			return what
-		}
+	}
+	if what := certificateRefusal(alert, h.asked, h.gave); what != "" {
+		return what
 	}
 	return "server refused the handshake: " + detail
 }
 
 // certificateRefusal words an alert that can only, or most likely, concern the
-// client's certificate; it is empty when the server had not asked for one.
+// client's certificate; it is empty for others, and when the server had not asked for
+// one.
 func certificateRefusal(alert tls.AlertError, asked, gave bool) string {
+	switch alert {
+	case alertHandshakeFailure, alertBadCertificate, alertUnsupportedCert, alertCertificateRevoked,
+		alertCertificateExpired, alertCertificateUnknown, alertUnknownCA, alertAccessDenied, alertCertificateRequired:
+	default:
+		return ""
+	}
 	switch {
 	case !asked:
 		return ""
@@ -256,10 +261,12 @@ func (c *Conn) runningError(err error) error {
 	}
 	failure := &Error{Kind: KindRunning, Err: err}
 	alert, alerted := remoteAlert(err)
+	// In TLS 1.3 the client has finished before the server looks at its certificate.
+	if alerted && !c.heard.Load() {
+		failure.What = certificateRefusal(alert, c.asked, c.gave)
+	}
 	switch {
-	case alerted && c.wanting && !c.heard.Load():
-		// In TLS 1.3 the client has finished before the server looks at its certificate.
-		failure.What = certificateRefusal(alert, true, false)
+	case failure.What != "":
 	case alerted:
 		failure.What = "server ended the connection: " + alertText(alert)
 	case errors.Is(err, io.ErrUnexpectedEOF):

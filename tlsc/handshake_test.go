@@ -649,7 +649,7 @@ func TestClientCertificate(t *testing.T) {
 		c, err = handshakeWith(t, config.Clone(), &Settings{Certificate: &Certificate{issue(t, root, ecKey, func(*x509.Certificate) {}).pair()}})
 		if err == nil {
 			_, err = io.ReadAll(c)
-			wantError(t, err, KindRunning, `server ended the connection: bad certificate \(alert 42\)`)
+			wantError(t, err, KindRunning, `server does not accept our client certificate: bad certificate \(alert 42\)`)
 		} else {
 			wantError(t, err, KindHandshake, `server does not accept our client certificate: bad certificate \(alert 42\)`)
 		}

@@ -24,6 +24,11 @@ type Local interface {
 type RelayOptions struct {
 	CloseNotify        bool // the program's end of file: close_notify, and an end to both directions soon; else half-close, and go on reading
 	EnforceCloseNotify bool // the server's end without close_notify is an error
+
+	// Announce is called with what is wrong with the server's data before the program
+	// sees their end: a program that is told the reason finds it there. nil: nobody.
+	// Relay returns the same error.
+	Announce func(error)
 }
 
 const (
@@ -147,7 +152,7 @@ func (r *relay) wait(ctx context.Context, incoming, outgoing, aside <-chan error
 			return fmt.Errorf("tunnel stopped: %w", context.Cause(ctx))
 		case err := <-incoming:
 			if err != nil {
-				return cmp.Or(result, err)
+				return err // it says best why the connection was lost for writing too
 			}
 			incoming = nil
 		case err := <-outgoing:
@@ -190,7 +195,11 @@ func (r *relay) incoming() error {
 				r.conn.wire.shut() // the program may take its time over the rest
 			}
 			r.toProgram.await(0)
-			return r.serverEnd(err)
+			end := r.serverEnd(err)
+			if end != nil && r.options.Announce != nil {
+				r.options.Announce(end)
+			}
+			return end
 		}
 	}
 }

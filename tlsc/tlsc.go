@@ -175,7 +175,7 @@ func (h *handshake) run(ctx context.Context) (*Conn, error) {
 		// crypto/tls asks for a verdict before the server has signed.
 		return nil, &Error{Kind: KindHandshake, What: signature.reason}
 	}
-	c := &Conn{tls: client, wire: h.wire, wanting: h.asked && !h.gave}
+	c := &Conn{tls: client, wire: h.wire, asked: h.asked, gave: h.gave}
 	c.description = describe(state, h.settings.sni(), h.verified)
 	return c, nil
 }

@@ -142,6 +142,7 @@ type TLS struct {
 	Cipher     string // IANA name of the cipher suite
 	Verified   bool   // the verdict on the certificate, enforced or not
 	ServerName string // the name that was asked for, an address for an address literal
+	Fault      string // of ours, why there is no verdict: file, line and what
 }
 
 // tlsOpening begins the line on TLS.
@@ -153,7 +154,11 @@ func (t TLS) String() string {
 	if t.Verified {
 		verdict = "verified"
 	}
-	return fmt.Sprintf(tlsOpening+"%s %s %s %s", t.Version, t.Cipher, verdict, t.ServerName)
+	line := fmt.Sprintf(tlsOpening+"%s %s %s %s", t.Version, t.Cipher, verdict, t.ServerName)
+	if t.Fault != "" {
+		line += " (" + t.Fault + ")"
+	}
+	return line
 }
 
 const (

@@ -2,11 +2,16 @@ package report
 
 import "strings"
 
+// noAnchors begins the verdict of mxf-tlsc, and of the one process, where it is our
+// fault that nothing could be verified. What a server sends cannot begin a verdict.
+const noAnchors = "no:cannot read trust anchors: "
+
 // ParseTLS reads the SSL_* assignments that a TLS client gives to its program
 // (mxf-tlsc(8), s6-tlsc). It returns nil when environ does not name SSL_PROTOCOL,
 // which is to say: no TLS. serverName serves where no name was sent as SNI, and
 // verify where the client does not tell its verdict: it says whether the client
-// had been told to enforce one.
+// had been told to enforce one. A verdict that there is none because trust anchors cannot
+// be read becomes the fault of the control file that the router names them by.
 func ParseTLS(environ []string, serverName string, verify bool) *TLS {
 	t := TLS{Version: "", Cipher: "unknown", Verified: verify, ServerName: serverName}
 	for _, assignment := range environ {
@@ -23,6 +28,9 @@ func ParseTLS(environ []string, serverName string, verify bool) *TLS {
 			t.ServerName = value
 		case "SSL_PEER_VERIFIED":
 			t.Verified = value == "yes"
+			if what, ours := strings.CutPrefix(value, noAnchors); ours {
+				t.Fault = "control/trustanchors:1: " + strings.ReplaceAll(Diagnostic(what), "\n", "?")
+			}
 		}
 	}
 	if t.Version == "" {

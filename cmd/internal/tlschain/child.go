@@ -1,6 +1,7 @@
 package tlschain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,11 +92,22 @@ func (p *Program) tunnel(o chain.Tunnel, environ []string, answer *os.File) erro
 	// One who asked and is gone by now is noticed by the relay.
 	_ = ucspitls.Tell(answer, facts.Environ())
 	_ = answer.Close()
-	return tlsc.Relay(context.Background(), conn, local, tlsc.RelayOptions{
+	var told error
+	err = tlsc.Relay(context.Background(), conn, local, tlsc.RelayOptions{
 		CloseNotify:        o.CloseNotify,
 		EnforceCloseNotify: o.EnforceCloseNotify,
+		Announce: func(err error) {
+			p.end(err)
+			told = saidError{err}
+		},
 	})
+	return cmp.Or(told, err)
 }
+
+// A saidError has been printed already.
+type saidError struct{ error }
+
+func (e saidError) Unwrap() error { return e.error }
 
 // handshake gives up when there is nobody left who would use the tunnel.
 func handshake(network net.Conn, local *chain.Local, s *tlsc.Settings) (*tlsc.Conn, error) {

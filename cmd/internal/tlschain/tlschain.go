@@ -19,6 +19,7 @@
 package tlschain
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -46,9 +47,9 @@ func (p *Program) Main(args, environ []string) int {
 	})
 }
 
-// end prints why there is an end to it and returns the exit status.
+// end prints why there is an end to it, once, and returns the exit status.
 func (p *Program) end(err error) int {
-	if err != nil {
+	if said := (saidError{}); err != nil && !errors.As(err, &said) {
 		chain.Complain(p.Name, "fatal", err.Error())
 	}
 	return chain.ExitCode(err)
