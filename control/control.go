@@ -63,6 +63,8 @@ type Settings struct {
 	IPMeDefault bool         // there is no ipme: the addresses of the machine's interfaces; IPMe is empty
 
 	TimeoutDNS time.Duration // for all lookups together; 0: no limit
+
+	Trace Trace
 }
 
 // Anchors says where the trust anchors are: an absolute path in one of the
@@ -81,7 +83,7 @@ func Read(home string) (*Settings, error) {
 	}
 	s := &Settings{Home: d.home}
 	for _, read := range []func(*Settings) error{
-		d.client, d.protocols, d.routes, d.tls, d.ipme, d.timeouts,
+		d.client, d.protocols, d.routes, d.tls, d.ipme, d.timeouts, d.trace,
 	} {
 		if err := read(s); err != nil {
 			return nil, err

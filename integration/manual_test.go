@@ -56,7 +56,7 @@ func TestManual_whole(t *testing.T) {
 	_, router := sections(t, "mxf-remote.8")
 	for _, name := range []string{
 		"me", "helohost", "protocols", "smtproutes", "tlsclient", "ucspitlsclient", "trustanchors", "clientcert", "clientkey",
-		"tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns",
+		"tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns", "trace",
 	} {
 		if !regexp.MustCompile(`(?m)^\.(It )?Pa .*\b` + name + `\b`).MatchString(router) {
 			t.Errorf("mxf-remote.8 does not name control/%s", name)

@@ -52,7 +52,8 @@ import (
 //	[!] rspawn [-pipe] [-args] [-list LIST] FILE HOST SENDER RECIPIENT...
 //	                             deliver; its reports are the standard output, which must
 //	                             be exactly one stream (with ! it need not); -list adds
-//	                             the lines of a file, -args allows any arguments
+//	                             the lines of a file, -args allows any arguments; it is
+//	                             traced unless $MXF_TRACE is "-", which is to say unset
 //	verdict K|Z|D REGEXP         what qmail-rspawn makes of it
 //	took MIN MAX                 how long it took
 //	exits N PROGRAM ARG...       run something that exits N
@@ -461,7 +462,7 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 		d.Arguments = append(d.Arguments, unescape(arg))
 	}
 	for _, name := range inherited {
-		if value := ts.Getenv(name); value != "" {
+		if value := ts.Getenv(name); value != "" && (name != "MXF_TRACE" || value != "-") {
 			d.Environ = append(d.Environ, name+"="+value)
 		}
 	}

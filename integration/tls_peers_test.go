@@ -170,9 +170,7 @@ func testOpenSSLOld(t *testing.T, rig *tlsRig) {
 
 // What crypto/tls refuses by itself, from a server that is not crypto/tls.
 func testOpenSSLWeak(t *testing.T, rig *tlsRig) {
-	if _, err := exec.LookPath("openssl"); err != nil {
-		skip(t, "openssl is not installed")
-	}
+	needProgram(t, "openssl")
 	key, cert := filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "cert")
 	const lowest = "ALL:@SECLEVEL=0"
 	for bits, server := range map[string]struct {

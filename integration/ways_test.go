@@ -78,6 +78,7 @@ var chance = []struct {
 }{
 	{regexp.MustCompile(`(?m)^\S+ \d+ `), ""},
 	{regexp.MustCompile(`\(\d+ ms\)`), "(n ms)"},
+	{regexp.MustCompile(`(tls certificate .*) from \S+ to \S+ `), "$1 "},
 	{regexp.MustCompile(`no answer in .*`), "no answer"},
 	{regexp.MustCompile(`(lookup SRV \S+): (no such name|not waited for).*`), "$1: none"},
 	{regexp.MustCompile(`qmtp > (stopped|sent).*`), "qmtp > over"},

@@ -85,6 +85,7 @@ type Router struct {
 	Environ  []string     // what the chain of programs inherits
 	Rand     rand.Source  // for shuffling; used by one delivery at a time
 	Trace    func(string) // a line for each step; may be nil
+	Version  string       // of the program, for the trace
 
 	// OnEnd has clean called if a signal ends this process before stop is called; may be
 	// nil.
@@ -97,18 +98,25 @@ var ErrNoMessage error = &report.Error{Case: report.Unreadable, Facts: report.Fa
 // Deliver carries job out, by the router that prepare returns, and returns its one
 // complete report stream, whatever happens: what is unforeseen, a panic included,
 // is temporary. Arguments that cannot be delivered to are refused before prepare
-// is called.
+// is called. A router that prepare returns beside an error serves to trace it.
 func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (stream report.Stream) {
+	var router *Router
 	defer func() {
 		if p := recover(); p != nil {
 			stream = report.Only(report.New(report.Internal, report.Facts{Reason: fmt.Sprintf("panic: %v", p)}))
+		}
+		if router != nil {
+			router.traceReports(job, stream)
 		}
 	}()
 	err := job.check()
 	if err != nil {
 		return report.Only(report.For(err))
 	}
-	router, err := prepare()
+	router, err = prepare()
+	if router != nil {
+		router.traceJob(job)
+	}
 	if err == nil {
 		stream, err = router.deliver(ctx, job)
 	}

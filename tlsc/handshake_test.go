@@ -666,9 +666,32 @@ func TestTrace(t *testing.T) {
 	}
 	settings.Verify, settings.Anchors.File = true, bundle(t, newCA(t, "other", nil))
 	handshakeWith(t, config, settings)
-	if len(lines) != 2 || !strings.HasPrefix(lines[0], `tls TLSv1.3 TLS_`) || !strings.HasSuffix(lines[0], ` name "mx.example.org" verified no:no trust anchors`) ||
-		!strings.HasPrefix(lines[1], "tls failed: certificate is signed by") {
+	const certificate = `tls certificate 0 subject "CN=server" issuer "CN=root" from 2020-01-01T12:00:00Z to 2040-01-01T12:00:00Z names "mx.example.org"`
+	if len(lines) != 4 || lines[0] != certificate || lines[2] != certificate ||
+		!strings.HasPrefix(lines[1], `tls TLSv1.3 TLS_`) || !strings.HasSuffix(lines[1], ` name "mx.example.org" verified no:no trust anchors`) ||
+		!strings.HasPrefix(lines[3], "tls failed: certificate is signed by") {
 		t.Errorf("%q", lines)
+	}
+}
+
+// However much a server shows, the trace stays readable.
+func TestTrace_bounded(t *testing.T) {
+	var lines []string
+	s := &Settings{Trace: func(line string) { lines = append(lines, line) }}
+	one := &x509.Certificate{IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}}
+	for range 500 {
+		one.DNSNames = append(one.DNSNames, strings.Repeat("x\x1b", 1000))
+	}
+	var state tls.ConnectionState
+	for range 500 {
+		state.PeerCertificates = append(state.PeerCertificates, one)
+	}
+	_ = s.traceCertificates(state)
+	if len(lines) != certificatesTraced+1 || lines[certificatesTraced] != "tls certificates: 490 more" {
+		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
+	}
+	if line := lines[0]; len(line) > namesTraced*nameLimit*4 || strings.Contains(line, "\x1b") || !strings.HasSuffix(line, " and 471 more") {
+		t.Errorf("%d bytes: %q", len(line), line)
 	}
 }
 

@@ -203,6 +203,7 @@ func (h *handshake) config() *tls.Config {
 		c.VerifyConnection = h.enforce
 		return c
 	}
+	c.VerifyConnection = h.settings.traceCertificates
 	// A bad cipher beats none, and none it would be.
 	c.MinVersion = tls.VersionTLS10
 	for _, suite := range tls.InsecureCipherSuites() {
@@ -239,6 +240,7 @@ func (h *handshake) clientCertificate(request *tls.CertificateRequestInfo) (*tls
 
 // enforce is the verdict as crypto/tls calls for it.
 func (h *handshake) enforce(state tls.ConnectionState) error {
+	_ = h.settings.traceCertificates(state)
 	v := h.settings.judge(h.anchors, state)
 	h.verified = v.String()
 	if v.fatal {

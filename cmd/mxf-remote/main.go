@@ -40,6 +40,7 @@ func main() {
 	if args := os.Args[1:]; len(args) >= 3 {
 		job.Host, job.Sender, job.Recipients = args[0], args[1], args[2:]
 	}
+	prepare := func() (*remote.Router, error) { return prepare(job.Host) }
 	reports := remote.Deliver(context.Background(), job, prepare)
 	if _, err := reports.WriteTo(chain.Output{}); err != nil {
 		os.Exit(chain.ExitTemporary)
@@ -57,29 +58,37 @@ func settleMemory() {
 	}
 }
 
-func prepare() (*remote.Router, error) {
+// prepare returns a router for host, and one that can trace when there is an error.
+func prepare(host string) (*remote.Router, error) {
 	if chain.Closed(0) {
 		return nil, remote.ErrNoMessage
 	}
 	settings, err := control.Read(chain.Home())
-	if err != nil {
-		return nil, err
-	}
-	servers, err := remote.Servers(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
-	if err != nil {
-		return nil, err
-	}
-	self, err := chain.Beside("mxf-remote")
-	if err != nil {
-		return nil, err
+	if err == nil && os.Getenv("MXF_TRACE") == "" {
+		if file := settings.Trace.For(host); file != "" {
+			_ = os.Setenv("MXF_TRACE", file) // the chain of programs inherits it
+		}
 	}
 	trace, environ := chain.OpenTrace(), os.Environ()
 	if trace == nil {
 		// The file may be descriptor 1's own, and programs find something else there.
 		environ = chain.Change(environ, []string{"MXF_TRACE"})
 	}
-	return &remote.Router{
-		Settings: settings, Resolver: &remote.Resolver{Servers: servers}, Programs: filepath.Dir(self),
-		Environ: environ, Rand: rand.NewPCG(rand.Uint64(), rand.Uint64()), Trace: trace, OnEnd: chain.OnEnd,
-	}, nil
+	router := &remote.Router{
+		Settings: settings, Environ: environ, Rand: rand.NewPCG(rand.Uint64(), rand.Uint64()),
+		Trace: trace, Version: chain.Version("mxf-remote"), OnEnd: chain.OnEnd,
+	}
+	if err != nil {
+		return router, err
+	}
+	servers, err := remote.Servers(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
+	if err != nil {
+		return router, err
+	}
+	self, err := chain.Beside("mxf-remote")
+	if err != nil {
+		return router, err
+	}
+	router.Resolver, router.Programs = &remote.Resolver{Servers: servers}, filepath.Dir(self)
+	return router, nil
 }

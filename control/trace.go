@@ -1,0 +1,50 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Trace says which deliveries are traced, and where to.
+type Trace struct {
+	File    string   // absolute path; empty: nothing is traced
+	Domains []string // as Routes.Lookup compares them, a suffix with its dot; none: all
+}
+
+// For returns the file that a delivery to host is traced to, "" for none. host is
+// as it stands in the arguments of the router.
+func (t Trace) For(host string) string {
+	if len(t.Domains) == 0 {
+		return t.File
+	}
+	name, _, ok := ParseDomain(host)
+	if !ok {
+		return ""
+	}
+	for _, domain := range t.Domains {
+		if name == domain || domain[0] == '.' && strings.HasSuffix(name, domain) {
+			return t.File
+		}
+	}
+	return ""
+}
+
+// trace reads one line, a path and then domains. No trace file is opened here, nor
+// looked at: one that cannot be written to changes no delivery.
+func (d dir) trace(s *Settings) error {
+	value, err := d.path("trace")
+	if err != nil || value == "" {
+		return err
+	}
+	words := strings.FieldsFunc(value, func(r rune) bool { return r < 0x80 && isBlank(byte(r)) })
+	s.Trace.File = d.absolute(words[0])
+	for _, word := range words[1:] {
+		domain, ok := canonicalDomain(word)
+		if !ok {
+			return d.malformed("trace", 1, fmt.Sprintf(
+				"expected a path and then domains, .suffixes or addresses in brackets, found %q", clip(word)))
+		}
+		s.Trace.Domains = append(s.Trace.Domains, domain)
+	}
+	return nil
+}
