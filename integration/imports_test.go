@@ -18,21 +18,23 @@ const module = "nightmare.mail/mxf/"
 // arrows lists which folder may import which, and why: a new arrow is a decision
 // that doc/DESIGN.md has to argue. A folder named cmd/* is each program's.
 var arrows = map[string]map[string]string{
-	"cmd/internal/chain": {},
+	"cmd/internal/chain":        {},
+	"cmd/internal/oneprocessor": {},
 	"cmd/internal/tlschain": {
 		"cmd/internal/chain": "the Unix side of both chainloaders",
 		"tlsc":               "the handshake and the tunnel",
 		"ucspitls":           "the commands on the control socket",
 	},
 	"cmd/*": {
-		"cmd/internal/chain":    "descriptors, environment, exit codes",
-		"cmd/internal/tlschain": "mxf-tlsc and mxf-ucspitlsc are two faces of one program",
-		"control":               "what a program reads for itself",
-		"qmtpc":                 "mxf-remote-qmtpc",
-		"remote":                "mxf-remote",
-		"smtpc":                 "mxf-remote-smtpc, qmail-remote-io",
-		"ucspitls":              "mxf-remote-smtpc asks for TLS",
-		"integration/lab":       "mxf-try alone: its servers are those of the tests",
+		"cmd/internal/chain":        "descriptors, environment, exit codes",
+		"cmd/internal/oneprocessor": "mxf-remote alone: one processor, from the beginning",
+		"cmd/internal/tlschain":     "mxf-tlsc and mxf-ucspitlsc are two faces of one program",
+		"control":                   "what a program reads for itself",
+		"qmtpc":                     "mxf-remote-qmtpc",
+		"remote":                    "mxf-remote",
+		"smtpc":                     "mxf-remote-smtpc, qmail-remote-io",
+		"ucspitls":                  "mxf-remote-smtpc asks for TLS",
+		"integration/lab":           "mxf-try alone: its servers are those of the tests",
 	},
 	"control": {},
 	"remote": {

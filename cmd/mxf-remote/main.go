@@ -8,10 +8,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	_ "nightmare.mail/mxf/cmd/internal/oneprocessor"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote"
 )
@@ -20,8 +20,6 @@ const usage = `mxf-remote host sender recipient ...
 mxf-remote --help | --version`
 
 func main() {
-	// One conversation: a second processor would be woken for nothing, again and again.
-	runtime.GOMAXPROCS(1)
 	// What Go cannot recover from ends by SIGABRT, a crash, which qmail-rspawn takes for
 	// temporary; its usual exit status 2 would bounce the message.
 	debug.SetTraceback("crash")

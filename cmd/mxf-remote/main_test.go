@@ -147,3 +147,23 @@ func ended(t *testing.T, signal syscall.Signal, pid string) {
 		}
 	}
 }
+
+// A second processor is given up before other packages initialise: after them it costs
+// page faults.
+func TestOneProcessorFirst(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "--version")
+	cmd.Env = []string{"BE_MXF_REMOTE=1", "GODEBUG=inittrace=1"}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := strings.Index(string(out), "init nightmare.mail/mxf/cmd/internal/oneprocessor ")
+	others := strings.Index(string(out), "init syscall ")
+	if ours < 0 || others < ours {
+		t.Errorf("oneprocessor is initialised too late:\n%s", out)
+	}
+}
