@@ -62,6 +62,7 @@ type Settings struct {
 	IPMe        []netip.Addr // never delivered to; no zones, IPv4-mapped addresses as IPv4
 	IPMeDefault bool         // there is no ipme: the addresses of the machine's interfaces; IPMe is empty
 
+	SMTPAvoid  Avoided
 	TimeoutDNS time.Duration // for all lookups together; 0: no limit
 
 	Trace Trace
@@ -83,7 +84,7 @@ func Read(home string) (*Settings, error) {
 	}
 	s := &Settings{Home: d.home}
 	for _, read := range []func(*Settings) error{
-		d.client, d.protocols, d.routes, d.tls, d.ipme, d.timeouts, d.trace,
+		d.client, d.protocols, d.routes, d.tls, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
 	} {
 		if err := read(s); err != nil {
 			return nil, err

@@ -50,7 +50,7 @@ func TestTrace_beginsAtTheHome(t *testing.T) {
 
 func TestTrace_malformed(t *testing.T) {
 	for value, quoted := range map[string]string{
-		" /tmp/t":               "/tmp/t",
+		" /tmp/t":               `" " first`,
 		"/tmp/t example..org":   "example..org",
 		"/tmp/t fine.x [::1%1]": "[::1%1]",
 		"/tmp/t a_b/c":          "a_b/c",

@@ -21,6 +21,8 @@ type Job struct {
 	RemoteIP   string   // the server's address, for the reports; empty reads as unknown
 	ServerName string   // for the TLS line of the reports
 	Environ    []string // SSL_* assignments when the connection is inside TLS, else nil
+	Verified   bool     // the TLS client was told to verify, for one that does not tell its verdict
+	InTLS      bool     // the connection is inside TLS, for a TLS client that tells nothing
 
 	TimeoutRemote time.Duration     // limit of the whole conversation; 0: none
 	Trace         func(line string) // called for each step, from several goroutines; may be nil
@@ -58,7 +60,7 @@ func Deliver(ctx context.Context, conn net.Conn, job *Job) (report.Stream, error
 		fuse := time.AfterFunc(job.TimeoutRemote, func() { cancel(errFuse) })
 		defer fuse.Stop()
 	}
-	d := &delivery{Job: job, conn: conn, tls: report.ParseTLS(job.Environ, job.ServerName, false)}
+	d := &delivery{Job: job, conn: conn, tls: job.tls()}
 	message, err := measure(ctx, job.Message)
 	if err != nil {
 		return d.unmeasured(err)
@@ -66,6 +68,14 @@ func Deliver(ctx context.Context, conn net.Conn, job *Job) (report.Stream, error
 	defer message.close()
 	d.pack = newPack(message, job.Sender, job.Recipients)
 	return d.converse(ctx, cancel)
+}
+
+// tls is what the reports say of the TLS that the connection is inside of.
+func (j *Job) tls() *report.TLS {
+	if t := report.ParseTLS(j.Environ, j.ServerName, j.Verified); t != nil || !j.InTLS {
+		return t
+	}
+	return report.UnknownTLS(j.ServerName, j.Verified)
 }
 
 // A delivery is a job under way.
@@ -187,6 +197,9 @@ func (d *delivery) outcome(cause, lost, failed error) (report.Stream, error) {
 		return d.blown()
 	}
 	died, facts := report.ConnectionDied, report.Facts{Duplicate: d.duplicate()}
+	if why := report.TLSFailure(errors.Join(lost, failed)); why != "" {
+		facts.Detail = report.TLSFailureLine(why)
+	}
 	var nonsense *protocolError
 	if errors.As(lost, &nonsense) {
 		died, facts.Reason = report.ProtocolError, nonsense.Error()

@@ -37,7 +37,8 @@ type delivery struct {
 	skipped map[netip.Addr]bool // whether an address was a dead host when it was first asked for
 	began   time.Time           // start of the first connection
 	reasons []report.Report     // why each attempt was left, in their order
-	wantTLS []target            // given up for want of TLS, at strictness 1
+	pass    pass                // the present one
+	waiting [passes][]*visit    // what is left for a later one
 }
 
 // A trial is an address and the service that was to be had there: an exchanger
@@ -56,13 +57,21 @@ type target struct {
 	own       bool // attempts are carried out in this process, see ownProcess
 }
 
+// A visit is one address and the manner in which it is tried, or is to be tried next.
+type visit struct {
+	target
+	manner
+	left  *report.NoTransaction // why the last attempt was left, nil before
+	next  *rung                 // what waits for its pass
+	steps []string              // what was changed so far and why, for the report
+}
+
 // An attempt is one connection and what is to be spoken over it.
 type attempt struct {
 	target
+	manner
 	conn  *net.TCPConn
 	local netip.AddrPort
-	tls   smtpc.Policy // for implicit TLS: May, or Verify
-	noSNI bool
 }
 
 // ip is the server's address, as reports have it.
@@ -88,12 +97,12 @@ func (d *delivery) run(ctx context.Context, candidates []Candidate) report.Strea
 			return stream
 		}
 	}
-	if len(d.wantTLS) > 0 {
-		d.tracef("second pass, in the clear")
-	}
-	for _, t := range d.wantTLS {
-		if stream, final, _ := d.tryAgain(ctx, t, smtpc.None, false); final {
-			return stream
+	for d.pass = secondPass; d.pass < passes; d.pass++ {
+		for _, v := range d.waiting[d.pass] {
+			d.step(v)
+			if stream, final := d.climb(ctx, v, nil); final {
+				return stream
+			}
 		}
 	}
 	return report.Only(d.lastReason())
@@ -124,15 +133,16 @@ func (d *delivery) tryCandidate(ctx context.Context, c *Candidate, conversed *bo
 		conn, failures := d.connect(ctx, c, addrs)
 		for _, f := range failures {
 			addrs = without(addrs, f.addr)
-			d.noConnection(c, f)
+			d.noConnection(c, f, nil)
 		}
 		if conn == nil {
 			break
 		}
 		addr := remoteAddr(conn)
 		addrs = without(addrs, addr)
-		stream, final, spoke := d.converse(ctx, target{c, addr, own}, conn)
-		if spoke {
+		v := d.firstVisit(target{c, addr, own})
+		stream, final := d.climb(ctx, v, conn)
+		if v.spoke() {
 			*conversed = true
 		}
 		if final {
@@ -233,107 +243,118 @@ func (d *delivery) late() bool {
 	return limit > 0 && time.Since(d.began) >= limit
 }
 
-func (d *delivery) noConnection(c *Candidate, f failure) {
+func (d *delivery) noConnection(c *Candidate, f failure, steps []string) {
 	d.reasons = append(d.reasons, report.New(report.NoConnection, report.Facts{
 		Protocol: strings.ToUpper(c.Protocol.Service),
 		Detail:   fmt.Sprintf("%s: %v", place(c, f.addr), f.err),
-	}))
+	}).With(steps...))
 }
 
-// converse carries out the attempt on conn, and those on the same address that
-// tlsstrictness allows for when it fails for want of TLS. spoke is false when TLS
-// failed before the first byte of the protocol.
-func (d *delivery) converse(ctx context.Context, t target, conn *net.TCPConn) (stream report.Stream, final, spoke bool) {
+// firstVisit is the one with which an address is tried first.
+func (d *delivery) firstVisit(t target) *visit {
 	protocol := t.candidate.Protocol
-	policy := d.policy(protocol)
-	stream, err := d.attempt(ctx, t, conn, policy, false)
-	spoke = !protocol.Implicit
-	if stream, final := d.settled(stream, err); final {
-		return stream, true, spoke
+	v := &visit{target: t, manner: manner{explicit: protocol.Explicit, tls: d.policy(protocol)}}
+	if protocol.Program == qmtpProgram {
+		return v
 	}
-	var none *report.NoTransaction
-	if !errors.As(err, &none) || !none.NoTLS() {
-		return stream, false, true
+	if words, line := d.Settings.SMTPAvoid.Lookup(t.candidate.Host, t.addr.Addr()); len(words) > 0 {
+		// What the file has was looked at when it was read.
+		v.avoid, _ = smtpc.ParseAvoid(strings.Join(words, ","))
+		note := fmt.Sprintf("control/smtpavoid:%d keeps from asking %s for %s", line, t.addr.Addr(), v.avoid)
+		d.tracef("%s", note)
+		v.steps = append(v.steps, upper(note)+".")
 	}
-	if d.Settings.TLSStrictness < strict && unrecognizedName(none) && policy != smtpc.None {
-		d.tracef("retry %s without a server name", t.addr)
-		var again *report.NoTransaction
-		stream, final, again = d.tryAgain(ctx, t, policy, true)
-		if final {
-			return stream, true, spoke
-		}
-		if again != nil && !again.NoTLS() {
-			return stream, false, true
-		}
-	}
-	switch {
-	case !protocol.Explicit || policy == smtpc.None || d.Settings.TLSStrictness == strict:
-	case d.Settings.TLSStrictness == firm:
-		d.wantTLS = append(d.wantTLS, t)
-	default:
-		d.tracef("retry %s in the clear", t.addr)
-		stream, final, _ = d.tryAgain(ctx, t, smtpc.None, false)
-		return stream, final, true
-	}
-	return report.Stream{}, false, spoke
+	return v
 }
 
-// tryAgain connects to t once more and carries out one attempt. The error is nil when
-// there was no connection or the attempt is final.
-func (d *delivery) tryAgain(ctx context.Context, t target, policy smtpc.Policy, noSNI bool) (report.Stream, bool, *report.NoTransaction) {
-	if d.late() {
-		return report.Only(d.lastReason()), true, nil
+// climb tries one address, rung after rung, until reports end the delivery or nothing
+// is left in this pass. conn is nil for an address that is to be connected to again.
+// It is where all that can be tried after a failure is read in one piece; the rungs
+// themselves are in ladder.go.
+func (d *delivery) climb(ctx context.Context, v *visit, conn *net.TCPConn) (stream report.Stream, final bool) {
+	for {
+		if conn == nil {
+			if d.late() {
+				return report.Only(d.lastReason()), true
+			}
+			var failures []failure
+			conn, failures = d.connect(ctx, v.candidate, []netip.AddrPort{v.addr})
+			for _, f := range failures {
+				d.noConnection(v.candidate, f, v.steps)
+			}
+		}
+		connected := conn != nil
+		if connected {
+			stream, err := d.attempt(ctx, v, conn)
+			if stream, final := d.settled(v, stream, err); final {
+				return stream, true
+			}
+		}
+		v.next = ladders[d.Settings.TLSStrictness].next(v.manner, v.left, d.pass, connected)
+		if v.next == nil {
+			return report.Stream{}, false
+		}
+		if v.next.in > d.pass {
+			d.tracef("later: %s %s", v.addr, v.next.words)
+			d.waiting[v.next.in] = append(d.waiting[v.next.in], v)
+			return report.Stream{}, false
+		}
+		d.step(v)
+		conn = nil
 	}
-	conn, failures := d.connect(ctx, t.candidate, []netip.AddrPort{t.addr})
-	for _, f := range failures {
-		d.noConnection(t.candidate, f)
-	}
-	if conn == nil {
-		return report.Stream{}, false, nil
-	}
-	stream, err := d.attempt(ctx, t, conn, policy, noSNI)
-	stream, final := d.settled(stream, err)
-	var none *report.NoTransaction
-	errors.As(err, &none)
-	return stream, final, none
+}
+
+// step has v go on to its next rung.
+func (d *delivery) step(v *visit) {
+	d.tracef("retry %s %s", v.addr, v.next.words)
+	v.steps = append(v.steps, fmt.Sprintf("Tried again %s, after: %s", v.next.words, clip(oneLine(v.left.Reason.Text))))
+	v.next.change(&v.manner, v.left)
 }
 
 // attempt carries out one attempt on conn, which it closes.
-func (d *delivery) attempt(ctx context.Context, t target, conn *net.TCPConn, policy smtpc.Policy, noSNI bool) (report.Stream, error) {
+func (d *delivery) attempt(ctx context.Context, v *visit, conn *net.TCPConn) (report.Stream, error) {
 	defer conn.Close()
-	a := &attempt{target: t, conn: conn, local: localAddr(conn), tls: policy, noSNI: noSNI}
-	d.tracef("attempt %s with %s: %s", t.addr, t.candidate.Protocol.Service, t.candidate.Why)
+	a := &attempt{target: v.target, manner: v.manner, conn: conn, local: localAddr(conn)}
+	d.tracef("attempt %s with %s: %s", v.addr, v.candidate.Protocol.Service, v.candidate.Why)
 	carry := d.inChain
-	if t.own {
+	if v.own {
 		carry = d.inProcess
 	}
 	return carry(ctx, a)
 }
 
-// settled tells whether an attempt ends the delivery, and with which reports. The
+// settled reports whether an attempt ends the delivery, and with which reports. The
 // reason of one that does not is remembered, and the message set back.
-func (d *delivery) settled(stream report.Stream, err error) (report.Stream, bool) {
+func (d *delivery) settled(v *visit, stream report.Stream, err error) (report.Stream, bool) {
 	var none *report.NoTransaction
 	var fuse *report.Fuse
 	switch {
 	case err == nil:
-		return stream, true
 	case errors.As(err, &fuse):
-		if fuse.Begun {
-			return stream, true
+		if !fuse.Begun {
+			stream = report.Only(fuse.Reason)
 		}
-		return report.Only(fuse.Reason), true
 	case errors.As(err, &none):
 		d.tracef("left: %s", oneLine(none.Reason.Text))
-		d.reasons = append(d.reasons, none.Reason)
+		v.left = none
+		d.reasons = append(d.reasons, none.Reason.With(v.steps...))
 		if err := d.message.rewind(); err != nil {
 			d.tracef("no further attempt: %v", err)
 			return report.Only(d.lastReason()), true
 		}
 		return report.Stream{}, false
+	default:
+		stream = report.Only(report.For(err))
 	}
-	return report.Only(report.For(err)), true
+	if stream.Message.Letter == report.Temporary {
+		stream.Message = stream.Message.With(v.steps...)
+	}
+	return stream, true
 }
+
+// spoke reports whether the protocol was spoken with the address of v, as far as it was
+// tried.
+func (v *visit) spoke() bool { return v.explicit || v.left == nil || !v.left.NoTLS() }
 
 // lastReason is what is reported when nothing is left to try: the last reason, and
 // how many addresses were tried. A permanent one stands only when all are: a
@@ -363,17 +384,12 @@ func (d *delivery) lastReason() report.Report {
 	return last
 }
 
-// policy says what TLS is to be had with protocol at the first attempt.
+// policy is the TLS of the first attempt in protocol.
 func (d *delivery) policy(protocol *control.Protocol) smtpc.Policy {
-	switch {
-	case !protocol.Implicit && !protocol.Explicit, !tlsOn(d.Settings, protocol):
+	if !tlsOn(d.Settings, protocol) {
 		return smtpc.None
-	case d.Settings.TLSStrictness == strict:
-		return smtpc.Verify
-	case d.Settings.TLSStrictness == firm:
-		return smtpc.Must
 	}
-	return smtpc.May
+	return ladders[d.Settings.TLSStrictness].first
 }
 
 // checkTLS refuses settings that cannot be kept before anything is looked up: a TLS
@@ -482,12 +498,6 @@ func runnable(path string) error {
 	return nil
 }
 
-// unrecognizedName tells whether a server would not do TLS under the name it was
-// asked for. A chain of programs has only words to say so.
-func unrecognizedName(e *report.NoTransaction) bool {
-	return strings.Contains(e.Reason.Text, tlsc.ErrUnrecognizedName.Error())
-}
-
 func place(c *Candidate, addr netip.AddrPort) string {
 	if c.Host == "" {
 		return fmt.Sprintf("%s port %d", addr.Addr(), addr.Port())
@@ -527,3 +537,17 @@ func plain(err error) error {
 }
 
 func oneLine(text string) string { return strings.ReplaceAll(text, "\n", " / ") }
+
+// maxStep bounds what a step repeats of the reason for it, in bytes: a report has
+// room for all of them.
+const maxStep = 500
+
+func clip(text string) string {
+	if len(text) <= maxStep {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxStep], "") + "..."
+}
+
+// upper returns text with a capital letter in front.
+func upper(text string) string { return strings.ToUpper(text[:1]) + text[1:] }

@@ -311,8 +311,8 @@ func TestAttempts_noNameThenAway(t *testing.T) {
 	}()
 	d.run(t.Context(), []Candidate{d.candidate(addr)})
 	<-served
-	if len(d.wantTLS) != 1 {
-		t.Errorf("%d addresses for the second pass, want 1", len(d.wantTLS))
+	if n := len(d.waiting[secondPass]); n != 1 {
+		t.Errorf("%d addresses for the second pass, want 1", n)
 	}
 }
 

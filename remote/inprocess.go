@@ -33,7 +33,7 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 	if a.candidate.Protocol.Implicit {
 		tls, err := d.startTLS(ctx, a)
 		if err != nil {
-			return report.Stream{}, &report.NoTransaction{Why: report.WantOfTLS,
+			return report.Stream{}, &report.NoTransaction{Why: report.WantOfTLS, Err: err,
 				Reason: report.New(report.TLSUnavailable, report.Facts{IP: a.ip(), Reason: err.Error()})}
 		}
 		conn, environ = tls, tls.Description().Environ()
@@ -52,6 +52,7 @@ func (d *delivery) speakQMTP(ctx context.Context, a *attempt, conn net.Conn, env
 		RemoteIP:      a.ip(),
 		ServerName:    a.serverName(),
 		Environ:       environ,
+		Verified:      a.tls == smtpc.Verify,
 		TimeoutRemote: d.Settings.TimeoutRemote,
 		Trace:         d.Trace,
 	})
@@ -63,16 +64,20 @@ func (d *delivery) speakQMTP(ctx context.Context, a *attempt, conn net.Conn, env
 
 func (d *delivery) speakSMTP(ctx context.Context, a *attempt, conn net.Conn, environ []string) (report.Stream, error) {
 	job := &smtpc.Job{
-		Sender:        d.job.Sender,
-		Recipients:    d.job.Recipients,
-		Message:       d.message.reader(),
-		HeloHost:      d.Settings.HeloHost,
-		RemoteIP:      a.ip(),
-		ServerName:    a.serverName(),
-		TLS:           a.tls,
-		Environ:       environ,
-		TimeoutRemote: d.Settings.TimeoutRemote,
-		Trace:         d.Trace,
+		Sender:         d.job.Sender,
+		Recipients:     d.job.Recipients,
+		Message:        d.message.reader(),
+		HeloHost:       d.Settings.HeloHost,
+		RemoteIP:       a.ip(),
+		RemotePort:     int(a.addr.Port()),
+		ServerName:     a.serverName(),
+		TLS:            a.tls,
+		Avoid:          a.avoid,
+		TLSFailed:      a.tlsFailed,
+		Environ:        environ,
+		TimeoutRemote:  d.Settings.TimeoutRemote,
+		TimeoutConnect: d.Settings.TimeoutConnect,
+		Trace:          d.Trace,
 	}
 	if a.candidate.Protocol.Explicit && a.tls != smtpc.None {
 		job.StartTLS = func(ctx context.Context) (net.Conn, []string, error) {
@@ -151,7 +156,7 @@ func (d *delivery) handshakeLimit(protocol *control.Protocol) time.Duration {
 func (d *delivery) startTLS(ctx context.Context, a *attempt) (*tlsc.Conn, error) {
 	settings := d.tls
 	settings.ServerName = a.serverName()
-	settings.NoSNI = a.noSNI
+	settings.NoSNI, settings.SmallHello = a.noSNI, a.small
 	settings.HandshakeTimeout = d.handshakeLimit(a.candidate.Protocol)
 	conn, err := tlsc.Client(ctx, a.conn, &settings)
 	if err != nil {

@@ -47,6 +47,7 @@ const (
 const (
 	exitTLSSettings  = int(tlsc.KindSettings)
 	exitTLSHandshake = int(tlsc.KindHandshake)
+	exitTLSRunning   = int(tlsc.KindRunning) // of a handshake too, with s6-tlsc
 )
 
 // maxHandshake is the longest that -K of s6-tlsc takes, an unsigned int of
@@ -80,7 +81,7 @@ func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, erro
 	stream, err := p.result(ctx, d.patience(a))
 	stop()
 	done()
-	return stream, d.meaning(a, p, err)
+	return d.meaning(a, p, stream, err)
 }
 
 // patience is how long a chain may run before it is killed, 0 for ever. A program
@@ -142,9 +143,22 @@ func (d *delivery) environ(a *attempt) []string {
 		"MXF_HOME":      d.Settings.Home,
 		"MXF_SERVICE":   a.candidate.Protocol.Service,
 		"MXF_TLS":       "",
+		"MXF_INTLS":     "",
+		"MXF_TLSHELLO":  "",
+		"MXF_TLSFAILED": "",
+		"MXF_SMTPAVOID": a.avoid.String(),
 	}
-	if a.candidate.Protocol.Explicit {
+	switch {
+	case a.candidate.Protocol.Explicit:
 		set["MXF_TLS"] = a.tls.String()
+	case a.candidate.Protocol.Implicit:
+		set["MXF_TLS"], set["MXF_INTLS"] = implicitPolicy(a.tls).String(), "1"
+	}
+	if a.small {
+		set["MXF_TLSHELLO"] = "small"
+	}
+	if a.tlsFailed {
+		set["MXF_TLSFAILED"] = "1"
 	}
 	environ := make([]string, 0, len(d.Environ)+len(set))
 	for _, assignment := range d.Environ {
@@ -159,6 +173,14 @@ func (d *delivery) environ(a *attempt) []string {
 		}
 	}
 	return environ
+}
+
+// implicitPolicy is what a program inside implicit TLS is told: there is no "may".
+func implicitPolicy(p smtpc.Policy) smtpc.Policy {
+	if p == smtpc.May {
+		return smtpc.Must
+	}
+	return p
 }
 
 // foreignToChain tells whether a variable that the router happened to inherit
@@ -443,51 +465,105 @@ func (p *process) kill(ended <-chan *os.ProcessState) *os.ProcessState {
 }
 
 // meaning turns the end of a chain into what the router goes by.
-func (d *delivery) meaning(a *attempt, p *process, err error) error {
+func (d *delivery) meaning(a *attempt, p *process, stream report.Stream, err error) (report.Stream, error) {
+	ip := a.ip()
+	fatal, said := diagnosis(string(p.said))
+	// A conversation that TLS has ended is one that was lost, to its program.
+	because := func(r report.Report) report.Report {
+		if fatal.what != "" && r.Lost(ip) {
+			return r.With(report.TLSFailureLine(fatal.what))
+		}
+		return r
+	}
 	var exit *exitError
 	if !errors.As(err, &exit) {
-		return err
+		if stream.Message.Letter == report.Temporary {
+			stream.Message = because(stream.Message)
+		}
+		return stream, err
 	}
-	ip := a.ip()
-	said := strings.TrimSpace(string(p.said))
 	fuse := report.Facts{IP: ip, Seconds: int64(d.Settings.TimeoutRemote / time.Second)}
+	if exit.killed {
+		return report.Stream{}, &report.Fuse{Reason: report.New(report.FuseBlown, fuse)}
+	}
 	code := -1
-	if exit.state != nil && exit.state.Exited() {
+	if exit.state != nil && exit.state.Exited() && len(p.printed.bytes) == 0 {
 		code = exit.state.ExitCode()
 	}
-	silent := len(p.printed.bytes) == 0
-	switch {
-	case exit.killed:
-		return &report.Fuse{Reason: report.New(report.FuseBlown, fuse)}
-	case code == report.ExitFuse && silent:
-		return &report.Fuse{Reason: report.ReasonFrom(said, report.FuseBlown, fuse)}
-	case code == report.ExitNextExchanger && silent:
-		return &report.NoTransaction{Reason: report.ReasonFrom(said, report.ConnectionDied, report.Facts{IP: ip})}
-	case code == report.ExitNoTLS && silent,
-		(code == exitTLSHandshake || code == exitTLSSettings) && silent && a.candidate.Protocol.Implicit:
-		return &report.NoTransaction{Why: report.WantOfTLS, Reason: tlsReason(said, ip)}
-	}
-	reason := fmt.Sprintf("%q ended with %v", a.candidate.Protocol.Program, exit)
-	if !silent {
-		reason += fmt.Sprintf(" after reports that make no sense (%v)", exit.parse)
-	}
-	if said != "" {
-		reason += ", saying: " + report.Diagnostic(said)
-	}
-	return &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: reason}, Err: err}
-}
-
-// tlsReason finds in diagnostics why there was no TLS: a TLS client's fatal line
-// says it best; then comes a whole sentence of a protocol program's.
-func tlsReason(said, ip string) report.Report {
-	reason := said
-	for line := range strings.Lines(said) {
-		if _, what, ok := strings.Cut(line, ": fatal: "); ok {
-			return report.New(report.TLSUnavailable, report.Facts{IP: ip, Reason: strings.TrimSpace(what)})
+	facts := report.Facts{IP: ip}
+	switch code {
+	case report.ExitFuse:
+		return report.Stream{}, &report.Fuse{Reason: because(report.ReasonFrom(said, report.FuseBlown, fuse))}
+	case report.ExitNextExchanger, report.ExitGroup, report.ExitNoEHLO:
+		return report.Stream{}, &report.NoTransaction{Why: whyOf[code], Reason: because(report.ReasonFrom(said, report.ConnectionDied, facts))}
+	case report.ExitNoTLS:
+		return report.Stream{}, noTLS(fatal, said, ip)
+	case exitTLSHandshake, exitTLSSettings, exitTLSRunning:
+		if a.candidate.Protocol.Implicit {
+			return report.Stream{}, noTLS(fatal, said, ip)
 		}
 	}
-	if reason == "" {
-		reason = "the TLS client gave no reason"
+	reason := fmt.Sprintf("%q ended with %v", a.candidate.Protocol.Program, exit)
+	if len(p.printed.bytes) > 0 {
+		reason += fmt.Sprintf(" after reports that make no sense (%v)", exit.parse)
 	}
-	return report.ReasonFrom(said, report.TLSUnavailable, report.Facts{IP: ip, Reason: reason})
+	if all := strings.TrimSpace(string(p.said)); all != "" {
+		reason += ", saying: " + report.Diagnostic(all)
+	}
+	return report.Stream{}, &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: reason}, Err: err}
+}
+
+// whyOf is what the exit codes of a protocol program say, besides the one for want of
+// TLS.
+var whyOf = map[int]report.Why{
+	report.ExitNextExchanger: report.NotNow,
+	report.ExitGroup:         report.GroupStumbled,
+	report.ExitNoEHLO:        report.EHLOLost,
+}
+
+// A fatal is the last line of a TLS client, for which it ended: mxf-tlsc's and s6-tlsc's
+// begin with their name and ": fatal: ".
+type fatal struct{ program, what string }
+
+// diagnosis parts what a chain said on its standard error: the TLS client's fatal line,
+// if there is one, and the rest. Lines that repeat a server begin with its reply code,
+// and no program's name begins with a digit.
+func diagnosis(said string) (fatal, string) {
+	const mark = ": fatal: "
+	var f fatal
+	var rest strings.Builder
+	for line := range strings.Lines(said) {
+		program, what, found := strings.Cut(line, mark)
+		if !found || program == "" || strings.ContainsAny(program, " \t:") || '0' <= program[0] && program[0] <= '9' {
+			rest.WriteString(line)
+			continue
+		}
+		f = fatal{program, strings.TrimSpace(what)}
+	}
+	return f, strings.TrimSpace(rest.String())
+}
+
+// noTLS is the want of TLS in a chain. The TLS client's own line says best why; then
+// comes the sentence of a protocol program. Only a line of our own client can have a
+// cause that something is done about.
+func noTLS(f fatal, said, ip string) *report.NoTransaction {
+	facts := report.Facts{IP: ip}
+	e := &report.NoTransaction{Why: report.WantOfTLS}
+	switch {
+	case f.what != "":
+		facts.Reason = f.what
+		e.Reason = report.New(report.TLSUnavailable, facts)
+		if f.program == "mxf-tlsc" || f.program == "mxf-ucspitlsc" {
+			e.Err = tlsc.Cause(f.what)
+		}
+		return e
+	case said == report.New(report.TLSNotOffered, facts).Text:
+		e.Why = report.NoTLSOffered
+	case said == "":
+		facts.Reason = "the TLS client gave no reason"
+	default:
+		facts.Reason = said
+	}
+	e.Reason = report.ReasonFrom(said, report.TLSUnavailable, facts)
+	return e
 }

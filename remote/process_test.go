@@ -109,19 +109,28 @@ func TestProgram(t *testing.T) {
 // With implicit TLS a TLS client's own exit codes mean that there was no TLS.
 func TestProgram_tlsClient(t *testing.T) {
 	t.Parallel()
+	const (
+		unknown = `mxf-tlsc: fatal: server does not know the name "mx.example.org": unrecognized name (alert 112)`
+		silence = `mxf-tlsc: fatal: no answer to the handshake within 9 ms`
+	)
 	for _, test := range []struct {
 		code, strictness int
 		words, want      string
-		runs             string // whether each was told a name
+		runs             string // whether each was told a name, and to send a small ClientHello
 	}{
 		{97, 0, "s6-tlsc: fatal: bad certificate", `: bad certificate. \(#4.7.5\)`, "named"},
 		{96, 2, "mxf-tlsc: fatal: no anchors\nmore", `: no anchors. \(#4.7.5\)`, "named"},
-		{97, 1, "mxf-tlsc: fatal: remote error: tls: unrecognized name", `unrecognized name. \(#4.7.5\)`, "named nameless"},
-		{97, 2, "mxf-tlsc: fatal: remote error: tls: unrecognized name", `unrecognized name. \(#4.7.5\)`, "named"},
+		{97, 1, "mxf-tlsc: fatal: server does not know the name: x", `does not know the name: x. \(#4.7.5\)`, "named"}, // not in our words
+		{97, 1, unknown, `unrecognized name \(alert 112\). \(#4.7.5\)`, "named nameless"},
+		{97, 2, unknown, `unrecognized name \(alert 112\). \(#4.7.5\)`, "named"},
+		{97, 1, "s6-tlsc" + strings.TrimPrefix(unknown, "mxf-tlsc"), `unrecognized name \(alert 112\). \(#4.7.5\)`, "named"}, // not ours
+		{97, 1, "454-" + unknown + "\n454 said the server", `gave no reason|said the server`, "named"},                       // not a client's
+		{97, 2, silence, `no answer to the handshake within 9 ms. \(#4.7.5\)`, "named named small"},
 		{97, 0, "", `the TLS client gave no reason. \(#4.7.5\)`, "named"},
-		{98, 0, "", `exit status 98. \(#4.3.0\)`, "named"},
+		{98, 0, "s6-tlsc-io: fatal: unable to handshake", `: unable to handshake. \(#4.7.5\)`, "named"},
 	} {
 		d, folder := newChain(t, fmt.Sprintf(`case " $* " in *' -k mx.example.org '*) echo named;; *) echo nameless;; esac >>runs
+echo $MXF_TLSHELLO >>runs
 echo '%s' >&2; exit %d`, test.words, test.code), func(s *control.Settings) {
 			s.TLSStrictness = test.strictness
 			s.TLSClient = s.Protocols[0].Program

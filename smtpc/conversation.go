@@ -22,7 +22,7 @@ func (s *session) deliver() (report.Stream, error) {
 	s.talking = s.job.Start != FromGreeting
 	s.tls = report.ParseTLS(s.job.Environ, s.serverName(), s.job.TLS == Verify)
 	if s.tls == nil && s.job.InTLS {
-		s.tls = s.unknownTLS()
+		s.tls = report.UnknownTLS(s.serverName(), s.job.TLS == Verify)
 	}
 
 	env, m, err := s.prepare()
@@ -289,15 +289,10 @@ func (s *session) handshake() error {
 	s.speakOn(conn)
 	s.talking = true
 	if s.tls = report.ParseTLS(environ, s.serverName(), s.job.TLS == Verify); s.tls == nil {
-		s.tls = s.unknownTLS()
+		s.tls = report.UnknownTLS(s.serverName(), s.job.TLS == Verify)
 	}
 	s.trace("= " + s.tls.String())
 	return s.hello()
-}
-
-// unknownTLS is what can be said of a TLS client that says nothing.
-func (s *session) unknownTLS() *report.TLS {
-	return &report.TLS{Version: "unknown", Cipher: "unknown", Verified: s.job.TLS == Verify, ServerName: s.serverName()}
 }
 
 // nothingEarly finds plaintext that came in front of the handshake, where

@@ -34,6 +34,7 @@ func run(args []string) error {
 	reports, err := qmtpc.Deliver(context.Background(), conn, &qmtpc.Job{
 		Sender: args[1], Recipients: args[2:], Message: os.Stdin,
 		RemoteIP: ip, ServerName: cmp.Or(os.Getenv("TCPREMOTEHOST"), ip), Environ: os.Environ(),
+		Verified: os.Getenv("MXF_TLS") == "verify", InTLS: os.Getenv("MXF_INTLS") != "",
 		TimeoutRemote: settings.TimeoutRemote, Trace: chain.OpenTrace(),
 	})
 	if reports.Message.Letter != 0 {

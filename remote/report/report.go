@@ -44,6 +44,13 @@ type Report struct {
 	Text   string
 }
 
+// Lost reports whether r is of a connection to ip that was lost, for the sake of a line
+// more about it.
+func (r Report) Lost(ip string) bool {
+	opening, _, _ := strings.Cut(catalogue[ConnectionDied].text, "{why}")
+	return strings.HasPrefix(r.Text, strings.ReplaceAll(opening, "{ip}", Foreign(ip)))
+}
+
 // With returns r with further lines of ours, which stand in front of the line on
 // TLS, the last one.
 func (r Report) With(lines ...string) Report {

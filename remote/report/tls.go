@@ -6,11 +6,16 @@ import "strings"
 // fault that nothing could be verified. What a server sends cannot begin a verdict.
 const noAnchors = "no:cannot read trust anchors: "
 
+// UnknownTLS is what can be said of a TLS client that says nothing.
+func UnknownTLS(serverName string, verify bool) *TLS {
+	return &TLS{Version: "unknown", Cipher: "unknown", Verified: verify, ServerName: serverName}
+}
+
 // ParseTLS reads the SSL_* assignments that a TLS client gives to its program
 // (mxf-tlsc(8), s6-tlsc). It returns nil when environ does not name SSL_PROTOCOL,
 // which is to say: no TLS. serverName serves where no name was sent as SNI, and
-// verify where the client does not tell its verdict: it says whether the client
-// had been told to enforce one. A verdict that there is none because trust anchors cannot
+// verify where the client does not tell its verdict in our words, "yes" or "no:" and why:
+// it says whether the client had been told to enforce one, and it did go on. A verdict that there is none because trust anchors cannot
 // be read becomes the fault of the control file that the router names them by.
 func ParseTLS(environ []string, serverName string, verify bool) *TLS {
 	t := TLS{Version: "", Cipher: "unknown", Verified: verify, ServerName: serverName}
@@ -27,7 +32,7 @@ func ParseTLS(environ []string, serverName string, verify bool) *TLS {
 		case "SSL_TLS_SNI_SERVERNAME":
 			t.ServerName = value
 		case "SSL_PEER_VERIFIED":
-			t.Verified = value == "yes"
+			t.Verified = value == "yes" || verify && !strings.HasPrefix(value, "no:")
 			if what, ours := strings.CutPrefix(value, noAnchors); ours {
 				t.Fault = "control/trustanchors:1: " + strings.ReplaceAll(Diagnostic(what), "\n", "?")
 			}

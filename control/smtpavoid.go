@@ -1,0 +1,75 @@
+package control
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// avoidable are the words of control/smtpavoid.
+var avoidable = []string{"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "EHLO"}
+
+// An Avoided is what servers must not be asked for although they offer it, in the
+// order of the file.
+type Avoided []avoided
+
+type avoided struct {
+	exchanger string // as ParseDomain has it, or a suffix with its dot, or empty
+	words     []string
+	line      int
+}
+
+func (d dir) smtpAvoid(s *Settings) error {
+	data, err := d.read("smtpavoid")
+	if err != nil {
+		return err
+	}
+	return d.entries("smtpavoid", data, func(line int, entry string) string {
+		a := avoided{line: line}
+		exchanger, words, ok := cutRoute([]byte(entry))
+		if !ok || len(words) == 0 {
+			return fmt.Sprintf("expected exchanger:word,word, found %s", found(entry))
+		}
+		if a.exchanger, ok = canonicalDomain(string(exchanger)); !ok {
+			return fmt.Sprintf("expected a host name, a suffix that begins with a dot, or an address in brackets, found %s", found(string(exchanger)))
+		}
+		for word := range strings.SplitSeq(string(words), ",") {
+			if !slices.Contains(avoidable, word) {
+				return fmt.Sprintf("expected words of %s with commas between, found %s", strings.Join(avoidable, ", "), found(word))
+			}
+			a.words = append(a.words, word)
+		}
+		s.SMTPAvoid = append(s.SMTPAvoid, a)
+		return ""
+	})
+}
+
+// Lookup returns the words for a server, and the line that has them, or nothing. host
+// is its name as the record spells it, empty for none. The first that fits wins: the
+// name, its suffixes from the longest, the address, the entry for all; and of two
+// lines for one exchanger the earlier.
+func (a Avoided) Lookup(host string, addr netip.Addr) (words []string, line int) {
+	if len(a) == 0 {
+		return nil, 0
+	}
+	var patterns []string
+	if name, literal, ok := ParseDomain(host); ok && !literal.IsValid() {
+		patterns = append(patterns, name)
+		for rest := name; ; {
+			_, after, found := strings.Cut(rest, ".")
+			if !found {
+				break
+			}
+			patterns = append(patterns, "."+after)
+			rest = after
+		}
+	}
+	patterns = append(patterns, "["+addr.Unmap().WithZone("").String()+"]", "")
+	for _, pattern := range patterns {
+		if i := slices.IndexFunc(a, func(e avoided) bool { return e.exchanger == pattern }); i >= 0 {
+			return a[i].words, a[i].line
+		}
+	}
+	return nil, 0
+}
