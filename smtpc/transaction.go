@@ -232,15 +232,14 @@ func (t *transaction) group() (*reply, error) {
 	if err := t.mailAnswered(mail); err != nil {
 		return nil, err
 	}
-	// EHLO, which came before MAIL, was accepted.
-	t.understood(mail, true)
+	t.understood(mail, true, true)
 	before := mail
 	for n := range t.env.recipients {
 		r, err := t.receive("RCPT", t.answerLimit())
 		if err != nil {
 			return nil, err
 		}
-		t.understood(r, before.class() == 2)
+		t.understood(r, t.sender == nil, before.class() == 2)
 		before = r
 		// After MAIL was refused, or a 421, this says nothing about the recipient.
 		switch {
@@ -254,16 +253,17 @@ func (t *transaction) group() (*reply, error) {
 	}
 	r, err := t.receive("DATA", t.answerLimit())
 	if err == nil {
-		t.understood(r, t.taken > 0)
+		t.understood(r, t.taken > 0, t.taken > 0)
 	}
 	return r, err
 }
 
 // understood looks for an answer that says that the server cannot read a group: it
-// does not know the command, or says that it comes out of order although what it
-// follows was accepted. After a 421 the server has not tried.
-func (t *transaction) understood(r *reply, accepted bool) {
-	if t.odd == nil && t.closing == nil && r.misunderstood() && (r.Code != 503 || accepted) {
+// does not know the command although it was due, or says that it comes out of order
+// although the command before it was accepted. To a command that was not due, because
+// what it needs was refused, servers say what they like. After a 421 they have not tried.
+func (t *transaction) understood(r *reply, due, inOrder bool) {
+	if t.odd == nil && t.closing == nil && due && r.misunderstood() && (r.Code != 503 || inOrder) {
 		t.odd = r
 	}
 }

@@ -25,14 +25,16 @@ const (
 	RCPT      Step = "rcpt"
 	DATA      Step = "data"
 	BDAT      Step = "bdat"
-	Body      Step = "body" // when the first bytes of the message have come (QMTP: of the package)
-	End       Step = "end"  // after the message's last byte (QMTP: the package's), in place of the answer
+	BigHello  Step = "bighello" // a ClientHello that does not fit into one packet
+	Group     Step = "group"    // MAIL with more commands right behind it
+	Body      Step = "body"     // when the first bytes of the message have come (QMTP: of the package)
+	End       Step = "end"      // after the message's last byte (QMTP: the package's), in place of the answer
 	QUIT      Step = "quit"
 )
 
 var steps = map[Step]bool{
 	Greeting: true, EHLO: true, HELO: true, STARTTLS: true, Handshake: true, AgainEHLO: true, MAIL: true,
-	RCPT: true, DATA: true, BDAT: true, Body: true, End: true, QUIT: true,
+	RCPT: true, DATA: true, BDAT: true, BigHello: true, Group: true, Body: true, End: true, QUIT: true,
 }
 
 // A Fault is what a server does at a step in place of the right thing. Its parts

@@ -32,6 +32,9 @@ type SMTP struct {
 	Senders    map[string]string // sender -> reply to MAIL, e.g. "550 5.7.1 not from you"
 	Recipients map[string]string // recipient -> reply to RCPT
 	Message    string            // reply after the message; empty: 250
+	Parameters string            // reply to MAIL with anything behind its bracket
+	Clear      string            // reply to MAIL, RCPT and DATA outside TLS
+	Blank      bool              // an empty line in front of each reply
 	Inject     string            // sent in the clear along with the 220 to STARTTLS
 	Faults     Faults
 }

@@ -216,6 +216,18 @@ func (w *wire) intercept(line string) (mine bool, err error) {
 			return true, nil
 		}
 	}
+	if f, ok := w.config.Faults.at(Group, w.number); ok && w.verb == MAIL && w.in.Buffered() > 0 {
+		if err := w.suffer(f); err != nil || f.over() {
+			return true, err
+		}
+	}
+	_, parameters, _ := strings.Cut(line, ">")
+	switch transaction := w.verb == MAIL || w.verb == RCPT || w.verb == DATA; {
+	case w.config.Clear != "" && transaction && w.session.TLS() == nil:
+		return true, w.say(w.config.Clear)
+	case w.config.Parameters != "" && w.verb == MAIL && parameters != "":
+		return true, w.say(w.config.Parameters)
+	}
 	switch w.verb {
 	case EHLO:
 		if w.config.NoEHLO {
@@ -266,8 +278,24 @@ func (w *wire) send(b []byte) error {
 		w.wrote = true
 		w.session.flight()
 	}
+	if w.config.Blank {
+		b = append([]byte("\r\n"), b...)
+	}
 	_, err := w.Conn.Write(b)
 	return err
+}
+
+// onePacket is what a path with a small MTU lets through of a ClientHello.
+const onePacket = 1400
+
+// bigHello waits for the ClientHello and reports whether it needs a second packet.
+func (w *wire) bigHello() (bool, error) {
+	const header = 5 // type, version, length (RFC 8446 section 5.1)
+	record, err := w.in.Peek(header)
+	if err != nil {
+		return false, err
+	}
+	return header+(int(record[3])<<8|int(record[4])) > onePacket, nil
 }
 
 func (w *wire) startTLS() error {
@@ -279,6 +307,16 @@ func (w *wire) startTLS() error {
 			return err
 		}
 		if err := w.suffer(f); err != nil || f.over() {
+			w.Close()
+			return io.EOF
+		}
+	}
+	if f, ok := w.config.Faults.at(BigHello, w.number); ok {
+		big, err := w.bigHello()
+		if err == nil && big {
+			err = w.suffer(f)
+		}
+		if err != nil {
 			w.Close()
 			return io.EOF
 		}
