@@ -310,6 +310,35 @@ func (x *index) pool(chain []*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
+// anchorsFor are the anchors that a chain may lead to: renamed, or the reason why not, by
+// subject.
+type anchorsFor struct {
+	usable   []*x509.Certificate
+	unusable map[string]error
+}
+
+// anchorsFor is pool for renamed certificates. It prepares the names of all anchors.
+func (x *index) anchorsFor(chain []*x509.Certificate, twins *renamed) anchorsFor {
+	wanted := make(map[string]bool)
+	for _, c := range chain {
+		wanted[string(c.RawIssuer)], wanted[string(c.RawSubject)] = true, true
+	}
+	found := anchorsFor{unusable: make(map[string]error)}
+	for _, e := range x.entries {
+		name := string(preparedName(e.subject))
+		if !wanted[name] {
+			continue
+		}
+		certificate, err := e.parse()
+		if err != nil {
+			found.unusable[name] = err
+			continue
+		}
+		found.usable = append(found.usable, twins.add(certificate))
+	}
+	return found
+}
+
 func (e entry) parse() (*x509.Certificate, error) {
 	der := e.body
 	if e.pem {

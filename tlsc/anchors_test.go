@@ -363,6 +363,19 @@ func BenchmarkAnchors(b *testing.B) {
 			x.pool(chain)
 		}
 	})
+	stranger := newCA(b, "stranger", nil).server(b, nil, host)
+	b.Run("index, in vain", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			x, err := Anchors{File: path}.read()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := x.verify([]*x509.Certificate{stranger.cert}, testNow); err == nil {
+				b.Fatal("verified")
+			}
+		}
+	})
 	b.Run("parse all", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

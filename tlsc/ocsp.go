@@ -85,7 +85,7 @@ func checkStaple(staple []byte, leaf, issuer *x509.Certificate, now time.Time) e
 	if err := checkResponder(response, issuer, now); err != nil {
 		return err
 	}
-	if !namesIssuer(response, leaf.SerialNumber, issuer) {
+	if !namesIssuer(response, leaf, issuer) {
 		return errors.New("is for another certificate")
 	}
 	switch {
@@ -118,7 +118,7 @@ func checkResponder(response *ocsp.Response, issuer *x509.Certificate, now time.
 			return errors.New("has a bad signature")
 		}
 	case responder.Equal(issuer): // ParseResponseForCert has checked the signature
-	case !bytes.Equal(responder.RawIssuer, issuer.RawSubject),
+	case !sameName(responder.RawIssuer, issuer.RawSubject),
 		issuer.CheckSignature(responder.SignatureAlgorithm, responder.RawTBSCertificate, responder.Signature) != nil:
 		return errors.New("is not signed by the authority of the certificate")
 	case !slices.Contains(responder.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning):
@@ -130,9 +130,10 @@ func checkResponder(response *ocsp.Response, issuer *x509.Certificate, now time.
 }
 
 // namesIssuer checks that the answer about the serial number is one about a
-// certificate of this issuer (RFC 6960 section 4.1.1), which the library does not.
-func namesIssuer(response *ocsp.Response, serial *big.Int, issuer *x509.Certificate) bool {
-	name, key, ok := certID(response.TBSResponseData, serial)
+// certificate of this issuer (RFC 6960 section 4.1.1), which the library does not. The
+// issuer's name is as the certificate has it, which may be another encoding than its own.
+func namesIssuer(response *ocsp.Response, leaf, issuer *x509.Certificate) bool {
+	name, key, ok := certID(response.TBSResponseData, leaf.SerialNumber)
 	if !ok || !response.IssuerHash.Available() {
 		return false
 	}
@@ -143,7 +144,7 @@ func namesIssuer(response *ocsp.Response, serial *big.Int, issuer *x509.Certific
 	if _, err := asn1.Unmarshal(issuer.RawSubjectPublicKeyInfo, &info); err != nil {
 		return false
 	}
-	return bytes.Equal(name, digest(response.IssuerHash, issuer.RawSubject)) &&
+	return (bytes.Equal(name, digest(response.IssuerHash, leaf.RawIssuer)) || bytes.Equal(name, digest(response.IssuerHash, issuer.RawSubject))) &&
 		bytes.Equal(key, digest(response.IssuerHash, info.Key.RightAlign()))
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	asn1tag "golang.org/x/crypto/cryptobyte/asn1"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -180,4 +181,21 @@ func FuzzStaple(f *testing.F) {
 		}
 		certID(staple, big.NewInt(1))
 	})
+}
+
+// The responder may know the issuer by its own spelling of its name, or by that in the
+// certificate.
+func TestStapleOfSpelledIssuer(t *testing.T) {
+	root := newCA(t, "root", nil)
+	spelled := root.called(rawName(rdn{commonName, asn1tag.UTF8String, "ROOT"}))
+	leaf := spelled.server(t, withMustStaple, host)
+	for _, issuer := range []*party{root, spelled} {
+		pair := leaf.pair()
+		pair.OCSPStaple = respond(t, leaf, issuer, issuer, nil)
+		wantVerdict(t, Anchors{File: bundle(t, root)}, pair, "")
+	}
+	other := root.called(rawName(rdn{commonName, asn1tag.UTF8String, "other"}))
+	pair := leaf.pair()
+	pair.OCSPStaple = respond(t, leaf, other, other, nil)
+	wantVerdict(t, Anchors{File: bundle(t, root)}, pair, "stapled OCSP response is for another certificate")
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,49 +52,121 @@ func (s *Settings) judge(anchors *index, state tls.ConnectionState) verdict {
 }
 
 // verify returns the chains from a certificate to trust anchors, all of whose links
-// are in date and allowed to be where they are.
+// are in date and allowed to be where they are. Names are compared as x509 does it, and
+// then, if there is no chain so, as RFC 5280 has it, which takes more time.
 func (x *index) verify(presented []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
+	chains, err := verifyChain(presented, x.pool(presented), now)
+	if err == nil {
+		return chains, nil
+	}
+	twins := newRenamed()
+	var given []*x509.Certificate
+	for _, c := range presented {
+		given = append(given, twins.add(c))
+	}
+	anchors := x.anchorsFor(given, twins)
+	pool := x509.NewCertPool()
+	for _, c := range anchors.usable {
+		pool.AddCert(c)
+	}
+	chains, err = verifyChain(given, pool, now)
+	if err == nil {
+		return twins.back(chains), nil
+	}
+	return nil, errors.New(x.unverified(given, anchors, twins, err, now))
+}
+
+func verifyChain(presented []*x509.Certificate, roots *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, c := range presented[1:] {
 		intermediates.AddCert(c)
 	}
-	chains, err := presented[0].Verify(x509.VerifyOptions{
-		Roots:         x.pool(presented),
-		Intermediates: intermediates,
-		CurrentTime:   now,
-	})
-	if err != nil {
-		return nil, errors.New(x.unverified(presented[0], err, now))
-	}
-	return chains, nil
+	return presented[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now})
 }
 
-// unverified words why there is no chain.
-func (x *index) unverified(leaf *x509.Certificate, err error, now time.Time) string {
+// unverified words why there is no chain. All certificates are renamed.
+func (x *index) unverified(given []*x509.Certificate, anchors anchorsFor, twins *renamed, err error, now time.Time) string {
+	leaf := given[0]
+	who := func(c *x509.Certificate) string { return whose(twins.original[c], twins.original[leaf]) }
 	invalid, unknown := x509.CertificateInvalidError{}, x509.UnknownAuthorityError{}
 	switch {
 	case errors.As(err, &unknown):
-		if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil {
+		if reason := x.broken(given, anchors, who); reason != "" {
+			return reason
+		}
+		if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && signs(leaf, leaf) {
 			return "certificate is self-signed, so signed by an authority that is not in " + x.where
 		}
 		return "certificate is signed by an authority that is not in " + x.where
 	case errors.As(err, &invalid):
-		who := "certificate"
+		whose := "certificate"
 		if invalid.Cert != nil {
-			who = whose(invalid.Cert, leaf)
+			whose = who(invalid.Cert)
 		}
 		switch invalid.Reason {
 		case x509.Expired:
-			return who + " " + outOfDate(invalid.Cert, now)
+			return whose + " " + outOfDate(invalid.Cert, now)
 		case x509.NotAuthorizedToSign:
-			return who + " is not that of an authority, but used as one"
+			return whose + notAnAuthority
 		case x509.IncompatibleUsage:
-			return who + " is not for servers"
+			return whose + " is not for servers"
 		case x509.CANotAuthorizedForThisName:
 			return "certificate names a host for which its authority may not sign: " + plain(errors.New(invalid.Detail))
 		}
 	}
 	return "certificate is not acceptable: " + plain(err)
+}
+
+const notAnAuthority = " is not that of an authority, but used as one"
+
+// signatureChecks bounds how many signatures are checked to find words: a server may send
+// hundreds of certificates of one name. It is the bound of x509.
+const signatureChecks = 100
+
+// broken follows the chain to where it breaks although the authority is there, and words
+// why. It is "" where the authority is missing.
+func (x *index) broken(given []*x509.Certificate, anchors anchorsFor, who func(*x509.Certificate) string) string {
+	authorities := append(slices.Clone(anchors.usable), given...)
+	checks := 0
+	for c := given[0]; ; {
+		var next *x509.Certificate
+		for _, a := range authorities {
+			if !bytes.Equal(c.RawIssuer, a.RawSubject) || a.Equal(c) {
+				continue
+			}
+			if checks++; checks > signatureChecks {
+				return ""
+			}
+			err := c.CheckSignatureFrom(a)
+			insecure, constraint := x509.InsecureAlgorithmError(0), x509.ConstraintViolationError{}
+			switch {
+			case err == nil:
+				next = a
+			case errors.As(err, &insecure) && signs(a, c):
+				return fmt.Sprintf("%s is signed with %s, which proves nothing any more", who(c), c.SignatureAlgorithm)
+			case errors.As(err, &constraint) && signs(a, c):
+				return who(a) + notAnAuthority
+			case errors.Is(err, x509.ErrUnsupportedAlgorithm):
+				return who(c) + " is signed in a way that is not known here"
+			}
+			if next != nil {
+				break
+			}
+		}
+		if reason := anchors.unusable[string(c.RawIssuer)]; reason != nil && next == nil {
+			return fmt.Sprintf("certificate is signed by an authority whose certificate in %s cannot be used: %s", x.where, plain(reason))
+		}
+		if next == nil || bytes.Equal(next.RawIssuer, next.RawSubject) {
+			return ""
+		}
+		c = next
+	}
+}
+
+// signs reports whether the key of an authority has made a certificate's signature,
+// whether it may or not.
+func signs(authority, c *x509.Certificate) bool {
+	return authority.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
 func outOfDate(c *x509.Certificate, now time.Time) string {
