@@ -125,6 +125,8 @@ func checkResponder(response *ocsp.Response, issuer *x509.Certificate, now time.
 		return errors.New("is signed by a certificate that is not for this")
 	case now.Before(responder.NotBefore), now.After(responder.NotAfter):
 		return fmt.Errorf("is signed by a certificate that %s", outOfDate(responder, now))
+	case weak(responder, responder) != "":
+		return fmt.Errorf("is signed by one whose %s", weak(responder, responder))
 	}
 	return nil
 }

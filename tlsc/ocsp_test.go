@@ -59,6 +59,9 @@ func TestStaple(t *testing.T) {
 		})
 	}
 	plainDelegate := delegate(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+	weakDelegate := issue(t, root, rsaKey(t, 768), func(c *x509.Certificate) {
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
+	})
 	oldDelegate := delegate(func(c *x509.Certificate) { c.NotAfter = date(2026, 3, 1) })
 	stranger := issue(t, namesake, newKey(t), func(c *x509.Certificate) {
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
@@ -101,6 +104,7 @@ func TestStaple(t *testing.T) {
 		{"server signs for itself", leaf, respond(t, leaf, root, leaf, nil), "stapled OCSP response is signed by a certificate that is not for this", false},
 		{"responder not appointed", leaf, respond(t, leaf, root, plainDelegate, nil), "stapled OCSP response is signed by a certificate that is not for this", false},
 		{"responder expired", leaf, respond(t, leaf, root, oldDelegate, nil), "stapled OCSP response is signed by a certificate that expired on 2026-03-01", false},
+		{"responder with a short key", leaf, respond(t, leaf, root, weakDelegate, nil), "stapled OCSP response is signed by one whose certificate has an RSA key of 768 bits, fewer than 1024", false},
 		{"garbage", leaf, []byte("garbage"), "stapled OCSP response cannot be used: .*", false},
 		{"responder's error", leaf, ocsp.TryLaterErrorResponse, "stapled OCSP response cannot be used: .*", false},
 
