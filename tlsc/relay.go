@@ -94,6 +94,7 @@ type relay struct {
 	limited bool          // the server is waited for no longer than budget
 	budget  time.Duration // what is left of patience
 	since   time.Time     // when the present wait began, or the last one ended
+	closing bool          // both ends are being closed: what fails now does not count
 }
 
 func newRelay(c *Conn, local Local, o RelayOptions) *relay {
@@ -196,7 +197,7 @@ func (r *relay) incoming() error {
 			}
 			r.toProgram.await(0)
 			end := r.serverEnd(err)
-			if end != nil && r.options.Announce != nil {
+			if end != nil && r.options.Announce != nil && !r.isClosing() {
 				r.options.Announce(end)
 			}
 			return end
@@ -351,6 +352,12 @@ func (r *relay) hasEnded() bool {
 	return r.ended
 }
 
+func (r *relay) isClosing() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closing
+}
+
 // isOver tells that the server's end is waited for out of courtesy only.
 func (r *relay) isOver() bool {
 	r.mu.Lock()
@@ -395,6 +402,9 @@ func (r *relay) afterRead() {
 
 // close closes both ends, after a last attempt to send what is to be sent: an alert.
 func (r *relay) close(ctx context.Context) {
+	r.mu.Lock()
+	r.closing = true
+	r.mu.Unlock()
 	r.toServer.finish()
 	if ctx.Err() == nil {
 		timer := time.AfterFunc(alertWait, func() { r.toServer.stop(net.ErrClosed) })

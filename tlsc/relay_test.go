@@ -351,6 +351,44 @@ func TestRunningErrors(t *testing.T) {
 	})
 }
 
+// What is wrong with the server's data is announced before the program sees their end,
+// and nothing else is: not a good end, not what the closing of both ends brings about.
+func TestAnnounce(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		end        func(*tunnel)
+	}{
+		{"reset", "connection lost: connection reset by peer", func(x *tunnel) { x.raw.SetLinger(0); x.raw.Close() }},
+		{"no TLS", "TLS failed: ", func(x *tunnel) { io.WriteString(x.raw, "\x17\x03\x03\x00\x20"+strings.Repeat("x", 32)) }},
+		{"good", "", func(x *tunnel) { x.server.Close(); x.out.Close() }},
+		{"stopped", "", func(x *tunnel) { x.cancel(errors.New("enough")) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			announced := make(chan error, 2)
+			x := newTunnel(t, RelayOptions{CloseNotify: true, Announce: func(err error) { announced <- err }}, nil)
+			tt.end(x)
+			if got, err := io.ReadAll(x.in); len(got) > 0 || err != nil {
+				t.Errorf("program reads %q, %v", got, err)
+			}
+			var said error
+			select {
+			case said = <-announced:
+			default:
+			}
+			if tt.want == "" && said != nil || tt.want != "" && (said == nil || !strings.Contains(said.Error(), tt.want)) {
+				t.Errorf("announced is %v, want %q", said, tt.want)
+			}
+			result := <-x.result
+			if said != nil && result != said {
+				t.Errorf("the relay returns %v", result)
+			}
+			if len(announced) > 0 {
+				t.Errorf("announced again: %v", <-announced)
+			}
+		})
+	}
+}
+
 // The server is gone while the program writes: the program is told by a broken pipe,
 // after it could read what had come.
 func TestServerGone(t *testing.T) {
