@@ -338,7 +338,8 @@ func (r *rig) common(t *lab.TLS, faults lab.Faults, cert *string, key, value str
 
 // certificate issues what a server shows: good, wrongca, wrongname, cnonly, expired,
 // early, ip, muststaple, stapled (must-staple with a good staple), revoked, sha1 (good,
-// but signs the handshake with SHA-1), none, or file:NAME (with its key, in PEM).
+// but signs the handshake with SHA-1), spelled (good, but names its authority otherwise
+// than that does), none, or file:NAME (with its key, in PEM).
 func (r *rig) certificate(kind, name string, addr netip.Addr) (*tls.Certificate, error) {
 	leaf, authority := lab.Leaf{Names: []string{name}}, r.Authority
 	if file, ok := strings.CutPrefix(kind, "file:"); ok {
@@ -353,6 +354,12 @@ func (r *rig) certificate(kind, name string, addr netip.Addr) (*tls.Certificate,
 			pair.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithSHA1}
 		}
 		return pair, err
+	case "spelled":
+		spelled, err := authority.Spelled()
+		if err != nil {
+			return nil, err
+		}
+		authority = spelled
 	case "none":
 		return nil, nil
 	case "good":

@@ -10,9 +10,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
@@ -80,6 +82,25 @@ func serial() *big.Int {
 		return big.NewInt(time.Now().UnixNano())
 	}
 	return n
+}
+
+// Spelled returns the authority as one that writes its name otherwise in the
+// certificates that it issues: in capitals, as UTF8String.
+func (a *Authority) Spelled() (*Authority, error) {
+	var name pkix.RDNSequence
+	if _, err := asn1.Unmarshal(a.cert.RawSubject, &name); err != nil {
+		return nil, err
+	}
+	for _, set := range name {
+		for i := range set {
+			text := strings.ToUpper(fmt.Sprint(set[i].Value))
+			set[i].Value = asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(text)}
+		}
+	}
+	twin := *a.cert
+	var err error
+	twin.RawSubject, err = asn1.Marshal(name)
+	return &Authority{&twin, a.key}, err
 }
 
 // Certificate returns the authority's own certificate.
