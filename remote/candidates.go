@@ -3,6 +3,7 @@ package remote
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -230,7 +231,13 @@ func (s *search) domain(ctx context.Context) ([]Candidate, error) {
 			trouble = mx
 		}
 	case mx.err == errNoName:
-		return nil, s.fail(report.NoSuchHost)
+		// Some resolvers deny wrongly: addresses decide.
+		candidates, err := s.resolve(ctx, s.itself(), nil)
+		var e *report.Error
+		if errors.As(err, &e) && e.Case == report.NoAddress {
+			err = s.fail(report.NoSuchHost)
+		}
+		return candidates, err
 	default:
 		return nil, s.couldNotLookUp(mx)
 	}

@@ -209,6 +209,11 @@ _qmtp._tcp.wesrv.test.  SRV  25 0 209 mx4.example.org.
 srvbroken.test.         A    192.0.2.9
 srvhung.test.           MX   10 mx1.example.org.
 mxbroken.test.          A    192.0.2.9
+mxdenied.test.          A    192.0.2.9
+mxdeniedwe.test.        A    192.0.2.200
+mxdeniedempty.test.     TXT  "x"
+_smtp._tcp.mxdeniedsrv.test. SRV 1 0 25 mx1.example.org.
+lamemx.test.            MX   10 lame.example.org.
 mxhungsrv.test.         A    192.0.2.9
 _smtp._tcp.mxhungsrv.test. SRV 1 0 25 mx1.example.org.
 mxbrokenwe.test.        A    192.0.2.9
@@ -230,6 +235,15 @@ var routingTrouble = map[string]string{
 	"MX mxhungsrv.test":         "silence",
 	"MX mxbrokenwe.test":        "refused",
 	"MX mxrefused.test":         "refused",
+	"MX mxdenied.test":          "nxdomain",
+	"MX mxdeniedwe.test":        "nxdomain",
+	"MX mxdeniedempty.test":     "nxdomain",
+	"MX mxdeniedbroken.test":    "nxdomain",
+	"mxdeniedbroken.test":       "servfail",
+	"MX mxdeniedlame.test":      "nxdomain",
+	"mxdeniedlame.test":         "lame",
+	"MX mxdeniedsrv.test":       "nxdomain",
+	"lame.example.org":          "lame",
 	"MX lame.test":              "referral",
 	"_smtp._tcp.mxhungsrv.test": "slow",
 	"_qmtp._tcp.mxhungsrv.test": "slow",
@@ -368,6 +382,15 @@ var routingTable = []struct {
 	{"no such host", "nowhere.test", files(), []string{"D5.1.2"}},
 	{"no address", "empty.test", files(), []string{"D5.4.4"}},
 	{"MX fails", "mxbroken.test", files(), []string{"Z4.4.3 mxbroken.test"}},
+	{"MX is denied and there is an address", "mxdenied.test", files(), []string{
+		"qmtp mxdenied.test:209 192.0.2.9; no MX or SRV: the host itself", "smtp mxdenied.test:25 192.0.2.9; no MX or SRV: the host itself"}},
+	{"MX is denied and the address is ours", "mxdeniedwe.test", files(), []string{"D5.4.6"}},
+	{"MX is denied and there is no address", "mxdeniedempty.test", files(), []string{"D5.1.2"}},
+	{"MX is denied and addresses cannot be looked up", "mxdeniedbroken.test", files(), []string{"Z4.4.3 mxdeniedbroken.test"}},
+	{"MX is denied, addresses are not", "mxdeniedlame.test", files(), []string{"Z4.4.3 mxdeniedlame.test"}},
+	{"MX is denied, SRV is not", "mxdeniedsrv.test", files(), []string{
+		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; SRV 1 0 _smtp._tcp.mxdeniedsrv.test"}},
+	{"the addresses of the only exchanger are not denied", "lamemx.test", files(), []string{"Z4.4.3 lame.example.org"}},
 	{"MX refused", "mxrefused.test", files(), []string{"Z4.4.3 mxrefused.test"}},
 	{"MX referred", "lame.test", files(), []string{"Z4.4.3 lame.test"}},
 	{"SRV fails alone", "srvbroken.test", files("protocols", onlySMTP), []string{"smtp srvbroken.test:25 192.0.2.9; no MX or SRV: the host itself"}},

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,8 +119,10 @@ func (c *connector) dial(ctx context.Context, addr netip.AddrPort, foreign bool)
 	dialer := net.Dialer{Timeout: c.timeout}
 	connected, err := dialer.DialContext(ctx, "tcp", addr.String())
 	took := time.Since(began).Milliseconds()
-	if err != nil && ctx.Err() != nil {
-		return nil, false, ctx.Err() // lost the race, which tells nothing about the host
+	deadline, limited := ctx.Deadline()
+	if err != nil && (ctx.Err() != nil || limited && !time.Now().Before(deadline)) {
+		// Lost the race, which tells nothing about the host.
+		return nil, false, cmp.Or(ctx.Err(), context.DeadlineExceeded)
 	}
 	late = timedOut(err)
 	switch {

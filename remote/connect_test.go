@@ -23,20 +23,40 @@ func listen(t *testing.T, addr string) (net.Listener, netip.AddrPort) {
 }
 
 // silent returns an address that neither accepts nor refuses: a listener with a
-// full backlog.
+// full queue.
 func silent(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, addr := listen(t, "127.0.0.1:0")
-	_ = l
-	for range 1 << 13 {
-		c, err := net.DialTimeout("tcp", addr.String(), 200*time.Millisecond)
+	socket := func(act func(fd int) error) int {
+		t.Helper()
+		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 		if err != nil {
-			return addr
+			t.Fatal(err)
 		}
-		t.Cleanup(func() { c.Close() })
+		t.Cleanup(func() { syscall.Close(fd) })
+		syscall.CloseOnExec(fd)
+		if err := act(fd); err != nil && err != syscall.EINPROGRESS {
+			t.Fatal(err)
+		}
+		return fd
 	}
-	t.Skip("this kernel accepts connections without end")
-	return addr
+	loopback := [4]byte{127, 0, 0, 1}
+	listener := socket(func(fd int) error {
+		return errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: loopback}), syscall.Listen(fd, 0))
+	})
+	name, err := syscall.Getsockname(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := name.(*syscall.SockaddrInet4).Port
+	for range 4 { // more than a queue of length 0 holds: the kernel adds one
+		socket(func(fd int) error {
+			if err := syscall.SetNonblock(fd, true); err != nil {
+				return err
+			}
+			return syscall.Connect(fd, &syscall.SockaddrInet4{Addr: loopback, Port: port})
+		})
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4(loopback), uint16(port))
 }
 
 // refused returns an address at which nobody listens.

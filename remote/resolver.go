@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/binary"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/report"
 )
 
@@ -38,7 +40,7 @@ const (
 	// payload is the UDP size announced with EDNS0: the largest that is never
 	// fragmented on its way (DNS flag day 2020).
 	payload = 1232
-	// maxDatagram is more than a server may send by UDP.
+	// maxDatagram is more than a server may send by UDP, which is to be noticed.
 	maxDatagram = 4096
 	// maxWrongAnswers bounds the stray datagrams read for one query, lest a flood
 	// of them keep a processor busy.
@@ -59,11 +61,12 @@ var patience = [...]time.Duration{1 * time.Second, 3 * time.Second, 9 * time.Sec
 // errNoName says that a name does not exist (NXDOMAIN, RFC 2308 section 2.1).
 var errNoName = errors.New("no such name")
 
-// Servers returns the name servers to ask: those of dnscacheip, the value of
-// $DNSCACHEIP, or, when it names none, those of the file resolvConf, see
-// resolv.conf(5), or, when that is missing or names none, this host's own.
-// At most 16 are returned. An error is a *report.Error of case ControlFiles.
-func Servers(dnscacheip, resolvConf string) ([]netip.AddrPort, error) {
+// NewResolver returns a Resolver of the name servers in dnscacheip, the value of
+// $DNSCACHEIP, or, when it names none, of those in the file resolvConf, see
+// resolv.conf(5), or, when that is missing or names none, of this host's own.
+// They are 16 at most. An error is a *report.Error of case ControlFiles.
+func NewResolver(dnscacheip, resolvConf string) (*Resolver, error) {
+	r := new(Resolver)
 	var servers []netip.AddrPort
 	for _, field := range strings.FieldsFunc(dnscacheip, func(r rune) bool { return strings.ContainsRune(" \t,/", r) }) {
 		server, ok := parseServer(field)
@@ -74,17 +77,16 @@ func Servers(dnscacheip, resolvConf string) ([]netip.AddrPort, error) {
 	}
 	if len(servers) == 0 {
 		var err error
-		if servers, err = readResolvConf(resolvConf); err != nil {
-			return nil, unreadable(err.Error())
+		if servers, err = r.readResolvConf(resolvConf); err != nil {
+			return nil, unreadable(fmt.Sprintf("%s: expected a file that can be read, or the name servers in $DNSCACHEIP: %v", resolvConf, plain(err)))
 		}
 	}
-	var distinct []netip.AddrPort
 	for _, s := range servers {
-		if !slices.Contains(distinct, s) && len(distinct) < maxServers {
-			distinct = append(distinct, s)
+		if !slices.Contains(r.Servers, s) && len(r.Servers) < maxServers {
+			r.Servers = append(r.Servers, s)
 		}
 	}
-	return distinct, nil
+	return r, nil
 }
 
 func unreadable(reason string) *report.Error {
@@ -111,36 +113,49 @@ func parseServer(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr, uint16(port)), err == nil
 }
 
-// readResolvConf reads the nameserver lines of resolv.conf(5). Like the C
-// library it passes over what it does not understand, as the file is not ours.
-func readResolvConf(path string) ([]netip.AddrPort, error) {
+// readResolvConf reads the nameserver lines of resolv.conf(5), and of the options
+// the one that has it ask by TCP. Like the C library it passes over what it does
+// not understand, as the file is not ours.
+func (r *Resolver) readResolvConf(path string) ([]netip.AddrPort, error) {
 	local := []netip.AddrPort{
 		netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort),
 		netip.AddrPortFrom(netip.IPv6Loopback(), dnsPort),
 	}
-	f, err := os.Open(path)
+	// Without waiting: to open a FIFO could take for ever.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
+		r.guess = "there is no " + path
 		return local, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, errors.New("it is not a regular file"))
+	}
 	var servers []netip.AddrPort
-	lines := bufio.NewScanner(f)
+	lines := bufio.NewScanner(io.LimitReader(f, control.MaxFile))
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 2 || fields[0] != "nameserver" {
-			continue
-		}
-		if addr, err := netip.ParseAddr(fields[1]); err == nil {
-			servers = append(servers, netip.AddrPortFrom(addr, dnsPort))
+		switch {
+		case len(fields) < 2:
+		case fields[0] == "options":
+			// As glibc, FreeBSD and OpenBSD call it.
+			for _, option := range fields[1:] {
+				r.tcp = r.tcp || option == "use-vc" || option == "usevc" || option == "tcp"
+			}
+		case fields[0] == "nameserver":
+			if addr, err := netip.ParseAddr(fields[1]); err == nil {
+				servers = append(servers, netip.AddrPortFrom(addr, dnsPort))
+			}
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	if len(servers) == 0 {
+		r.guess = path + " names no name server"
 		return local, nil
 	}
 	return servers, nil
@@ -152,8 +167,11 @@ type Resolver struct {
 	Servers []netip.AddrPort // asked in this order; those after the sixteenth are not
 	IDs     io.Reader        // source of query ids; nil: crypto/rand
 
+	tcp   bool   // resolv.conf wants TCP alone
+	guess string // why Servers are this host's own, which nobody has named; else empty
+
 	answering atomic.Int32            // the server that gave the last good answer is asked first
-	plain     [maxServers]atomic.Bool // servers that refused EDNS0
+	plain     [maxServers]atomic.Bool // servers that EDNS0 does not get to
 }
 
 // A lookup is one question and, once it is done, what came of it.
@@ -214,23 +232,68 @@ func (r *Resolver) do(ctx context.Context, l *lookup) {
 func (r *Resolver) chase(ctx context.Context, l *lookup) ([]dns.RR, error) {
 	name, aliases := dns.Fqdn(l.name), 0
 	for {
-		m, err := r.query(ctx, l, name)
-		if err != nil {
-			return nil, err
-		}
-		asked := name
-		var records []dns.RR
-		records, name, err = follow(m, asked, l.qtype, &aliases)
+		a, err := r.query(ctx, l, name, aliases)
 		switch {
 		case err != nil:
 			return nil, err
-		case m.Rcode == dns.RcodeNameError:
-			// With aliases it is the last name that does not exist (RFC 6604 section 2.1).
+		case a.noName:
 			return nil, errNoName
-		case len(records) > 0, name == asked, deniedBy(m, name):
-			return records, nil
+		case a.alias == "":
+			return a.records, nil
 		}
+		name, aliases = a.alias, a.aliases
 	}
+}
+
+// An answer is what a server knows: records, or that there are none, or no such name,
+// or an alias that is to be asked for.
+type answer struct {
+	records []dns.RR
+	noName  bool
+	alias   string
+	aliases int // how many so far
+}
+
+// judge reads m, which is to answer for name, and is as good as none unless it has
+// records or a denial, because bounces rest on denials. A denial is whole, comes
+// from a server that looks names up, or is in charge of this one, or shows the
+// zone's SOA, and has no record under the name. At the end of a chain of aliases it
+// must show the SOA (RFC 2308 section 2.2): without it the server may just not have
+// looked, and the alias is asked for.
+func judge(m *dns.Msg, name string, qtype uint16, aliases int) (*answer, error) {
+	switch m.Rcode {
+	case dns.RcodeSuccess, dns.RcodeNameError:
+	case dns.RcodeServerFailure:
+		return nil, errors.New("server failure")
+	case dns.RcodeRefused:
+		return nil, errors.New("the server refuses to answer")
+	default:
+		if text, ok := dns.RcodeToString[m.Rcode]; ok {
+			return nil, fmt.Errorf("the server answers %s", text)
+		}
+		return nil, fmt.Errorf("the server answers with response code %d", m.Rcode)
+	}
+	if m.Truncated {
+		return nil, errors.New("the server's answer is cut by TCP too")
+	}
+	records, end, err := follow(m, name, qtype, &aliases)
+	noName := m.Rcode == dns.RcodeNameError
+	switch {
+	case err != nil:
+		return nil, err
+	case len(records) > 0 && noName:
+		return nil, errors.New("the server says that there is no such name and gives its records")
+	case len(records) > 0:
+		return &answer{records: records}, nil
+	case !m.RecursionAvailable && !m.Authoritative && !slices.ContainsFunc(m.Ns, isSOA):
+		return nil, errors.New("the server neither looks up names nor is in charge of this one")
+	case end == name && len(m.Answer) > 0:
+		return nil, errors.New("the server answers with other records")
+	case end == name, deniedBy(m, end):
+		// With aliases it is the last name that does not exist (RFC 6604 section 2.1).
+		return &answer{noName: noName}, nil
+	}
+	return &answer{alias: end, aliases: aliases}, nil
 }
 
 // follow walks the aliases in m's answer from name on. It returns the records of
@@ -260,26 +323,30 @@ func follow(m *dns.Msg, name string, qtype uint16, aliases *int) ([]dns.RR, stri
 	}
 }
 
-// deniedBy tells whether m says that name, the end of a chain of aliases, has no
-// data: it comes with the SOA of its zone (RFC 2308 section 2.2). Without it the
-// server may just not have looked.
+// deniedBy reports whether m shows the SOA of name's zone, and no record of name, the
+// end of a chain of aliases.
 func deniedBy(m *dns.Msg, name string) bool {
 	return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool {
-		return rr.Header().Rrtype == dns.TypeSOA && dns.IsSubDomain(rr.Header().Name, name)
+		return isSOA(rr) && dns.IsSubDomain(rr.Header().Name, name)
+	}) && !slices.ContainsFunc(m.Answer, func(rr dns.RR) bool {
+		return strings.EqualFold(rr.Header().Name, name)
 	})
 }
 
+func isSOA(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA }
+
 // query asks the servers, one after the other and in rounds, until one answers
-// that name has data of l's type, has none, or does not exist. A server that
-// says that it cannot tell is not asked again.
-func (r *Resolver) query(ctx context.Context, l *lookup, name string) (*dns.Msg, error) {
+// for name. A server that says that it cannot tell is not asked again. Once one was
+// silent the rest are asked without EDNS0: a firewall may let only that pass.
+func (r *Resolver) query(ctx context.Context, l *lookup, name string, aliases int) (*answer, error) {
 	n := min(len(r.Servers), maxServers)
 	if n == 0 {
 		return nil, errors.New("no name server is known")
 	}
 	first := int(r.answering.Load()) % n
-	var settled [maxServers]bool
-	var last error
+	var settled, silent [maxServers]bool
+	edns := true
+	var last, said error // said by a server, not by its absence
 	for _, wait := range patience {
 		left := n
 		for i := range n {
@@ -288,10 +355,17 @@ func (r *Resolver) query(ctx context.Context, l *lookup, name string) (*dns.Msg,
 				left--
 				continue
 			}
-			m, err := r.ask(ctx, s, name, l.qtype, wait)
+			m, err := r.ask(ctx, s, name, l.qtype, edns, wait)
 			if err == nil {
-				r.answering.Store(int32(s))
-				return m, nil
+				var a *answer
+				if a, err = judge(m, name, l.qtype, aliases); err == nil {
+					r.answering.Store(int32(s))
+					if silent[s] {
+						r.plain[s].Store(true)
+					}
+					return a, nil
+				}
+				said = err
 			}
 			switch ctx.Err() {
 			case nil:
@@ -301,11 +375,13 @@ func (r *Resolver) query(ctx context.Context, l *lookup, name string) (*dns.Msg,
 				if last == nil {
 					last = tooLate(r.Servers[s])
 				}
-				return nil, last
+				return nil, r.noAnswer(last, said)
 			}
 			l.notes = append(l.notes, r.Servers[s].String()+": "+err.Error())
 			if last = fmt.Errorf("%s: %w", r.Servers[s], err); isTimeout(err) {
 				last = tooLate(r.Servers[s])
+				silent[s] = silent[s] || edns
+				edns = false
 				continue
 			}
 			settled[s] = true
@@ -315,7 +391,20 @@ func (r *Resolver) query(ctx context.Context, l *lookup, name string) (*dns.Msg,
 			break
 		}
 	}
-	return nil, last
+	return nil, r.noAnswer(last, said)
+}
+
+// noAnswer is what is reported when no server has answered: the last reason. Where
+// nobody has named any servers, that is the reason, and not that this host's own are
+// not there.
+func (r *Resolver) noAnswer(last, said error) error {
+	switch {
+	case r.guess == "":
+		return last
+	case said != nil:
+		return fmt.Errorf("%s, and this machine's own: %w", r.guess, said)
+	}
+	return fmt.Errorf("%s, and none answers on this machine", r.guess)
 }
 
 func tooLate(server netip.AddrPort) error { return fmt.Errorf("%s: no answer in time", server) }
@@ -333,68 +422,58 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// ask asks one server, by UDP with EDNS0, again without it if the server does not
-// know what that is, and by TCP if the answer does not fit.
-func (r *Resolver) ask(ctx context.Context, server int, name string, qtype uint16, wait time.Duration) (*dns.Msg, error) {
-	edns := !r.plain[server].Load()
-	m, err := r.exchange(ctx, "udp", r.Servers[server], name, qtype, edns, wait)
-	if err == nil && edns && refusesEDNS(m) {
+// ask asks one server, by UDP with EDNS0, again without it if the server may not
+// know what that is, and by TCP if the answer does not fit, or is not to be used.
+func (r *Resolver) ask(ctx context.Context, server int, name string, qtype uint16, edns bool, wait time.Duration) (*dns.Msg, error) {
+	addr := r.Servers[server]
+	if r.tcp {
+		return r.exchange(ctx, "tcp", addr, name, qtype, false, max(wait, leastTCP))
+	}
+	edns = edns && !r.plain[server].Load()
+	m, err := r.exchange(ctx, "udp", addr, name, qtype, edns, wait)
+	if err == nil && edns && mayRefuseEDNS(m.Rcode) {
 		// Whether it was EDNS0 that it refused is seen when it likes the plain query better.
-		m, err = r.exchange(ctx, "udp", r.Servers[server], name, qtype, false, wait)
-		if edns = err == nil && refusesEDNS(m); !edns && err == nil {
+		again, err2 := r.exchange(ctx, "udp", addr, name, qtype, false, wait)
+		if err2 == nil && refusesEDNS(m.Rcode) && !mayRefuseEDNS(again.Rcode) {
 			r.plain[server].Store(true)
 		}
-	}
-	if err == nil && m.Truncated {
-		m, err = r.exchange(ctx, "tcp", r.Servers[server], name, qtype, edns, max(wait, leastTCP))
-		if err != nil {
-			err = fmt.Errorf("by TCP after a truncated answer: %w", err)
+		if err2 == nil || refusesEDNS(m.Rcode) {
+			m, err = again, err2
 		}
 	}
+	var unusable unusableAnswer
+	reason := "a truncated answer"
+	switch {
+	case errors.As(err, &unusable):
+		reason = string(unusable)
+	case err != nil || !m.Truncated:
+		return m, err
+	}
+	m, err = r.exchange(ctx, "tcp", addr, name, qtype, false, max(wait, leastTCP))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("by TCP after %s: %w", reason, err)
 	}
-	return m, verdict(m)
+	return m, nil
 }
 
-// refusesEDNS tells whether m may be the answer of a server that knows no EDNS0
-// (RFC 6891 section 7).
-func refusesEDNS(m *dns.Msg) bool {
-	return m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers
+// An unusableAnswer has come by UDP, and TCP may have a better one.
+type unusableAnswer string
+
+const (
+	malformed unusableAnswer = "an answer that cannot be read"
+	overlong  unusableAnswer = "an answer longer than promised"
+)
+
+func (a unusableAnswer) Error() string { return "the server has given " + string(a) }
+
+// refusesEDNS reports whether rcode is the answer of a server that knows no EDNS0
+// (RFC 6891 section 7); mayRefuseEDNS, of one that may just not say so.
+func refusesEDNS(rcode int) bool {
+	return rcode == dns.RcodeFormatError || rcode == dns.RcodeNotImplemented || rcode == dns.RcodeBadVers
 }
 
-// verdict returns nil if m is an answer: that there is data, that there is none,
-// or that there is no such name.
-func verdict(m *dns.Msg) error {
-	switch m.Rcode {
-	case dns.RcodeNameError:
-		return nil
-	case dns.RcodeSuccess:
-		if isReferral(m) {
-			return errors.New("the server only refers to other servers")
-		}
-		return nil
-	case dns.RcodeServerFailure:
-		return errors.New("server failure")
-	case dns.RcodeRefused:
-		return errors.New("the server refuses to answer")
-	}
-	if text, ok := dns.RcodeToString[m.Rcode]; ok {
-		return fmt.Errorf("the server answers %s", text)
-	}
-	return fmt.Errorf("the server answers with response code %d", m.Rcode)
-}
-
-// isReferral tells whether m, which looks like "no data", comes from a server
-// that does not look up names for others.
-func isReferral(m *dns.Msg) bool {
-	if len(m.Answer) > 0 || m.Authoritative || m.RecursionAvailable {
-		return false
-	}
-	has := func(rrtype uint16) bool {
-		return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == rrtype })
-	}
-	return has(dns.TypeNS) && !has(dns.TypeSOA)
+func mayRefuseEDNS(rcode int) bool {
+	return refusesEDNS(rcode) || rcode == dns.RcodeServerFailure || rcode == dns.RcodeRefused
 }
 
 // exchange sends one query from a new socket, whose port the kernel chooses at
@@ -427,7 +506,15 @@ func (r *Resolver) exchange(ctx context.Context, network string, server netip.Ad
 	if err != nil {
 		return nil, describe(err, began)
 	}
-	m, err := await(conn, network == "tcp", binary.BigEndian.Uint16(query), name, qtype)
+	promised := 0
+	switch {
+	case network == "tcp":
+	case edns:
+		promised = payload
+	default:
+		promised = dns.MinMsgSize
+	}
+	m, err := await(conn, promised, binary.BigEndian.Uint16(query), name, qtype)
 	if err != nil {
 		return nil, describe(err, began)
 	}
@@ -484,9 +571,11 @@ func readFramed(r io.Reader) ([]byte, error) {
 	return b, err
 }
 
-// await reads until the answer to the query comes. What has another id or
-// another question is not for us, or is a forgery, and is passed over.
-func await(conn net.Conn, framed bool, id uint16, name string, qtype uint16) (*dns.Msg, error) {
+// await reads until the answer to the query comes, in a datagram of at most promised
+// bytes, or, where that is 0, framed. What has another id or another question is not
+// for us, or is a forgery, and is passed over.
+func await(conn net.Conn, promised int, id uint16, name string, qtype uint16) (*dns.Msg, error) {
+	framed := promised == 0
 	var datagram []byte
 	if !framed {
 		datagram = make([]byte, maxDatagram)
@@ -504,7 +593,11 @@ func await(conn net.Conn, framed bool, id uint16, name string, qtype uint16) (*d
 		if err != nil {
 			return nil, err
 		}
-		if m, err := parseAnswer(b, id, name, qtype); m != nil || err != nil {
+		m, err := parseAnswer(b, id, name, qtype)
+		if (m != nil || err != nil) && !framed && len(b) > promised {
+			return nil, overlong
+		}
+		if m != nil || err != nil {
 			return m, err
 		}
 	}
@@ -522,12 +615,12 @@ func parseAnswer(b []byte, id uint16, name string, qtype uint16) (*dns.Msg, erro
 	err := m.Unpack(b)
 	if !answers(m, name, qtype) {
 		if err != nil && len(m.Question) == 0 {
-			return nil, errors.New("the server's answer is malformed")
+			return nil, malformed
 		}
 		return nil, nil
 	}
 	if err != nil && b[2]&truncated == 0 { // truncated within a record: TCP will have it whole
-		return nil, errors.New("the server's answer is malformed")
+		return nil, malformed
 	}
 	return m, nil
 }

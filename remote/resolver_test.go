@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 	"nightmare.mail/mxf/remote/report"
 )
 
-func TestServers(t *testing.T) {
+func TestNewResolver(t *testing.T) {
 	dir := t.TempDir()
 	file := func(content string) string {
 		path := filepath.Join(dir, strconv.Itoa(len(content)))
@@ -60,9 +61,12 @@ func TestServers(t *testing.T) {
 		{"127.0.0.1,x", missing, "error"},
 		{"", dir, "error"}, // a directory
 	} {
-		servers, err := Servers(c.env, c.file)
+		r, err := NewResolver(c.env, c.file)
+		if r == nil {
+			r = new(Resolver)
+		}
 		var texts []string
-		for _, s := range servers {
+		for _, s := range r.Servers {
 			texts = append(texts, s.String())
 		}
 		got := strings.Join(texts, " ")
@@ -74,6 +78,52 @@ func TestServers(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%q: %s, %v; want %s", c.env, got, err, c.want)
+		}
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	for content, want := range map[string]bool{
+		"options edns0 use-vc\nnameserver 127.0.0.1\n": true, // ../field
+		"nameserver 127.0.0.1\noptions\tusevc\n":       true, // FreeBSD
+		"options tcp\n":                                true, // OpenBSD
+		"options edns0 timeout:3\n#options use-vc\n":   false,
+		"search use-vc\n":                              false,
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := NewResolver("", file); err != nil || r.tcp != want {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+	// It is opened without waiting, and its want is told with the remedy.
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := NewResolver("", fifo)
+	if r := report.For(err); r.Letter != report.Temporary || !strings.Contains(r.Text, fifo) || !strings.Contains(r.Text, "$DNSCACHEIP") {
+		t.Errorf("%q", r)
+	}
+}
+
+// TestNobodyNamed: where no name server is named, that is said, and not that one which
+// nobody has named does not answer.
+func TestNobodyNamed(t *testing.T) {
+	t.Parallel()
+	silent, refuses := closedServer(t), newNameServer(t, "", map[string]string{"a.test": "refused"})
+	for _, c := range []struct {
+		servers []netip.AddrPort
+		want    string
+	}{
+		{[]netip.AddrPort{silent}, "/etc/resolv.conf names no name server, and none answers on this machine"},
+		{[]netip.AddrPort{refuses.addr, silent}, "/etc/resolv.conf names no name server, and this machine's own: the server refuses to answer"},
+	} {
+		r := &Resolver{Servers: c.servers, guess: "/etc/resolv.conf names no name server"}
+		if l := lookupOne(t, r, dns.TypeA, "a.test"); l.err == nil || l.err.Error() != c.want {
+			t.Errorf("%v, want %s", l.err, c.want)
 		}
 	}
 }
@@ -127,7 +177,19 @@ formerr.test.  A     192.0.2.8
 notimp.test.   A     192.0.2.9
 bignotcp.test. TXT   "x"
 mangled.test.  A     192.0.2.11
-` + many(200, "bignotcp.test. A 10.2.%d.%d") + many(200, "bigplain.test. A 10.3.%d.%d")
+mangledudp.test. A   192.0.2.12
+cut.test.      A     192.0.2.13
+lame.test.     A     192.0.2.14
+denied.test.   A     192.0.2.15
+servfail2.test. A    192.0.2.16
+refused2.test. A     192.0.2.17
+badvers2.test. A     192.0.2.18
+aliasdenied.test. CNAME a.test.
+noedns.test.   A     192.0.2.19
+noudp.test.    A     192.0.2.20
+` + many(200, "bignotcp.test. A 10.2.%d.%d") + many(200, "bigplain.test. A 10.3.%d.%d") +
+	many(30, "overlong.test. A 10.4.%d.%d") + many(100, "overlonger.test. A 10.5.%d.%d") + many(300, "overlongest.test. A 10.6.%d.%d") +
+	many(60, "nolarge.test. A 10.7.%d.%d")
 
 var resolverTrouble = map[string]string{
 	"one.test": "onealias", "two.test": "onealias",
@@ -135,6 +197,11 @@ var resolverTrouble = map[string]string{
 	"formerr.test": "formerr", "notimp.test": "notimp", "bigplain.test": "formerr", "stubborn.test": "alwaysformerr",
 	"servfail.test": "servfail", "refused.test": "refused", "header.test": "headerrefused",
 	"referral.test": "referral", "mangled.test": "mangled", "bignotcp.test": "notcp",
+	"mangledudp.test": "mangledudp", "overlong.test": "overlong", "overlonger.test": "overlong", "overlongest.test": "overlong",
+	"cut.test": "cut", "lame.test": "lame", "lamer.test": "lamenxdomain", "soa.test": "soa", "authority.test": "authority",
+	"others.test": "others", "types.test": "othertypes", "denied.test": "deniedwithrecords", "aliasdenied.test": "aliasdenied",
+	"servfail2.test": "ednsservfail", "refused2.test": "ednsrefused", "badvers2.test": "ednsbadvers",
+	"noedns.test": "noedns", "nolarge.test": "nolarge", "noudp.test": "noudp",
 }
 
 func TestLookup(t *testing.T) {
@@ -167,11 +234,30 @@ func TestLookup(t *testing.T) {
 		{dns.TypeA, "one.test", "192.0.2.1", 3},   // each alias alone
 		{dns.TypeA, "strays.test", "192.0.2.5", 1},
 		{dns.TypeA, "upper.test", "192.0.2.6", 1},
-		{dns.TypeA, "servfail.test", "server failure", 1},
-		{dns.TypeA, "refused.test", "the server refuses to answer", 1},
-		{dns.TypeA, "header.test", "the server refuses to answer", 1},
-		{dns.TypeA, "referral.test", "the server only refers to other servers", 1},
-		{dns.TypeA, "mangled.test", "the server's answer is malformed", 1},
+		{dns.TypeA, "servfail.test", "server failure", 2}, // once more without EDNS0
+		{dns.TypeA, "refused.test", "the server refuses to answer", 2},
+		{dns.TypeA, "header.test", "the server refuses to answer", 2},
+		{dns.TypeA, "servfail2.test", "192.0.2.16", 2},
+		{dns.TypeA, "refused2.test", "192.0.2.17", 2},
+		{dns.TypeA, "badvers2.test", "192.0.2.18", 2},
+		{dns.TypeA, "mangled.test", "by TCP after an answer that cannot be read: the server has given an answer that cannot be read", 2},
+		{dns.TypeA, "mangledudp.test", "192.0.2.12", 2},
+		{dns.TypeA, "overlong.test", "29 records", 1}, // 1,232 bytes were promised
+		{dns.TypeA, "overlonger.test", "100 records", 2},
+		{dns.TypeA, "overlongest.test", "300 records", 2}, // more than is read
+		// What is no denial is no answer.
+		{dns.TypeA, "cut.test", "the server's answer is cut by TCP too", 2},
+		{dns.TypeAAAA, "cut.test", "the server's answer is cut by TCP too", 2},
+		{dns.TypeA, "referral.test", "the server neither looks up names nor is in charge of this one", 1},
+		{dns.TypeA, "lame.test", "the server neither looks up names nor is in charge of this one", 1},
+		{dns.TypeMX, "lame.test", "the server neither looks up names nor is in charge of this one", 1},
+		{dns.TypeMX, "lamer.test", "the server neither looks up names nor is in charge of this one", 1},
+		{dns.TypeMX, "others.test", "the server answers with other records", 1},
+		{dns.TypeMX, "types.test", "the server answers with other records", 1},
+		{dns.TypeA, "denied.test", "the server says that there is no such name and gives its records", 1},
+		{dns.TypeA, "soa.test", "no data", 1},
+		{dns.TypeA, "authority.test", "no data", 1},
+		{dns.TypeA, "aliasdenied.test", "192.0.2.1", 2}, // without an SOA: the alias is asked for
 		{dns.TypeA, "bignotcp.test", "by TCP after a truncated answer: the connection was closed before the answer", 2},
 		{dns.TypeA, "stubborn.test", "the server answers FORMERR", 2},
 	} {
@@ -229,6 +315,48 @@ func TestEDNS0Refused(t *testing.T) {
 	}
 }
 
+// TestEDNS0Silence: a firewall that drops queries with EDNS0, or answers of more than
+// 512 bytes, costs one short wait, once; not half of timeoutdns.
+func TestEDNS0Silence(t *testing.T) {
+	t.Parallel()
+	server := newNameServer(t, resolverZone, resolverTrouble)
+	for _, c := range []struct {
+		name  string
+		addrs int
+		byTCP int32
+	}{{"noedns.test", 1, 0}, {"nolarge.test", 60, 1}} {
+		r := &Resolver{Servers: []netip.AddrPort{server.addr}}
+		tcp := server.byTCP.Load()
+		l := lookupOne(t, r, dns.TypeA, c.name)
+		if len(l.addrs) != c.addrs || len(l.notes) != 1 || server.byTCP.Load()-tcp != c.byTCP {
+			t.Errorf("%s: %d addresses, %v after %q", c.name, len(l.addrs), l.err, l.notes)
+		}
+		if l := lookupOne(t, r, dns.TypeA, c.name); len(l.addrs) != c.addrs || len(l.notes) != 0 {
+			t.Errorf("%s, the second time: %v after %q", c.name, l.err, l.notes)
+		}
+	}
+	// Another server's answer says nothing about the one that was silent, nor of itself.
+	r := &Resolver{Servers: []netip.AddrPort{deadServer(t), server.addr}}
+	if l := lookupOne(t, r, dns.TypeA, "a.test"); len(l.addrs) != 1 || r.plain[0].Load() || r.plain[1].Load() {
+		t.Errorf("%v, %v", l.addrs, l.err)
+	}
+}
+
+// TestTCPAlone: with use-vc nothing goes by UDP.
+func TestTCPAlone(t *testing.T) {
+	t.Parallel()
+	server := newNameServer(t, resolverZone, resolverTrouble)
+	r := &Resolver{Servers: []netip.AddrPort{server.addr}, tcp: true}
+	for _, name := range []string{"noudp.test", "a.test", "huge.test", "noedns.test"} {
+		if l := lookupOne(t, r, dns.TypeA, name); len(l.addrs) == 0 {
+			t.Errorf("%s: %v", name, l.err)
+		}
+	}
+	if all, tcp := server.queries.Load(), server.byTCP.Load(); all != tcp || all != 4 {
+		t.Errorf("%d of %d queries by TCP", tcp, all)
+	}
+}
+
 func TestServersInTurn(t *testing.T) {
 	t.Parallel()
 	good := newNameServer(t, resolverZone, nil)
@@ -250,7 +378,7 @@ func TestServersInTurn(t *testing.T) {
 	// A server that says so is asked once, however much time there is.
 	before := bad.queries.Load()
 	r = &Resolver{Servers: []netip.AddrPort{bad.addr, closedServer(t)}}
-	if l := lookupOne(t, r, dns.TypeA, "a.test"); l.err == nil || bad.queries.Load()-before != 1 {
+	if l := lookupOne(t, r, dns.TypeA, "a.test"); l.err == nil || bad.queries.Load()-before != 2 { // with EDNS0, and without
 		t.Errorf("%v, %d queries", l.err, bad.queries.Load()-before)
 	}
 }
@@ -261,7 +389,7 @@ func TestDeadServer(t *testing.T) {
 	good := newNameServer(t, resolverZone, nil)
 	r := &Resolver{Servers: []netip.AddrPort{deadServer(t), good.addr, deadServer(t)}}
 	l := lookupOne(t, r, dns.TypeA, "a.test")
-	if len(l.records) != 1 || len(l.notes) != 1 || l.took < patience[0] || l.took > 3*patience[0] {
+	if len(l.records) != 1 || len(l.notes) != 1 || l.took < patience[0] {
 		t.Errorf("%v after %v, %q", l.err, l.took, l.notes)
 	}
 	l = lookupOne(t, r, dns.TypeAAAA, "a.test")
@@ -274,12 +402,13 @@ func TestDeadlines(t *testing.T) {
 	t.Parallel()
 	r := &Resolver{Servers: []netip.AddrPort{deadServer(t), deadServer(t)}}
 	for _, limit := range []time.Duration{0, 100 * time.Millisecond, 1300 * time.Millisecond} {
+		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		l := &lookup{name: "a.test", qtype: dns.TypeA}
 		<-r.start(ctx, []*lookup{l})
 		cancel()
-		if l.err == nil || errors.Is(l.err, errNoName) || l.took < limit || l.took > limit+time.Second {
-			t.Errorf("limit %v: %v after %v", limit, l.err, l.took)
+		if took := time.Since(began); l.err == nil || errors.Is(l.err, errNoName) || took < limit || took > limit+10*time.Second {
+			t.Errorf("limit %v: %v after %v", limit, l.err, took)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -408,7 +537,7 @@ func FuzzAnswer(f *testing.F) {
 			if !bytes.Equal(b[:2], []byte{0, 0}) {
 				t.Fatal("an answer to another query")
 			}
-			_, _ = verdict(m), refusesEDNS(m)
+			_, _ = judge(m, query.Name, qtype, 0)
 			aliases := 0
 			records, name, err := follow(m, query.Name, qtype, &aliases)
 			if err != nil {

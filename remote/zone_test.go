@@ -143,11 +143,92 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		m.Ns = []dns.RR{mustRR(". 60 IN NS a.root-servers.net.")}
 		_ = w.WriteMsg(m)
 		return
-	case "mangled":
+	case "mangled", "mangledudp":
+		if tcp && trouble == "mangledudp" {
+			break
+		}
 		s.fill(m, q)
 		b, _ := m.Pack()
 		_, _ = w.Write(b[:len(b)-3])
 		return
+	case "overlong": // all of it, however long, without TC
+		if tcp {
+			break
+		}
+		s.fill(m, q)
+		m.Answer = m.Answer[:len(m.Answer)-1] // and yet not all of it
+		_ = w.WriteMsg(m)
+		return
+	case "cut": // by TCP too
+		s.fill(m, q)
+		m.Answer, m.Truncated = m.Answer[:min(1, len(m.Answer))], true
+		_ = w.WriteMsg(m)
+		return
+	case "lame": // neither looks names up nor is in charge
+		m.RecursionAvailable = false
+		_ = w.WriteMsg(m)
+		return
+	case "lamenxdomain":
+		m.RecursionAvailable, m.Rcode = false, dns.RcodeNameError
+		_ = w.WriteMsg(m)
+		return
+	case "soa": // no RA, no AA, but the zone's SOA
+		m.RecursionAvailable = false
+		m.Ns = []dns.RR{mustRR("test. 60 IN SOA ns. hostmaster. 1 2 3 4 5")}
+		_ = w.WriteMsg(m)
+		return
+	case "authority":
+		m.RecursionAvailable, m.Authoritative = false, true
+		_ = w.WriteMsg(m)
+		return
+	case "others": // records of somebody else
+		m.Answer = []dns.RR{mustRR("other.test. 60 IN A 192.0.2.66"), mustRR("other.test. 60 IN MX 1 evil.example.")}
+		_ = w.WriteMsg(m)
+		return
+	case "othertypes":
+		m.Answer = []dns.RR{mustRR(q.Name + " 60 IN TXT x")}
+		_ = w.WriteMsg(m)
+		return
+	case "deniedwithrecords":
+		s.fill(m, q)
+		m.Rcode = dns.RcodeNameError
+		_ = w.WriteMsg(m)
+		return
+	case "nxdomain": // as a resolver that knows no MX denies
+		m.Rcode = dns.RcodeNameError
+		_ = w.WriteMsg(m)
+		return
+	case "aliasdenied": // the alias exists all the same
+		for _, rr := range s.records[strings.ToLower(q.Name)] {
+			if rr.Header().Rrtype == dns.TypeCNAME {
+				m.Answer, m.Rcode = []dns.RR{rr}, dns.RcodeNameError
+				_ = w.WriteMsg(m)
+				return
+			}
+		}
+	case "noedns": // a firewall
+		if r.IsEdns0() != nil {
+			return
+		}
+	case "nolarge": // another one
+		s.fill(m, q)
+		if !tcp && r.IsEdns0() != nil && m.Len() > dns.MinMsgSize {
+			return
+		}
+		m.Answer, m.Ns = nil, nil
+	case "ednsservfail", "ednsrefused", "ednsbadvers":
+		if r.IsEdns0() != nil {
+			m.Rcode = map[string]int{"ednsservfail": dns.RcodeServerFailure, "ednsrefused": dns.RcodeRefused, "ednsbadvers": dns.RcodeBadVers}[trouble]
+			if m.Rcode == dns.RcodeBadVers {
+				m.SetEdns0(payload, false)
+			}
+			_ = w.WriteMsg(m)
+			return
+		}
+	case "noudp":
+		if !tcp {
+			return
+		}
 	case "strays":
 		s.strays(w, r)
 	case "notcp":

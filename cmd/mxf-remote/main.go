@@ -79,7 +79,7 @@ func prepare(host string) (*remote.Router, error) {
 	if err != nil {
 		return router, err
 	}
-	servers, err := remote.Servers(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
+	resolver, err := remote.NewResolver(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
 	if err != nil {
 		return router, err
 	}
@@ -87,6 +87,6 @@ func prepare(host string) (*remote.Router, error) {
 	if err != nil {
 		return router, err
 	}
-	router.Resolver, router.Programs = &remote.Resolver{Servers: servers}, filepath.Dir(self)
+	router.Resolver, router.Programs = resolver, filepath.Dir(self)
 	return router, nil
 }

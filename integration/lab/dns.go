@@ -107,6 +107,9 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	owner := strings.ToLower(question.Name)
 	f := zone.failure(owner, question.Qtype)
 	m := reply(zone, q, f, network(w))
+	if lost(f, q, m, network(w)) {
+		f = TIMEOUT
+	}
 	d.note(question, network(w), m, f)
 	switch f {
 	case TIMEOUT:
@@ -128,6 +131,19 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 		w.WriteMsg(wrong)
 	}
 	w.WriteMsg(m)
+}
+
+// lost reports whether question or answer do not get through a firewall.
+func lost(f Failure, q, m *dns.Msg, network string) bool {
+	switch f {
+	case EDNSLOST:
+		return q.IsEdns0() != nil
+	case LARGELOST:
+		return network == "udp" && m.Len() > dns.MinMsgSize
+	case UDPLOST:
+		return network == "udp"
+	}
+	return false
 }
 
 func network(w dns.ResponseWriter) string { return w.LocalAddr().Network() }
@@ -154,6 +170,18 @@ func reply(zone *Zone, q *dns.Msg, f Failure, network string) *dns.Msg {
 		return m
 	case NODATA:
 		return m
+	case LAME:
+		m.RecursionAvailable = false
+		return m
+	case CUT:
+		m.Truncated = true
+		return m
+	case OTHERS:
+		m.Answer = []dns.RR{&dns.A{
+			Hdr: dns.RR_Header{Name: "other.example.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60},
+			A:   net.IPv4(127, 0, 0, 66),
+		}}
+		return m
 	case NOEDNS:
 		if opt != nil {
 			m.Rcode, m.Extra = dns.RcodeFormatError, nil
@@ -167,7 +195,7 @@ func reply(zone *Zone, q *dns.Msg, f Failure, network string) *dns.Msg {
 	}
 	records, exists := zone.answer(strings.ToLower(q.Question[0].Name), q.Question[0].Qtype)
 	m.Answer = records
-	if !exists {
+	if !exists || f == CONTRARY {
 		m.Rcode = dns.RcodeNameError
 	}
 	if network == "udp" {

@@ -23,6 +23,13 @@ const (
 	WRONGID       Failure = "WRONGID"       // an answer of another id comes first
 	WRONGQUESTION Failure = "WRONGQUESTION" // an answer to another question comes first
 	SLOW          Failure = "SLOW"          // the answer comes after slowAnswer
+	LAME          Failure = "LAME"          // no answer, from a server that neither recurses nor is authoritative
+	CUT           Failure = "CUT"           // an empty answer with TC, over TCP too
+	OTHERS        Failure = "OTHERS"        // records of another owner alone
+	CONTRARY      Failure = "CONTRARY"      // NXDOMAIN, with the records
+	EDNSLOST      Failure = "EDNSLOST"      // a firewall drops questions with EDNS0
+	LARGELOST     Failure = "LARGELOST"     // a firewall drops answers of more than 512 bytes over UDP
+	UDPLOST       Failure = "UDPLOST"       // nothing gets through over UDP
 )
 
 // slowAnswer is long enough to show in a trace and short enough for a test.
@@ -30,7 +37,8 @@ const slowAnswer = 700 * time.Millisecond
 
 var failures = map[Failure]bool{
 	NXDOMAIN: true, NODATA: true, SERVFAIL: true, REFUSED: true, TIMEOUT: true, TRUNCATED: true,
-	NOEDNS: true, WRONGID: true, WRONGQUESTION: true, SLOW: true,
+	NOEDNS: true, WRONGID: true, WRONGQUESTION: true, SLOW: true, LAME: true, CUT: true, OTHERS: true,
+	CONTRARY: true, EDNSLOST: true, LARGELOST: true, UDPLOST: true,
 }
 
 // A Zone is everything that a name server knows, literally.
