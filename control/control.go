@@ -60,7 +60,7 @@ type Settings struct {
 	TLSStrictness int // 0, 1 or 2
 
 	IPMe        []netip.Addr // never delivered to; no zones, IPv4-mapped addresses as IPv4
-	IPMeDefault bool         // there is no ipme: the addresses of the machine's interfaces; IPMe is empty
+	IPMeDefault bool         // there is no ipme: the addresses of the machine's interfaces, and all of loopback; IPMe is empty
 
 	SMTPAvoid  Avoided
 	TimeoutDNS time.Duration // for all lookups together; 0: no limit

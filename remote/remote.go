@@ -47,6 +47,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -179,24 +180,32 @@ func (j *Job) check() error {
 	return nil
 }
 
-// ours returns what tells our own addresses: those of ipme, or of the interfaces.
+// ours returns what reports whether an address is ours: those of ipme, or of the
+// interfaces and all of loopback.
 func (r *Router) ours() (func(netip.Addr) bool, error) {
 	own := make(map[netip.Addr]bool)
 	for _, addr := range r.Settings.IPMe {
 		own[addr] = true
 	}
-	if r.Settings.IPMeDefault {
-		interfaces, err := net.InterfaceAddrs()
-		if err != nil {
-			return nil, fmt.Errorf("unable to list the addresses of this machine's interfaces: %w", err)
+	if !r.Settings.IPMeDefault {
+		return func(addr netip.Addr) bool { return own[addr] }, nil
+	}
+	interfaces, err := net.InterfaceAddrs()
+	if err != nil {
+		// A sandbox may refuse it (RestrictAddressFamilies without AF_NETLINK).
+		var call *net.OpError
+		if errors.As(err, &call) {
+			err = call.Err
 		}
-		for _, i := range interfaces {
-			if prefix, err := netip.ParsePrefix(i.String()); err == nil {
-				own[prefix.Addr().Unmap().WithZone("")] = true
-			}
+		return nil, &control.Error{File: "control/ipme",
+			What: fmt.Sprintf("expected this file, with the addresses of this machine, one a line, since they cannot be listed: %v", plain(err))}
+	}
+	for _, i := range interfaces {
+		if prefix, err := netip.ParsePrefix(i.String()); err == nil {
+			own[prefix.Addr().Unmap().WithZone("")] = true
 		}
 	}
-	return func(addr netip.Addr) bool { return own[addr] }, nil
+	return func(addr netip.Addr) bool { return addr.IsLoopback() || own[addr] }, nil
 }
 
 func (r *Router) tracef(format string, args ...any) {

@@ -1,6 +1,10 @@
 package chain
 
-import "golang.org/x/sys/unix"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
 
 const noSignal = unix.MSG_NOSIGNAL
 
@@ -28,3 +32,21 @@ func sealAll(first int) bool {
 
 // growPipe makes a pipe larger where that is allowed.
 func growPipe(fd, size int) { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, size) }
+
+// atExecFn is AT_EXECFN of getauxval(3): the path that was given to execve(2).
+const atExecFn = 31
+
+// startedAs returns the path of this program's execve, which the kernel has left in
+// its memory; empty where it is not known.
+func startedAs() string {
+	vector, err := unix.Auxv()
+	if err != nil {
+		return ""
+	}
+	for _, entry := range vector {
+		if entry[0] == atExecFn && entry[1] != 0 {
+			return unix.BytePtrToString((*byte)(unsafe.Add(unsafe.Pointer(nil), entry[1])))
+		}
+	}
+	return ""
+}

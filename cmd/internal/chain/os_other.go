@@ -20,3 +20,6 @@ func sealAll(int) bool { return false }
 
 // growPipe does nothing: the BSDs size pipes by themselves.
 func growPipe(int, int) {}
+
+// startedAs is not needed: os.Executable does without /proc, but on NetBSD.
+func startedAs() string { return "" }

@@ -151,7 +151,7 @@ func File(fd int, name string) (*os.File, error) {
 // with the arguments argv. Its descriptors 0, 1, 2... are fds, in order, and it
 // has no others.
 func SpawnSelf(argv, environ []string, fds []int) (pid int, err error) {
-	self, err := os.Executable()
+	self, err := Self()
 	if err != nil {
 		return 0, Fail(ExitTemporary, "unable to find my own executable: %w", err)
 	}

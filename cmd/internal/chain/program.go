@@ -31,10 +31,24 @@ func Version(program string) string {
 	return program + " " + version + " " + runtime.Version()
 }
 
+// Self returns the path of the running executable: what the system has under /proc,
+// or, where there is none, as in a sandbox, what it was started as.
+func Self() (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		return self, nil
+	}
+	name := startedAs()
+	if name == "" {
+		return "", err
+	}
+	return filepath.Abs(name)
+}
+
 // Beside returns the path of the program name in the folder of the running
 // executable. It does not look whether there is one.
 func Beside(name string) (string, error) {
-	self, err := os.Executable()
+	self, err := Self()
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The program in a sandbox: what that refuses and a control file can supply is
+// reported with the file's name.
+
+// withoutNetlink, in the environment, has the test binary refuse itself sockets of
+// AF_NETLINK, as a unit with RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 does.
+const withoutNetlink = "TEST_WITHOUT_NETLINK"
+
+func init() {
+	if os.Getenv(withoutNetlink) == "" {
+		return
+	}
+	if err := refuseNetlink(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+func refuseNetlink() error {
+	const number, firstArgument = 0, 16 // offsets in struct seccomp_data, little-endian
+	load := func(offset uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
+	}
+	unless := func(value uint32, skip uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: skip}
+	}
+	end := func(verdict uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: verdict}
+	}
+	filter := []unix.SockFilter{
+		load(number), unless(unix.SYS_SOCKET, 3),
+		load(firstArgument), unless(unix.AF_NETLINK, 1),
+		end(unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)),
+		end(unix.SECCOMP_RET_ALLOW),
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// reported runs the program with more in its environment, for a host at which nobody
+// listens, by command, and returns what it reports.
+func reported(t *testing.T, files map[string]string, environ string, command ...string) string {
+	t.Helper()
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, "control"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files["me"], files["protocols"] = "me.example", "smtp:1:0:N:Y:mxf-remote-smtpc"
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(home, "control", name), []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append(command, self, "[127.0.0.53]", "s@example.net", "r@example.org")
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "BE_MXF_REMOTE=1", "MXF_HOME="+home, "DNSCACHEIP=127.0.0.1:9", environ)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	return string(out)
+}
+
+func TestSandboxWithoutNetlink(t *testing.T) {
+	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
+		t.Skip("the filter is for amd64 and arm64")
+	}
+	if said := reported(t, map[string]string{}, withoutNetlink+"=1"); !strings.HasPrefix(said, "ZUnable to read control files: control/ipme:0: ") || !strings.Contains(said, syscall.EAFNOSUPPORT.Error()) {
+		t.Errorf("without ipme: %q", said)
+	}
+	if said := reported(t, map[string]string{"ipme": "192.0.2.1"}, withoutNetlink+"=1"); !strings.HasPrefix(said, "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)") {
+		t.Errorf("with ipme: %q", said)
+	}
+}
+
+// Without ipme all of loopback is this machine.
+func TestLoopbackIsUs(t *testing.T) {
+	if said := reported(t, map[string]string{}, ""); !strings.HasPrefix(said, "D") || !strings.Contains(said, "(#5.4.6)") {
+		t.Errorf("%q", said)
+	}
+}
+
+func TestWithoutProc(t *testing.T) {
+	hidden := []string{"unshare", "--map-root-user", "--mount", "sh", "-c", `mount -t tmpfs none /proc && exec "$@"`, "sh"}
+	if out, err := exec.Command(hidden[0], append(hidden[1:], "sh", "-c", "! test -e /proc/self")...).CombinedOutput(); err != nil {
+		t.Skipf("/proc cannot be hidden here: %v: %s", err, out)
+	}
+	for ipme, want := range map[string]string{"": "#4.4.1", "127.0.0.53": "#5.4.6"} {
+		if said := reported(t, map[string]string{"ipme": ipme}, "", hidden...); !strings.Contains(said, want) {
+			t.Errorf("ipme %q: %q", ipme, said)
+		}
+	}
+}
