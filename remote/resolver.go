@@ -2,7 +2,6 @@ package remote
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/binary"
@@ -121,8 +120,7 @@ func (r *Resolver) readResolvConf(path string) ([]netip.AddrPort, error) {
 		netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort),
 		netip.AddrPortFrom(netip.IPv6Loopback(), dnsPort),
 	}
-	// Without waiting: to open a FIFO could take for ever.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, _, err := control.OpenFile(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		r.guess = "there is no " + path
 		return local, nil
@@ -131,9 +129,6 @@ func (r *Resolver) readResolvConf(path string) ([]netip.AddrPort, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, cmp.Or(err, errors.New("it is not a regular file"))
-	}
 	var servers []netip.AddrPort
 	lines := bufio.NewScanner(io.LimitReader(f, control.MaxFile))
 	for lines.Scan() {
