@@ -36,6 +36,8 @@ const (
 	// qmail-send keeps 10,000 (REPORTMAX). Cut, it is still a report, and a
 	// message that was delivered stays so.
 	maxReport = 64 << 10
+	// maxQuoted bounds what is quoted of reports that are none, in bytes.
+	maxQuoted = 200
 	// maxPipe is the most that a pipe holds (/proc/sys/fs/pipe-max-size).
 	maxPipe = 1 << 20
 	// maxStderr bounds what is kept of a program's diagnostics; the beginning
@@ -277,7 +279,7 @@ func spawn(args, environ []string, stdin, network *os.File, recipients int) (*pr
 		errR.Close()
 		return nil, err
 	}
-	p := &process{Process: proc, printed: printed{recipients: recipients},
+	p := &process{Process: proc, printed: printed{reports: report.Parser{Recipients: recipients}},
 		stdout: outR, stderr: errR, complete: make(chan struct{})}
 	p.reading.Add(2)
 	go p.readReports()
@@ -317,36 +319,41 @@ func (p *process) readDiagnostics() {
 // printed is what a program has printed: of each report as much as is kept, of
 // reports no more than there can be.
 type printed struct {
-	recipients int
-	bytes      []byte
-	ended      int // reports that are complete
-	last       int // bytes kept of the one that is not
-	parsed     int // reports when complete was last asked
+	reports report.Parser
+	bytes   []byte // of the report that has not ended
+	some    bool   // there was one that has
+	last    bool   // nothing that comes now counts
 }
 
 func (p *printed) add(b []byte) {
-	for len(b) > 0 && p.ended <= p.recipients {
+	for len(b) > 0 && !p.last {
 		text, rest, end := bytes.Cut(b, []byte{0})
-		kept := text[:min(len(text), maxReport-p.last)]
-		p.bytes, p.last, b = append(p.bytes, kept...), p.last+len(kept), rest
-		if end {
-			p.bytes, p.last = append(p.bytes, 0), 0
-			p.ended++
+		p.bytes, b = append(p.bytes, text[:min(len(text), maxReport-len(p.bytes))]...), rest
+		if !end {
+			return
 		}
+		p.last, p.some = p.reports.Add(p.bytes), true
+		p.bytes = p.bytes[:0]
 	}
 }
 
-// complete tells whether a complete stream is among it.
+// complete reports whether a complete stream is among it.
 func (p *printed) complete() bool {
-	if p.ended == p.parsed {
-		return false
-	}
-	p.parsed = p.ended
-	_, err := p.stream()
+	_, err := p.reports.Stream()
 	return err == nil
 }
 
-func (p *printed) stream() (report.Stream, error) { return report.Parse(p.bytes, p.recipients) }
+// nothing reports whether not a byte was printed.
+func (p *printed) nothing() bool { return !p.some && len(p.bytes) == 0 }
+
+// stream returns the stream, or why there is none.
+func (p *printed) stream() (report.Stream, error) {
+	stream, err := p.reports.Stream()
+	if errors.Is(err, report.ErrIncomplete) && len(p.bytes) > 0 {
+		err = fmt.Errorf("%w: no zero byte ends %q", err, p.bytes[:min(len(p.bytes), maxQuoted)])
+	}
+	return stream, err
+}
 
 // said is what is kept of a program's diagnostics.
 type said []byte
@@ -487,7 +494,7 @@ func (d *delivery) meaning(a *attempt, p *process, stream report.Stream, err err
 		return report.Stream{}, &report.Fuse{Reason: report.New(report.FuseBlown, fuse)}
 	}
 	code := -1
-	if exit.state != nil && exit.state.Exited() && len(p.printed.bytes) == 0 {
+	if exit.state != nil && exit.state.Exited() && p.printed.nothing() {
 		code = exit.state.ExitCode()
 	}
 	facts := report.Facts{IP: ip}
@@ -504,7 +511,7 @@ func (d *delivery) meaning(a *attempt, p *process, stream report.Stream, err err
 		}
 	}
 	reason := fmt.Sprintf("%q ended with %v", a.candidate.Protocol.Program, exit)
-	if len(p.printed.bytes) > 0 {
+	if !p.printed.nothing() {
 		reason += fmt.Sprintf(" after reports that make no sense (%v)", exit.parse)
 	}
 	if all := strings.TrimSpace(string(p.said)); all != "" {

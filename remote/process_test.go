@@ -64,10 +64,11 @@ func TestProgram(t *testing.T) {
 		{"a flood of reports", `yes | head -c 300000 | tr 'y\n' 'h\0'; printf 'Kok\0'`, 1, `^ZUnable to run the protocol program: .*make no sense`},
 		{"a flood of diagnostics", `head -c 300000 /dev/zero | tr '\0' x >&2; exit 1`, 1, `^ZUnable to run the protocol program: .*saying: x+\. `},
 		{"nothing", `exit 0`, 1, `^ZUnable to run the protocol program: .*exit status 0`},
-		{"half", `printf 'r\0Kok'`, 1, `^ZUnable to run the protocol program: `},
-		{"no recipient", `printf 'Kok\0'`, 1, `^ZUnable to run the protocol program: `},
+		{"half", `printf 'r\0Kok'`, 1, `^ZUnable to run the protocol program: .*no zero byte ends "Kok"`},
+		{"no recipient, one asked for", `printf 'Kok\0'`, 1, `^r\|Kok\|$`},
 		{"too many", `printf 'r\0r\0Kok\0'`, 1, `^ZUnable to run the protocol program: `},
-		{"prose", `printf 'hello\n'`, 1, `^ZUnable to run the protocol program: `},
+		{"prose", `printf 'hello\n'`, 1, `^ZUnable to run the protocol program: .*no zero byte ends "hello\\n"`},
+		{"prose, ended", `printf 'usage: client host\n\0'`, 1, `^ZUnable to run the protocol program: .*"usage: client host\\n" is no report`},
 		{"1", `printf 'a\001b\0c\177' >&2; exit 1`, 1, `saying: a\?b\?c\?\. \(#4\.3\.0\)\|$`},
 		{"2", `exit 2`, 1, `^ZUnable to run the protocol program: .*exit status 2`},
 		{"75", `echo why >&2; exit 75`, 2, `^ZConnected to 127.0.0.1 but connection died. \(#4.4.2\)\nThe protocol program said: why\n`},
@@ -352,7 +353,7 @@ func TestResult_reportsAreReadLate(t *testing.T) {
 		t.Skip(err)
 	}
 	// No reader runs: it has met its deadline.
-	p := &process{Process: self, printed: printed{recipients: 1}, stdout: r, stderr: e, complete: make(chan struct{})}
+	p := &process{Process: self, printed: printed{reports: report.Parser{Recipients: 1}}, stdout: r, stderr: e, complete: make(chan struct{})}
 	if stream, err := p.result(t.Context(), 0); err != nil || shown(stream) != "r|Kok|" || string(p.said) != "why" {
 		t.Errorf("%q, %v, %q", shown(stream), err, p.said)
 	}
@@ -362,31 +363,67 @@ func TestResult_reportsAreReadLate(t *testing.T) {
 func TestPrinted(t *testing.T) {
 	long := strings.Repeat("x", 3*maxReport)
 	for _, test := range []struct {
-		in, want string
+		in, want string // want is the stream, or in the error
 		complete bool
 	}{
 		{"r\x00Kok\x00", "r|Kok|", true},
 		{"r\x00Kok\x00Zand more\x00", "r|Kok|", true},
+		{"Kok\x00", "r|Kok|", true},
 		{"r\x00K" + long + "\x00", "r|K" + long[:maxReport-1] + "|", true},
 		{"h" + long + "\x00Dno\x00", "h" + long[:maxReport-1] + "|Dno|", true},
-		{long, long[:maxReport], false},
-		{"r\x00r\x00Kok\x00", "r|r|", false},
-		{strings.Repeat("\x00", 5*maxReport), "||", false},
+		{"", "incomplete reports", false},
+		{"hello\n", `incomplete reports: no zero byte ends "hello\n"`, false},
+		{"r\x00Kok", `incomplete reports: no zero byte ends "Kok"`, false},
+		{long, `ends "` + long[:maxQuoted] + `"`, false},
+		{"goodbye\n\x00", `"goodbye\n" is no report`, false},
+		{long + "\x00", `"` + long[:maxQuoted] + `" is no report`, false},
+		{"r\x00r\x00Kok\x00", "more recipient reports than the 1 recipients", false},
+		{strings.Repeat("\x00", 5*maxReport), "a report without a letter", false},
 	} {
-		for _, step := range []int{1, 7, maxReport, len(test.in)} {
-			p := printed{recipients: 1}
-			complete := 0
+		for _, step := range []int{1, 7, maxReport, max(1, len(test.in))} {
+			p := printed{reports: report.Parser{Recipients: 1}}
+			complete := false
 			for b := range slices.Chunk([]byte(test.in), step) {
 				p.add(b)
-				if p.complete() {
-					complete++
+				if complete && !p.complete() {
+					t.Errorf("%.20q by %d: no longer complete", test.in, step)
 				}
+				complete = p.complete()
 			}
-			got := strings.ReplaceAll(string(p.bytes), "\x00", "|")
-			if got != test.want || (complete == 1) != test.complete {
-				t.Errorf("%.20q by %d: %d bytes %.30q, complete %d times", test.in, step, len(got), got, complete)
+			stream, err := p.stream()
+			if complete != test.complete || (err == nil) != test.complete ||
+				err == nil && shown(stream) != test.want || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%.20q by %d: %.30q, %.300v", test.in, step, shown(stream), err)
+			}
+			if p.nothing() != (test.in == "") || cap(p.bytes) > 4*maxReport {
+				t.Errorf("%.20q by %d: nothing %v, %d bytes kept", test.in, step, p.nothing(), cap(p.bytes))
 			}
 		}
+	}
+}
+
+// Each report is read once, however many there are and in however small pieces they come.
+func TestPrinted_manyReports(t *testing.T) {
+	const recipients = 20_000
+	p := printed{reports: report.Parser{Recipients: recipients}}
+	refusal := []byte("h127.0.0.1 does not like recipient.\nRemote host said: 550 no such user\n\x00")
+	add := func() {
+		for piece := range slices.Chunk(refusal, 16) {
+			p.add(piece)
+			_ = p.complete()
+		}
+	}
+	const measured = 100
+	for range recipients - measured - 1 {
+		add()
+	}
+	// What is read again is allocated again: nothing but the new report is.
+	if n := testing.AllocsPerRun(measured, add); n > 5 {
+		t.Errorf("%v allocations for a report", n)
+	}
+	p.add([]byte("Dgone\n\x00"))
+	if stream, err := p.stream(); err != nil || len(stream.Recipients) != recipients {
+		t.Errorf("%d reports, %v", len(stream.Recipients), err)
 	}
 }
 

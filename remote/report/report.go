@@ -109,38 +109,79 @@ func (s Stream) WriteTo(w io.Writer) (int64, error) {
 // ErrIncomplete says that bytes are not, or not yet, a complete report stream.
 var ErrIncomplete = errors.New("incomplete reports")
 
+// maxQuoted bounds what an error repeats of something that is no report, in bytes: enough
+// for a shell's complaint.
+const maxQuoted = 200
+
 // Parse reads the report stream of a delivery to n recipients from the
 // beginning of b. What follows a complete stream is ignored. The error is
 // ErrIncomplete when b ends too early, and names the offending report when the
-// letters cannot be a stream for n recipients. The newline that Bytes adds is taken
-// off each text; a text may come without it.
+// letters cannot be a stream for n recipients.
 func Parse(b []byte, n int) (Stream, error) {
-	var s Stream
+	p := Parser{Recipients: n}
 	for {
-		i := bytes.IndexByte(b, 0)
-		if i < 0 {
-			return Stream{}, ErrIncomplete
+		text, rest, ended := bytes.Cut(b, []byte{0})
+		if !ended {
+			return p.Stream()
 		}
-		if i == 0 {
-			return Stream{}, errors.New("a report without a letter")
+		if p.Add(text) {
+			return p.Stream()
 		}
-		r := Report{Letter(b[0]), strings.TrimSuffix(string(b[1:i]), "\n")}
-		b = b[i+1:]
-		switch {
-		case r.Letter.OfRecipient():
-			if len(s.Recipients) == n {
-				return Stream{}, fmt.Errorf("more recipient reports than the %d recipients", n)
-			}
-			s.Recipients = append(s.Recipients, r)
-		case r.Letter == Delivered && len(s.Recipients) < n:
-			return Stream{}, fmt.Errorf("%d recipient reports for %d recipients", len(s.Recipients), n)
-		case r.Letter.OfMessage():
-			s.Message = r
-			return s, nil
-		default:
-			return Stream{}, fmt.Errorf("report letter %q", byte(r.Letter))
-		}
+		b = rest
 	}
+}
+
+// A Parser reads a stream report by report.
+type Parser struct {
+	Recipients int // of the delivery
+
+	stream   Stream
+	complete bool
+	err      error // the first that was wrong
+}
+
+// Add takes the next report, without its zero byte, and reports whether that was the
+// last: the stream is complete, or cannot be one. What comes then is ignored.
+func (p *Parser) Add(text []byte) (last bool) {
+	if !p.complete && p.err == nil {
+		p.err = p.add(text)
+	}
+	return p.complete || p.err != nil
+}
+
+func (p *Parser) add(text []byte) error {
+	if len(text) == 0 {
+		return errors.New("a report without a letter")
+	}
+	r := Report{Letter(text[0]), strings.TrimSuffix(string(text[1:]), "\n")}
+	switch {
+	case r.Letter.OfRecipient():
+		if len(p.stream.Recipients) == p.Recipients {
+			return fmt.Errorf("more recipient reports than the %d recipients", p.Recipients)
+		}
+		p.stream.Recipients = append(p.stream.Recipients, r)
+		return nil
+	case !r.Letter.OfMessage():
+		return fmt.Errorf("%q is no report", text[:min(len(text), maxQuoted)])
+	case r.Letter == Delivered && p.Recipients == 1 && len(p.stream.Recipients) == 0:
+		// To qmail-rspawn, which always has one recipient, K alone says as much.
+		p.stream.Recipients = []Report{{Letter: Accepted}}
+	case r.Letter == Delivered && len(p.stream.Recipients) < p.Recipients:
+		return fmt.Errorf("%d recipient reports for %d recipients", len(p.stream.Recipients), p.Recipients)
+	}
+	p.stream.Message, p.complete = r, true
+	return nil
+}
+
+// Stream returns the stream, or why there is none; see [Parse].
+func (p *Parser) Stream() (Stream, error) {
+	switch {
+	case p.err != nil:
+		return Stream{}, p.err
+	case !p.complete:
+		return Stream{}, ErrIncomplete
+	}
+	return p.stream, nil
 }
 
 // TLS says in what TLS a report was made.
