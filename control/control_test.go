@@ -338,8 +338,8 @@ func TestProtocols(t *testing.T) {
 		s.Protocols[i].Routes = nil
 	}
 	want := []control.Protocol{
-		{Service: "smtp", Port: 2525, Program: "sender"},
-		{Service: "lmtp-x1", Port: 65535, Slice: 15, Implicit: true, Program: "a:b:c"},
+		{Service: "smtp", Port: 2525, Program: "sender", Line: 3},
+		{Service: "lmtp-x1", Port: 65535, Slice: 15, Implicit: true, Program: "a:b:c", Line: 5},
 	}
 	if !reflect.DeepEqual(s.Protocols, want) {
 		t.Errorf("got %+v, want %+v", s.Protocols, want)

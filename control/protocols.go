@@ -32,6 +32,7 @@ type Protocol struct {
 	Implicit bool   // TLS from the first byte
 	Explicit bool   // TLS on request; never together with Implicit
 	Program  string // with a slash an absolute path; else a bare name: beside the router's executable, then in home/bin
+	Line     int    // of control/protocols, from 1; 0: there is no such file
 
 	Routes *Routes // never nil after Read
 }
@@ -41,15 +42,21 @@ func (d dir) protocols(s *Settings) error {
 	if err != nil {
 		return err
 	}
-	if data == nil {
+	byDefault := data == nil
+	if byDefault {
 		data = []byte(defaultProtocols)
 	}
 	s.Protocols, err = d.parseProtocols(data)
+	for i := range s.Protocols {
+		if byDefault {
+			s.Protocols[i].Line = 0
+		}
+	}
 	return err
 }
 
 func (d dir) parseProtocols(data []byte) (protocols []Protocol, err error) {
-	err = d.entries("protocols", data, func(_ int, entry string) string {
+	err = d.entries("protocols", data, func(line int, entry string) string {
 		p, problem := parseProtocol(entry)
 		if problem != "" {
 			return problem
@@ -60,6 +67,7 @@ func (d dir) parseProtocols(data []byte) (protocols []Protocol, err error) {
 		if strings.Contains(p.Program, "/") {
 			p.Program = d.absolute(p.Program)
 		}
+		p.Line = line
 		protocols = append(protocols, p)
 		return ""
 	})

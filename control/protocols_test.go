@@ -111,8 +111,12 @@ func FuzzProtocols(f *testing.F) {
 		}
 		var again strings.Builder
 		seen := map[string]bool{}
-		for _, p := range protocols {
+		for i, p := range protocols {
 			checkProtocol(t, p)
+			if p.Line <= i || p.Line > 1+strings.Count(string(data), "\n") {
+				t.Errorf("%q: line %d", p.Service, p.Line)
+			}
+			protocols[i].Line = i + 1 // where it stands spelt out
 			if seen[p.Service] {
 				t.Errorf("%q twice", p.Service)
 			}

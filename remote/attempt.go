@@ -402,7 +402,7 @@ func (d *delivery) checkTLS() error {
 			continue
 		}
 		if err := runnable(c.path); err != nil {
-			return &control.Error{File: "control/" + c.name, Line: 1, What: fmt.Sprintf("cannot run %q: %v", c.path, err)}
+			return &control.Error{File: "control/" + c.name, Line: 1, What: fmt.Sprintf("cannot run %s: %v", programName(c.path), err)}
 		}
 	}
 	secure := slices.ContainsFunc(s.Protocols, func(p control.Protocol) bool { return tlsOn(s, &p) })
@@ -476,7 +476,7 @@ func (d *delivery) programPath(program string) (string, error) {
 			return place, nil
 		}
 		if first == nil {
-			first = fmt.Errorf("%q: %w", place, err)
+			first = fmt.Errorf("%s%s: %w", programName(place), d.namedBy(program), err)
 		}
 	}
 	return "", &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: first.Error()}, Err: first}

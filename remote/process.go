@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/tlsc"
@@ -77,13 +79,76 @@ func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, erro
 	network.Close()
 	if err != nil {
 		done()
+		first := args[0]
+		if a.tls == smtpc.None {
+			first = a.candidate.Protocol.Program // as it is spelled
+		}
 		return report.Stream{}, &report.Error{Case: report.ProgramFailed,
-			Facts: report.Facts{Reason: fmt.Sprintf("%q: %v", args[0], plain(err))}, Err: err}
+			Facts: report.Facts{Reason: fmt.Sprintf("%q%s: %v", args[0], d.namedBy(first), notStarted(args[0], err))}, Err: err}
 	}
 	stream, err := p.result(ctx, d.patience(a))
 	stop()
 	done()
 	return d.meaning(a, p, stream, err)
+}
+
+// namedBy says, in brackets, which line of which control file names program, as a path or
+// as [control.Protocol] has it. It is "" for what is not named anywhere but a default.
+func (d *delivery) namedBy(program string) string {
+	s := d.Settings
+	switch program {
+	case s.TLSClient:
+		return " (control/tlsclient:1)"
+	case s.UCSPITLSClient:
+		return " (control/ucspitlsclient:1)"
+	}
+	for _, p := range s.Protocols {
+		if p.Program == program && p.Line > 0 {
+			return fmt.Sprintf(" (control/protocols:%d)", p.Line)
+		}
+	}
+	return ""
+}
+
+// programName quotes the path of a program up to a blank: there are people who put
+// arguments there, and passwords among those.
+func programName(path string) string {
+	word, _, more := strings.Cut(path, " ")
+	if more {
+		return fmt.Sprintf("%q and more behind it, where no arguments can be given", word)
+	}
+	return fmt.Sprintf("%q", path)
+}
+
+// scriptHead is how much of a script is read to find its interpreter, in bytes; Linux looks
+// at 256.
+const scriptHead = 256
+
+// notStarted says why the system did not start the program at path, which is there and
+// may be executed. For a script its own words would be about some other file.
+func notStarted(path string, err error) error {
+	err = plain(err)
+	head := make([]byte, scriptHead)
+	if f, _, unreadable := control.OpenFile(path, os.O_RDONLY, 0); unreadable == nil {
+		n, _ := io.ReadFull(f, head)
+		head = head[:n]
+		f.Close()
+	} else {
+		return err
+	}
+	line, isScript := bytes.CutPrefix(bytes.SplitN(head, []byte("\n"), 2)[0], []byte("#!"))
+	words := bytes.Fields(bytes.ReplaceAll(line, []byte("\r"), []byte(`\r`)))
+	switch {
+	case isScript && len(words) > 0 && (err == syscall.ENOENT || err == syscall.ENOTDIR):
+		return fmt.Errorf("its first line names the interpreter \"%s\", which is missing", words[0])
+	case isScript && len(words) > 0:
+		return fmt.Errorf("its interpreter \"%s\" cannot be run: %w", words[0], err)
+	case err == syscall.ENOEXEC:
+		return errors.New("it is neither a program for this machine nor a script that begins with #! and an interpreter")
+	case err == syscall.ENOENT:
+		return errors.New("the loader that it wants is missing")
+	}
+	return err
 }
 
 // patience is how long a chain may run before it is killed, 0 for ever. A program

@@ -462,20 +462,37 @@ func TestProgram_messageFromPipe(t *testing.T) {
 	}
 }
 
-// A program that cannot be found or run is nobody's permanent failure.
+// A program that cannot be found or run is nobody's permanent failure, and the words lead
+// to what is to be mended.
 func TestProgram_notRunnable(t *testing.T) {
 	d, folder := newChain(t, "", nil)
-	for name, content := range map[string]string{"rubbish": "\x00\x01", "no-interpreter": "#!/nowhere/sh\n"} {
+	for name, content := range map[string]string{
+		"rubbish": "\x00\x01", "no-interpreter": "#!/nowhere/sh -e\n", "from-windows": "#!/bin/sh\r\nexit 0\r\n",
+		"no-head": "echo hello\n", "odd-interpreter": "#! /\n", "empty": "",
+	} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_, addr := listen(t, "127.0.0.1:0")
-	for _, program := range []string{folder, filepath.Join(folder, "none"), filepath.Join(folder, "rubbish"),
-		filepath.Join(folder, "no-interpreter"), "mxf-remote-nntpc", "/dev/null"} {
-		d.Settings.Protocols[0].Program = program
+	const neither = "neither a program for this machine nor a script that begins with #! and an interpreter"
+	for program, words := range map[string]string{
+		folder:                                   `" (control/protocols:7): it is a directory`,
+		filepath.Join(folder, "none"):            `none" (control/protocols:7): no such file or directory`,
+		filepath.Join(folder, "none s3cret"):     `none" and more behind it, where no arguments can be given (control/protocols:7): no such`,
+		filepath.Join(folder, "rubbish"):         `rubbish" (control/protocols:7): it is ` + neither,
+		filepath.Join(folder, "no-head"):         `no-head" (control/protocols:7): it is ` + neither,
+		filepath.Join(folder, "empty"):           `empty" (control/protocols:7): it is ` + neither,
+		filepath.Join(folder, "from-windows"):    `names the interpreter "/bin/sh\r", which is missing`,
+		filepath.Join(folder, "no-interpreter"):  `no-interpreter" (control/protocols:7): its first line names the interpreter "/nowhere/sh", which is missing`,
+		filepath.Join(folder, "odd-interpreter"): `its interpreter "/" cannot be run: permission denied`,
+		"mxf-remote-nntpc":                       `mxf-remote-nntpc" (control/protocols:7): no such file`,
+		"/dev/null":                              `"/dev/null" (control/protocols:7): it is no regular file`,
+	} {
+		d.Settings.Protocols[0].Program, d.Settings.Protocols[0].Line = program, 7
 		got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)}))
-		if !strings.HasPrefix(got, "ZUnable to run the protocol program: ") || !strings.Contains(got, "(#4.3.0)") {
+		if !strings.HasPrefix(got, "ZUnable to run the protocol program: ") || !strings.Contains(got, "(#4.3.0)") ||
+			!strings.Contains(got, words) || strings.Contains(got, "s3cret") {
 			t.Errorf("%s: %q", program, got)
 		}
 	}
