@@ -64,7 +64,12 @@ func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, erro
 	if err != nil {
 		return report.Stream{}, err
 	}
-	stdin, done, err := d.message.descriptor()
+	ctx, broken := context.WithCancelCause(ctx)
+	defer broken(nil)
+	stdin, done, err := d.message.descriptor(func(err error) {
+		broken(&report.Error{Case: report.Unreadable,
+			Facts: report.Facts{Reason: plain(err).Error()}, Err: err})
+	})
 	if err != nil {
 		return report.Stream{}, err
 	}
@@ -89,6 +94,10 @@ func (d *delivery) inChain(ctx context.Context, a *attempt) (report.Stream, erro
 	stream, err := p.result(ctx, d.patience(a))
 	stop()
 	done()
+	var unreadable *report.Error
+	if err != nil && errors.As(context.Cause(ctx), &unreadable) {
+		return report.Stream{}, unreadable
+	}
 	return d.meaning(a, p, stream, err)
 }
 

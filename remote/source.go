@@ -15,7 +15,7 @@ import (
 // for it, and so can be given to the next exchanger when the first took none.
 const ahead = 32 << 10
 
-// A source is the message on descriptor 0. A regular file is read by whoever holds the
+// A source is the message on descriptor 0. A file is read by whoever holds the
 // descriptor and set back to its offset between attempts. Anything else is a pipe, a
 // device in which one can seem to seek too: it is read here and passed on, so that it is
 // known whether a byte of it is gone.
@@ -35,7 +35,7 @@ func newSource(file *os.File) *source {
 	s := &source{file: file}
 	start, err := file.Seek(0, io.SeekCurrent)
 	info, unknown := file.Stat()
-	s.start, s.isPipe = start, err != nil || unknown != nil || !info.Mode().IsRegular()
+	s.start, s.isPipe = start, err != nil || unknown != nil || !info.Mode().IsRegular() && !info.IsDir()
 	return s
 }
 
@@ -89,8 +89,9 @@ func (p *pipeReader) end() error {
 }
 
 // descriptor returns what a child gets as descriptor 0. done is called after the
-// child has ended.
-func (s *source) descriptor() (f *os.File, done func(), err error) {
+// child has ended. broken is called when the message cannot be read to its end: the child
+// then waits for more, for it must not take that for the end.
+func (s *source) descriptor(broken func(error)) (f *os.File, done func(), err error) {
 	if !s.isPipe {
 		return s.file, func() {}, nil
 	}
@@ -102,7 +103,7 @@ func (s *source) descriptor() (f *os.File, done func(), err error) {
 		s.chunks = make(chan []byte)
 		go s.read()
 	})
-	feed := &feed{source: s, r: r, w: w, stop: make(chan struct{}), stopped: make(chan struct{})}
+	feed := &feed{source: s, r: r, w: w, broken: broken, stop: make(chan struct{}), stopped: make(chan struct{})}
 	go feed.run()
 	return r, feed.done, nil
 }
@@ -111,6 +112,7 @@ func (s *source) descriptor() (f *os.File, done func(), err error) {
 type feed struct {
 	*source
 	r, w          *os.File
+	broken        func(error)
 	stop, stopped chan struct{}
 
 	written []byte // all of it, as long as it can be less than a pipe holds
@@ -138,6 +140,7 @@ func (f *feed) run() {
 		case chunk, ok = <-f.chunks:
 			if f.held = nil; !ok {
 				if f.err != nil {
+					f.broken(f.err)
 					<-f.stop // no end of file: the message did not end here
 				}
 				return

@@ -68,7 +68,7 @@ func TestSource_pipeToChildren(t *testing.T) {
 	for _, text := range []string{"", "Subject: x\n", strings.Repeat("0123456789abcde\n", 20000)} {
 		s := newSource(pipeWith(t, text))
 		for range 3 {
-			f, done, err := s.descriptor()
+			f, done, err := s.descriptor(func(err error) { t.Error(err) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func TestSource_pipeToChildren(t *testing.T) {
 				t.Fatalf("%d bytes: nobody read: %v", len(text), err)
 			}
 		}
-		f, done, err := s.descriptor()
+		f, done, err := s.descriptor(func(err error) { t.Error(err) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestSource_pipeToChildren(t *testing.T) {
 func TestSource_pipeChildThenOurselves(t *testing.T) {
 	text := strings.Repeat("0123456789abcde\n", 20000)
 	s := newSource(pipeWith(t, text))
-	_, done, err := s.descriptor()
+	_, done, err := s.descriptor(func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestSource_device(t *testing.T) {
 		}
 		defer f.Close()
 		s := newSource(f)
-		child, done, err := s.descriptor()
+		child, done, err := s.descriptor(func(err error) { t.Error(err) })
 		if err != nil {
 			t.Fatal(err)
 		}
