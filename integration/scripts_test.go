@@ -638,17 +638,14 @@ func (r *rig) session(n string) (*lab.Session, error) {
 	return all[i-1], nil
 }
 
-// commands waits for QUIT, which a client sends without waiting for its answer;
-// where none comes, what has come is printed.
+// commands waits for the end of the connection: QUIT is sent without waiting for its
+// answer. Where none comes, what has come is printed.
 func (r *rig) commands(ts *testscript.TestScript, args []string) error {
 	s, err := r.session(args[0])
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if all := s.Commands(); len(all) > 0 && strings.HasSuffix(all[len(all)-1], "QUIT") {
-			break
-		}
+	for end := time.Now().Add(settle); !s.Over() && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 	}
 	_, err = fmt.Fprintf(ts.Stdout(), "%s: %s\n", s.Server, strings.Join(s.Commands(), "\n"))
 	return err

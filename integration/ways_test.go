@@ -27,8 +27,9 @@ func newRecord() *record { return &record{runs: make(map[string][]string)} }
 // trace is where a delivery writes its trace unless the script has a say in that.
 func (r *rig) trace() string { return filepath.Join(r.work, ".trace") }
 
-// settle is how long servers may take to notice that a client has gone.
-const settle = 500 * time.Millisecond
+// settle is how long servers may take to notice that a client has gone: on a busy
+// machine, seconds.
+const settle = 20 * time.Second
 
 // note records a delivery.
 func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {

@@ -493,7 +493,7 @@ func TestRouting(t *testing.T) {
 			f.Trace = func(line string) { trace = append(trace, line) }
 			began := time.Now()
 			candidates, err := f.Candidates(t.Context(), row.host)
-			if took := time.Since(began); took > f.Settings.TimeoutDNS+time.Second {
+			if took := time.Since(began); took > f.Settings.TimeoutDNS+10*time.Second {
 				t.Errorf("took %v", took)
 			}
 			var got []string
@@ -602,7 +602,7 @@ func TestGivesUp(t *testing.T) {
 	f.Settings.TimeoutDNS = 300 * time.Millisecond
 	began := time.Now()
 	_, err := f.Candidates(t.Context(), "example.org")
-	if r := report.For(err); r.Letter != report.Temporary || !strings.Contains(r.Text, "(#4.4.3)") || time.Since(began) > 1300*time.Millisecond {
+	if r := report.For(err); r.Letter != report.Temporary || !strings.Contains(r.Text, "(#4.4.3)") || time.Since(began) > 5*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 	f.Settings.TimeoutDNS = 0

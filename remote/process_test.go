@@ -224,7 +224,7 @@ func TestProgram_fuse(t *testing.T) {
 			_, addr := listen(t, "127.0.0.1:0")
 			began := time.Now()
 			got := shown(d.run(t.Context(), []Candidate{d.candidate(addr), d.candidate(addr)}))
-			if took := time.Since(began); took < fuse || took > fuse+3*time.Second {
+			if took := time.Since(began); took < fuse || took > fuse+30*time.Second {
 				t.Errorf("took %v", took)
 			}
 			if want := "ZConnected to 127.0.0.1 but the conversation took longer than 0 seconds. (#4.4.2)|"; got != want {
@@ -585,7 +585,7 @@ func TestDeadHosts_stuckLock(t *testing.T) {
 			t.Error("dead by a table that cannot be read")
 		}
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("took %v", took)
 	}
 }

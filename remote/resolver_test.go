@@ -407,15 +407,15 @@ func TestDeadlines(t *testing.T) {
 		l := &lookup{name: "a.test", qtype: dns.TypeA}
 		<-r.start(ctx, []*lookup{l})
 		cancel()
-		if took := time.Since(began); l.err == nil || errors.Is(l.err, errNoName) || took < limit || took > limit+10*time.Second {
-			t.Errorf("limit %v: %v after %v", limit, l.err, took)
+		if l.err == nil || errors.Is(l.err, errNoName) || l.took < limit || l.took > limit+10*time.Second {
+			t.Errorf("limit %v: %v after %v", limit, l.err, l.took)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &lookup{name: "a.test", qtype: dns.TypeA}
 	done := r.start(ctx, []*lookup{l})
 	cancel()
-	if <-done; l.err == nil || l.took > time.Second {
+	if <-done; l.err == nil || l.took > 10*time.Second {
 		t.Errorf("cancelled: %v after %v", l.err, l.took)
 	}
 }
