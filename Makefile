@@ -32,7 +32,9 @@ all:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X $(CHAIN).home=$$home" -o $(BIN)/ ./cmd/... && \
 	sed "s|@HOME@|$$home|" scripts/$(SAFE) >$(BIN)/$(SAFE) && chmod 755 $(BIN)/$(SAFE)
 
-try: all
+try:
+	@echo 'Building the programs; the first time this takes a minute or two.'
+	@$(MAKE) --no-print-directory all
 	@$(BIN)/mxf-try
 
 check:

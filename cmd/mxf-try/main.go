@@ -3,11 +3,9 @@
 package main
 
 import (
-	"context"
 	_ "embed"
 	"fmt"
 	"os"
-	"os/signal"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 )
@@ -15,13 +13,15 @@ import (
 const usage = `mxf-try [-v] [message-file]
 mxf-try --help | --version`
 
-// exitChanged says that a message did not arrive, or not as it was sent.
+// exitChanged says that a message did not arrive, or not as it was sent, or that one
+// arrived that must not.
 const exitChanged = 1
 
 //go:embed sample.eml
 var sample []byte
 
 func main() {
+	chain.CatchSIGPIPE() // what cannot be shown any more leaves nothing behind either
 	os.Exit(chain.Guard("mxf-try", func() int {
 		err := run(os.Args[1:])
 		if err != nil {
@@ -46,7 +46,8 @@ func run(args []string) error {
 	if t.program, err = chain.Beside("mxf-remote"); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	t.width = chain.Columns(os.Stdout)
+	ctx, stop := chain.UntilSignal()
 	defer stop()
 	return t.run(ctx, os.Stdout)
 }

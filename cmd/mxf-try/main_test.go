@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,10 +42,28 @@ func TestPrintable_isFitForATerminal(t *testing.T) {
 	for _, test := range []struct{ in, want string }{
 		{"plain Grüße", "plain Grüße"},
 		{"caf\xe9 \x1b[2J\t", `caf\xe9 \x1b[2J\x09`},
-		{strings.Repeat("é", 200), strings.Repeat("é", maxLineRunes) + "..."},
+		{strings.Repeat("é", 2*maxLineRunes), strings.Repeat("é", maxLineRunes) + "..."},
 		{strings.Repeat("x", maxLineRunes), strings.Repeat("x", maxLineRunes)},
 	} {
 		if got := printable(test.in); got != test.want {
+			t.Errorf("%q: %q, want %q", test.in, got, test.want)
+		}
+	}
+}
+
+func TestFold(t *testing.T) {
+	for _, test := range []struct {
+		in   string
+		want []string
+	}{
+		{"", []string{""}},
+		{"one two three", []string{"one two", "three"}},
+		{"one two   three", []string{"one two", "three"}},
+		{"ninechars", []string{"ninechar", "s"}},
+		{"  ninechars x", []string{"  ninech", "ars x"}},
+		{"\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9", []string{"\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"}},
+	} {
+		if got := fold(test.in, 8); !slices.Equal(got, test.want) {
 			t.Errorf("%q: %q, want %q", test.in, got, test.want)
 		}
 	}

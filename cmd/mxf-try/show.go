@@ -14,43 +14,77 @@ import (
 const (
 	// What is shown of a message: enough for any that is tried by hand.
 	maxLines     = 60
-	maxLineRunes = 120
+	maxLineRunes = 1000
 )
+
+// say writes text behind prefix, folded at blanks where it is wider than a line;
+// further lines stand under its beginning.
+func (t *trial) say(w io.Writer, prefix, text string) {
+	room := max(t.width-utf8.RuneCountInString(prefix), 1)
+	for _, line := range fold(text, room) {
+		fmt.Fprintln(w, strings.TrimRight(prefix+line, " "))
+		prefix = strings.Repeat(" ", utf8.RuneCountInString(prefix))
+	}
+}
+
+// fold breaks text into lines of at most width runes: at a blank, or within a word
+// that is longer. What was indented stays so.
+func fold(text string, width int) (lines []string) {
+	rest := []rune(text)
+	for len(rest) > width {
+		at := width
+		for at > 0 && rest[at] != ' ' {
+			at--
+		}
+		if strings.TrimSpace(string(rest[:at])) == "" {
+			at = width
+		}
+		lines = append(lines, strings.TrimRight(string(rest[:at]), " "))
+		for at < len(rest) && rest[at] == ' ' {
+			at++
+		}
+		rest = rest[at:]
+	}
+	return append(lines, string(rest))
+}
 
 func (t *trial) introduce(w io.Writer) {
 	what := "the sample"
 	if t.name != "" {
 		what = fmt.Sprintf("%q", t.name)
 	}
-	fmt.Fprintf(w, `Servers of our own are running on loopback: DNS %s,
-SMTP with STARTTLS port %d, QMTPS port %d, QMTP port %d.
-The message is %s, %d bytes.
-`, t.lab.DNS.Addr(), t.lab.Port("smtp"), t.lab.Port("qmtps"), t.lab.Port("qmtp"), what, len(t.message))
+	t.say(w, "", fmt.Sprintf("Servers of our own are running on loopback: DNS %s, SMTP with STARTTLS port %d, QMTPS port %d, QMTP port %d. "+
+		"The message is %s, %d bytes.", t.lab.DNS.Addr(), t.lab.Port("smtp"), t.lab.Port("qmtps"), t.lab.Port("qmtp"), what, len(t.message)))
 }
 
 // show tells of one round.
 func (t *trial) show(w io.Writer, n int, r round, res result, ok bool) {
-	fmt.Fprintf(w, "\n%d. %s\n", n, r.title)
-	row(w, "run", fmt.Sprintf("mxf-remote %s %s %s@%s", r.host, sender, localPart, r.host),
+	fmt.Fprintln(w)
+	t.say(w, fmt.Sprintf("%d. ", n), r.title)
+	row := func(title string, lines ...string) { t.row(w, title, lines...) }
+	row("run", fmt.Sprintf("mxf-remote %s %s %s@%s", r.host, sender, localPart, r.host),
 		"control/tlsstrictness "+r.strictness)
-	row(w, "looked up", lookups(res.queries)...)
-	row(w, "exchanger", exchanger(res))
-	row(w, "TLS", encryption(res)...)
-	row(w, "report", reports(res.Raw)...)
-	row(w, "verdict", fmt.Sprintf("%c, exit status %d, after %d ms", res.Letter, res.Exit, res.Elapsed.Milliseconds()))
+	row("looked up", lookups(res.queries)...)
+	row("exchanger", exchanger(res))
+	row("TLS", encryption(res)...)
+	row("report", reports(res.Raw)...)
+	row("verdict", fmt.Sprintf("%c, exit status %d, after %d ms", res.Letter, res.Exit, res.Elapsed.Milliseconds()))
 	if t.verbose || !ok {
-		row(w, "trace", res.trace...)
+		row("trace", res.trace...)
 	}
-	row(w, "arrived", arrived(t.message, res.arrived))
+	row("arrived", arrived(t.message, res.arrived))
+	if r.refused {
+		row("so", refusal(ok))
+	}
 	// Unchanged messages are all the same: one look is enough.
 	if res.arrived != nil && (n == 1 || !ok) {
 		fmt.Fprintln(w)
-		showMessage(w, res.arrived.Data)
+		t.showMessage(w, res.arrived.Data)
 	}
 }
 
 // row prints a title and lines beside it.
-func row(w io.Writer, title string, lines ...string) {
+func (t *trial) row(w io.Writer, title string, lines ...string) {
 	if len(lines) == 0 {
 		lines = []string{"nothing"}
 	}
@@ -58,7 +92,7 @@ func row(w io.Writer, title string, lines ...string) {
 		if i > 0 {
 			title = ""
 		}
-		fmt.Fprintf(w, "   %-10s %s\n", title, line)
+		t.say(w, fmt.Sprintf("   %-10s ", title), line)
 	}
 }
 
@@ -134,14 +168,24 @@ func arrived(sent []byte, m *lab.Message) string {
 	return fmt.Sprintf("unchanged, from %s for %s", m.Sender, strings.Join(m.Recipients, " "))
 }
 
-func showMessage(w io.Writer, data []byte) {
+// refusal is the outcome of a delivery that must not arrive.
+func refusal(ok bool) string {
+	if ok {
+		return "as it has to be: tlsstrictness 2 sends nothing to a server that cannot show whose it is"
+	}
+	return "WRONG: the message had to be refused, for now, because of the certificate's name"
+}
+
+func (t *trial) showMessage(w io.Writer, data []byte) {
 	lines := strings.Split(strings.TrimSuffix(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n"), "\n")
 	for i, line := range lines {
 		if i == maxLines {
-			fmt.Fprintf(w, "   ... and %d lines more\n", len(lines)-maxLines)
+			t.say(w, "   ", fmt.Sprintf("... and %d lines more", len(lines)-maxLines))
 			return
 		}
-		fmt.Fprintf(w, "   | %s\n", printable(line))
+		for _, part := range fold(printable(line), max(t.width-5, 1)) {
+			fmt.Fprintf(w, "   | %s\n", part)
+		}
 	}
 }
 

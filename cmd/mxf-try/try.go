@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -20,6 +21,7 @@ type trial struct {
 	program string // mxf-remote
 	name    string // of the message file; empty: the sample
 	verbose bool
+	width   int // of a line
 	message []byte
 	lab     *lab.Lab
 	folder  string
@@ -30,20 +32,25 @@ type round struct {
 	title      string
 	host       string
 	strictness string
+	refused    bool // it must not arrive
 }
 
-// The rounds. Each host of the zone leads to one server.
+// The rounds. Each host of the zone leads to one server; the last to one whose
+// certificate has another name.
 var rounds = [...]round{
-	{"SMTP inside STARTTLS, verified against control/trustanchors", "example.org", "2"},
-	{"QMTP inside TLS (qmtps), found by SRV, verified", "secure.example.org", "2"},
-	{"QMTP in the clear, found by the preference of its MX (MXPS)", "quick.example.org", "0"},
+	{"SMTP inside STARTTLS, verified against control/trustanchors", "example.org", "2", false},
+	{"QMTP inside TLS (qmtps), found by SRV, verified", "secure.example.org", "2", false},
+	{"QMTP in the clear, found by the preference of its MX (MXPS)", "quick.example.org", "0", false},
+	{"SMTP to a server whose certificate is another's: nothing may arrive", "wrong.example.org", "2", true},
 }
 
 const zone = `
 example.org                     MX   10 mx.example.org
 _qmtps._tcp.secure.example.org  SRV  0 0 %d qmtps.example.org
 quick.example.org               MX   12801 qmtp.example.org
+wrong.example.org               MX   10 other.example.org
 mx.example.org                  A    127.0.0.2
+other.example.org               A    127.0.0.2
 qmtps.example.org               A    127.0.0.3
 qmtp.example.org                A    127.0.0.4
 `
@@ -97,21 +104,30 @@ func (t *trial) run(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	t.introduce(w)
-	unchanged := 0
+	var good, wanted [2]int // those that have to arrive, and those that must not
 	for i, r := range rounds {
 		ok, err := t.round(ctx, w, i+1, r)
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return errors.New("mxf-try: ended by a signal")
+		case err != nil:
 			return err
 		}
+		kind := 0
+		if r.refused {
+			kind = 1
+		}
+		wanted[kind]++
 		if ok {
-			unchanged++
+			good[kind]++
 		}
 	}
-	if unchanged < len(rounds) {
-		fmt.Fprintf(w, "\n%d of %d messages arrived unchanged.\n", unchanged, len(rounds))
-		return chain.Fail(exitChanged, "mxf-try: not every message arrived unchanged")
+	fmt.Fprintln(w)
+	t.say(w, "", fmt.Sprintf("%d of %d messages arrived unchanged, and %d of %d that must not arrive did not.",
+		good[0], wanted[0], good[1], wanted[1]))
+	if good != wanted {
+		return chain.Fail(exitChanged, "mxf-try: not every delivery ended as it should")
 	}
-	fmt.Fprintf(w, "\nAll %d messages arrived unchanged.\n", len(rounds))
 	return nil
 }
 
@@ -167,7 +183,7 @@ type result struct {
 	trace   []string     // lines without time and process id
 }
 
-// round delivers the message once, and tells whether it arrived unchanged.
+// round delivers the message once, and reports whether that ended as it should.
 func (t *trial) round(ctx context.Context, w io.Writer, n int, r round) (bool, error) {
 	if err := t.lab.Home.Set("tlsstrictness", r.strictness); err != nil {
 		return false, err
@@ -187,6 +203,9 @@ func (t *trial) round(ctx context.Context, w io.Writer, n int, r round) (bool, e
 		res.arrived = messages[0]
 	}
 	ok := o.Exit == 0 && o.Letter == 'K' && len(messages) == 1 && lab.SameText(t.message, messages[0].Data)
+	if r.refused {
+		ok = o.Exit == 0 && o.Letter == 'Z' && strings.Contains(o.Text, "(#4.7.5)") && len(messages) == 0
+	}
 	t.show(w, n, r, res, ok)
 	return ok, nil
 }

@@ -1,0 +1,71 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"nightmare.mail/mxf/integration/lab"
+)
+
+// Setup: mxf-try beside a mxf-remote that hangs.
+//
+// Test: at each of the signals by which it is ended it leaves neither its folder nor
+// the delivery behind, and says why it ends.
+func TestTry_leavesNothing(t *testing.T) {
+	if _, err := os.Stat("/proc/self/environ"); err != nil {
+		t.Skip("what is left behind is found in /proc")
+	}
+	folder, program := t.TempDir(), "mxf-try"
+	if err := os.Link(filepath.Join(programs(t), program), filepath.Join(folder, program)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(folder, "mxf-remote"), []byte("#!/bin/sh\nsleep 600 &\necho >\"$MXF_HOME/../running\"\nsleep 600\n"))
+	if err := os.Chmod(filepath.Join(folder, "mxf-remote"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(signal.String(), func(t *testing.T) {
+			temporary := t.TempDir()
+			mark := fmt.Sprintf("TRY_LEAVES=%d.%d", os.Getpid(), time.Now().UnixNano())
+			cmd := exec.Command(filepath.Join(folder, program))
+			cmd.Env = append(os.Environ(), "TMPDIR="+temporary, mark)
+			var out, errs bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			watch := time.AfterFunc(lab.DefaultLimit, func() { _ = cmd.Process.Kill() })
+			defer watch.Stop()
+			for end := time.Now().Add(lab.DefaultLimit); ; time.Sleep(5 * time.Millisecond) {
+				if found, _ := filepath.Glob(filepath.Join(temporary, "*", "running")); len(found) == 1 {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("no delivery was begun: %s %s", &out, &errs)
+				}
+			}
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			var status *exec.ExitError
+			if err := cmd.Wait(); !errors.As(err, &status) || status.ExitCode() != 111 || errs.String() != "mxf-try: ended by a signal\n" {
+				t.Errorf("%v, %q", err, &errs)
+			}
+			if left, _ := os.ReadDir(temporary); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			for end := time.Now().Add(lab.DefaultLimit); len(processesWith(mark)) > 0; time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("processes are left: %v", processesWith(mark))
+				}
+			}
+		})
+	}
+}
