@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"nightmare.mail/mxf/remote/stack"
 )
 
 const (
@@ -62,6 +64,7 @@ func (c *connector) connect(ctx context.Context, addrs []netip.AddrPort, left bu
 	start := func(addr netip.AddrPort) {
 		running++
 		go func() {
+			stack.Grow()
 			r := result{failure: failure{addr: addr}}
 			defer func() {
 				if p := recover(); p != nil {

@@ -23,6 +23,7 @@ import (
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/stack"
 )
 
 const (
@@ -189,6 +190,7 @@ func (r *Resolver) start(ctx context.Context, lookups []*lookup) <-chan *lookup 
 	var next atomic.Int32
 	for range min(len(lookups), maxParallel) {
 		go func() {
+			stack.Grow()
 			for {
 				i := int(next.Add(1)) - 1
 				if i >= len(lookups) {

@@ -11,7 +11,7 @@ import (
 	"runtime/debug"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
-	_ "nightmare.mail/mxf/cmd/internal/oneprocessor"
+	_ "nightmare.mail/mxf/cmd/internal/start"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote"
 )

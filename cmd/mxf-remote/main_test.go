@@ -150,7 +150,7 @@ func ended(t *testing.T, signal syscall.Signal, pid string) {
 
 // A second processor is given up before other packages initialise: after them it costs
 // page faults.
-func TestOneProcessorFirst(t *testing.T) {
+func TestStartFirst(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -161,9 +161,9 @@ func TestOneProcessorFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours := strings.Index(string(out), "init nightmare.mail/mxf/cmd/internal/oneprocessor ")
+	ours := strings.Index(string(out), "init nightmare.mail/mxf/cmd/internal/start ")
 	others := strings.Index(string(out), "init syscall ")
 	if ours < 0 || others < ours {
-		t.Errorf("oneprocessor is initialised too late:\n%s", out)
+		t.Errorf("cmd/internal/start is initialised too late:\n%s", out)
 	}
 }
