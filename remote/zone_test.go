@@ -82,10 +82,28 @@ func (s *nameServer) listen(t testing.TB, handler dns.Handler) {
 	}
 }
 
+// answering counts a query as answered before its client can ask the next one.
+type answering struct {
+	dns.ResponseWriter
+	answered func()
+}
+
+func (w answering) WriteMsg(m *dns.Msg) error {
+	w.answered()
+	return w.ResponseWriter.WriteMsg(m)
+}
+
+func (w answering) Write(b []byte) (int, error) {
+	w.answered()
+	return w.ResponseWriter.Write(b)
+}
+
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	tcp := w.LocalAddr().Network() == "tcp"
 	s.busiest.Store(max(s.busiest.Load(), s.busy.Add(1)))
-	defer s.busy.Add(-1)
+	answered := sync.OnceFunc(func() { s.busy.Add(-1) })
+	defer answered()
+	w = answering{w, answered}
 	s.queries.Add(1)
 	if tcp {
 		s.byTCP.Add(1)
