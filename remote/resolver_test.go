@@ -402,7 +402,6 @@ func TestDeadlines(t *testing.T) {
 	t.Parallel()
 	r := &Resolver{Servers: []netip.AddrPort{deadServer(t), deadServer(t)}}
 	for _, limit := range []time.Duration{0, 100 * time.Millisecond, 1300 * time.Millisecond} {
-		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		l := &lookup{name: "a.test", qtype: dns.TypeA}
 		<-r.start(ctx, []*lookup{l})
