@@ -44,15 +44,19 @@ var rounds = [...]round{
 	{"SMTP to a server whose certificate is another's: nothing may arrive", "wrong.example.org", "2", true},
 }
 
+// address is that of every server: where there is one loopback address, as on macOS and
+// the BSDs, this is it. Their ports tell them apart.
+const address = "127.0.0.1"
+
 const zone = `
 example.org                     MX   10 mx.example.org
 _qmtps._tcp.secure.example.org  SRV  0 0 %d qmtps.example.org
 quick.example.org               MX   12801 qmtp.example.org
 wrong.example.org               MX   10 other.example.org
-mx.example.org                  A    127.0.0.2
-other.example.org               A    127.0.0.2
-qmtps.example.org               A    127.0.0.3
-qmtp.example.org                A    127.0.0.4
+mx.example.org                  A    ` + address + `
+other.example.org               A    ` + address + `
+qmtps.example.org               A    ` + address + `
+qmtp.example.org                A    ` + address + `
 `
 
 const (
@@ -155,7 +159,7 @@ func (t *trial) startSMTP() error {
 	if err != nil {
 		return err
 	}
-	_, err = t.lab.SMTP(netip.MustParseAddr("127.0.0.2"), lab.SMTP{Name: name, TLS: lab.TLS{Certificate: cert}})
+	_, err = t.lab.SMTP(netip.MustParseAddr(address), lab.SMTP{Name: name, TLS: lab.TLS{Certificate: cert}})
 	return err
 }
 
@@ -165,12 +169,12 @@ func (t *trial) startQMTPS() error {
 	if err != nil {
 		return err
 	}
-	_, err = t.lab.QMTP(netip.MustParseAddr("127.0.0.3"), lab.QMTP{Name: name, TLS: lab.TLS{Certificate: cert}})
+	_, err = t.lab.QMTP(netip.MustParseAddr(address), lab.QMTP{Name: name, TLS: lab.TLS{Certificate: cert}})
 	return err
 }
 
 func (t *trial) startQMTP() error {
-	_, err := t.lab.QMTP(netip.MustParseAddr("127.0.0.4"), lab.QMTP{Name: "qmtp.example.org"})
+	_, err := t.lab.QMTP(netip.MustParseAddr(address), lab.QMTP{Name: "qmtp.example.org"})
 	return err
 }
 

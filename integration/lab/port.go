@@ -33,8 +33,8 @@ type Port struct {
 	bound map[netip.Addr]int // descriptors
 }
 
-// ReservePort returns a port that the kernel chose. IPv6 is left out on hosts
-// that have none.
+// ReservePort returns a port that the kernel chose. Addresses that this machine has not
+// are left out: IPv6 on some, all but 127.0.0.1 on others.
 func ReservePort() (*Port, error) {
 	var last error
 	for range portTries {
@@ -52,8 +52,8 @@ func reserve() (*Port, error) {
 	for _, text := range addresses {
 		addr := netip.MustParseAddr(text)
 		fd, err := bind(addr, p.Number)
-		if err != nil && addr.Is6() && !errors.Is(err, syscall.EADDRINUSE) {
-			continue
+		if errors.Is(err, syscall.EADDRNOTAVAIL) || err != nil && addr.Is6() && !errors.Is(err, syscall.EADDRINUSE) {
+			continue // this machine has no such address
 		}
 		if err != nil {
 			p.Close()
@@ -66,6 +66,9 @@ func reserve() (*Port, error) {
 				return nil, err
 			}
 		}
+	}
+	if p.Number == 0 {
+		return nil, errors.New("this machine has none of the loopback addresses")
 	}
 	return p, nil
 }
