@@ -745,3 +745,42 @@ func TestSpool_limit(t *testing.T) {
 		}
 	}
 }
+
+// A file that is cut when all of it has been read is not the one that was announced either.
+func TestFileChanges_afterItsEnd(t *testing.T) {
+	for _, change := range []int64{-1, 0, 1} {
+		f := fileAt(t, []byte("Subject: x\n\nHello.\n"), 0)
+		m, err := measure(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := m.size
+		m.Reader = &atEnd{Reader: f, do: func() {
+			if err := f.Truncate(size + change); err != nil {
+				t.Error(err)
+			}
+		}}
+		var out bytes.Buffer
+		err = newPack(m, "s@example.net", []string{"r@example.org"}).writeTo(&out)
+		if isSource(err) != (change != 0) || (err == nil) != (change == 0) {
+			t.Errorf("%+d bytes: %v", change, err)
+		}
+		if change != 0 && bytes.HasSuffix(out.Bytes(), []byte(",")) {
+			t.Errorf("%+d bytes: the package is whole: %q", change, out.Bytes())
+		}
+	}
+}
+
+// atEnd calls do at the end of a file.
+type atEnd struct {
+	io.Reader
+	do func()
+}
+
+func (a *atEnd) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if err == io.EOF {
+		a.do()
+	}
+	return n, err
+}

@@ -24,7 +24,8 @@ const spoolLimit = 1 << 30
 // A sized message is one whose length is known before its first byte is sent.
 type sized struct {
 	io.Reader
-	size  int64 // bytes
+	size  int64                 // bytes
+	now   func() (int64, error) // what the length is by now; nil where it cannot change
 	close func()
 }
 
@@ -36,7 +37,15 @@ func measure(ctx context.Context, message io.Reader) (*sized, error) {
 		if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
 			return spoolUntil(ctx, message)
 		} else if offset, ok := position(message); ok {
-			return asIs(message, info.Size()-offset), nil
+			m := asIs(message, info.Size()-offset)
+			m.now = func() (int64, error) {
+				info, err := file.Stat()
+				if err != nil {
+					return 0, err
+				}
+				return max(info.Size()-offset, 0), nil
+			}
+			return m, nil
 		}
 	}
 	if offset, ok := position(message); ok {

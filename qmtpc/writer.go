@@ -90,10 +90,19 @@ func (p *pack) atEnd(in io.Reader) error {
 	if n > 0 {
 		return &sourceError{fmt.Errorf("it changed while it was sent: more than the %d bytes that were announced are there", p.message.size)}
 	}
-	if err == io.EOF {
+	if err != io.EOF {
+		return err
+	}
+	if p.message.now == nil {
 		return nil
 	}
-	return err
+	switch size, err := p.message.now(); {
+	case err != nil:
+		return &sourceError{err}
+	case size != p.message.size:
+		return &sourceError{fmt.Errorf("it changed while it was sent: %d bytes were announced, %d are there", p.message.size, size)}
+	}
+	return nil
 }
 
 // marked reads a message and marks its errors as the message's.

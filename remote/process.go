@@ -38,6 +38,11 @@ const (
 	// qmail-send keeps 10,000 (REPORTMAX). Cut, it is still a report, and a
 	// message that was delivered stays so.
 	maxReport = 64 << 10
+	// maxReports bounds what is kept of all of them, in bytes; of those that come when it
+	// is used up the beginning is kept, fewReport bytes: a server can have much to say
+	// about each of thousands of recipients.
+	maxReports = 16 << 20
+	fewReport  = 512
 	// maxQuoted bounds what is quoted of reports that are none, in bytes.
 	maxQuoted = 200
 	// maxPipe is the most that a pipe holds (/proc/sys/fs/pipe-max-size).
@@ -395,6 +400,7 @@ func (p *process) readDiagnostics() {
 type printed struct {
 	reports report.Parser
 	bytes   []byte // of the report that has not ended
+	kept    int    // bytes in all
 	some    bool   // there was one that has
 	last    bool   // nothing that comes now counts
 }
@@ -402,7 +408,12 @@ type printed struct {
 func (p *printed) add(b []byte) {
 	for len(b) > 0 && !p.last {
 		text, rest, end := bytes.Cut(b, []byte{0})
-		p.bytes, b = append(p.bytes, text[:min(len(text), maxReport-len(p.bytes))]...), rest
+		room := maxReport
+		if p.kept >= maxReports {
+			room = fewReport
+		}
+		text = text[:min(len(text), max(room-len(p.bytes), 0))]
+		p.bytes, p.kept, b = append(p.bytes, text...), p.kept+len(text), rest
 		if !end {
 			return
 		}

@@ -402,6 +402,24 @@ func TestPrinted(t *testing.T) {
 	}
 }
 
+// What is kept of a thousand long reports has a bound, and every one of them counts.
+func TestPrinted_bound(t *testing.T) {
+	const recipients = 1000
+	p := printed{reports: report.Parser{Recipients: recipients}}
+	long := []byte("s" + strings.Repeat("x", maxReport) + "\x00")
+	for range recipients {
+		p.add(long)
+	}
+	p.add([]byte("Zlater\x00"))
+	stream, err := p.stream()
+	if err != nil || len(stream.Recipients) != recipients || stream.Message.Text != "later" {
+		t.Errorf("%d reports, %q, %v", len(stream.Recipients), stream.Message.Text, err)
+	}
+	if n := len(stream.Bytes()); n > maxReports+maxReport+recipients*(fewReport+10) {
+		t.Errorf("%d bytes are kept", n)
+	}
+}
+
 // Each report is read once, however many there are and in however small pieces they come.
 func TestPrinted_manyReports(t *testing.T) {
 	const recipients = 20_000
