@@ -60,9 +60,9 @@ func refuseNetlink() error {
 	return nil
 }
 
-// reported runs the program with more in its environment, for a host at which nobody
-// listens, by command, and returns what it reports.
-func reported(t *testing.T, files map[string]string, environ string, command ...string) string {
+// reported runs the program with more in its environment, for host, by command, and
+// returns what it reports. Nobody listens on the port of its protocol.
+func reported(t *testing.T, host string, files map[string]string, environ string, command ...string) string {
 	t.Helper()
 	home := t.TempDir()
 	if err := os.Mkdir(filepath.Join(home, "control"), 0o700); err != nil {
@@ -78,7 +78,7 @@ func reported(t *testing.T, files map[string]string, environ string, command ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append(command, self, "[127.0.0.53]", "s@example.net", "r@example.org")
+	args := append(command, self, host, "s@example.net", "r@example.org")
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "BE_MXF_REMOTE=1", "MXF_HOME="+home, "DNSCACHEIP=127.0.0.1:9", environ)
 	out, err := cmd.CombinedOutput()
@@ -88,32 +88,56 @@ func reported(t *testing.T, files map[string]string, environ string, command ...
 	return string(out)
 }
 
+const us = "[127.0.0.53]"
+
 func TestSandboxWithoutNetlink(t *testing.T) {
 	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
 		t.Skip("the filter is for amd64 and arm64")
 	}
-	if said := reported(t, map[string]string{}, withoutNetlink+"=1"); !strings.HasPrefix(said, "ZUnable to read control files: control/ipme:0: ") || !strings.Contains(said, syscall.EAFNOSUPPORT.Error()) {
+	if said := reported(t, us, map[string]string{}, withoutNetlink+"=1"); !strings.HasPrefix(said, "ZUnable to read control files: control/ipme:0: ") || !strings.Contains(said, syscall.EAFNOSUPPORT.Error()) {
 		t.Errorf("without ipme: %q", said)
 	}
-	if said := reported(t, map[string]string{"ipme": "192.0.2.1"}, withoutNetlink+"=1"); !strings.HasPrefix(said, "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)") {
+	if said := reported(t, us, map[string]string{"ipme": "192.0.2.1"}, withoutNetlink+"=1"); !strings.HasPrefix(said, "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)") {
 		t.Errorf("with ipme: %q", said)
 	}
 }
 
 // Without ipme all of loopback is this machine.
 func TestLoopbackIsUs(t *testing.T) {
-	if said := reported(t, map[string]string{}, ""); !strings.HasPrefix(said, "D") || !strings.Contains(said, "(#5.4.6)") {
+	if said := reported(t, us, map[string]string{}, ""); !strings.HasPrefix(said, "D") || !strings.Contains(said, "(#5.4.6)") {
+		t.Errorf("%q", said)
+	}
+}
+
+// apart returns a command that runs its arguments after script has changed what they
+// see of the file system, and without a network.
+func apart(t *testing.T, script string) []string {
+	t.Helper()
+	command := []string{"unshare", "--map-root-user", "--mount", "--net", "sh", "-c", script + ` && exec "$@"`, "sh"}
+	if out, err := exec.Command(command[0], append(command[1:], "true")...).CombinedOutput(); err != nil {
+		t.Skipf("no namespaces here: %v: %s", err, out)
+	}
+	return command
+}
+
+// Where no name server is named that is the reason, and not that one which nobody has
+// named does not answer.
+func TestResolvConfWithoutServers(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(empty, []byte("search example.net\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := apart(t, "mount --bind '"+empty+"' /etc/resolv.conf")
+	said := reported(t, "example.org", map[string]string{"ipme": ""}, "DNSCACHEIP=", command...)
+	if want := "ZSorry, I couldn't look up example.org: MX: /etc/resolv.conf names no name server, and none answers on this machine. (#4.4.3)"; !strings.HasPrefix(said, want) {
 		t.Errorf("%q", said)
 	}
 }
 
 func TestWithoutProc(t *testing.T) {
-	hidden := []string{"unshare", "--map-root-user", "--mount", "sh", "-c", `mount -t tmpfs none /proc && exec "$@"`, "sh"}
-	if out, err := exec.Command(hidden[0], append(hidden[1:], "sh", "-c", "! test -e /proc/self")...).CombinedOutput(); err != nil {
-		t.Skipf("/proc cannot be hidden here: %v: %s", err, out)
-	}
+	hidden := apart(t, "mount -t tmpfs none /proc && ! test -e /proc/self")
 	for ipme, want := range map[string]string{"": "#4.4.1", "127.0.0.53": "#5.4.6"} {
-		if said := reported(t, map[string]string{"ipme": ipme}, "", hidden...); !strings.Contains(said, want) {
+		if said := reported(t, us, map[string]string{"ipme": ipme}, "", hidden...); !strings.Contains(said, want) {
 			t.Errorf("ipme %q: %q", ipme, said)
 		}
 	}
