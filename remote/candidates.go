@@ -230,6 +230,7 @@ func (s *search) domain(ctx context.Context) ([]Candidate, error) {
 		if mx.err != errNoName {
 			trouble = mx
 		}
+	case mx.err == errNoName && len(s.out) == len(s.usable): // SRV shows that the host does exist
 	case mx.err == errNoName:
 		// Some resolvers deny wrongly: addresses decide.
 		candidates, err := s.resolve(ctx, s.itself(), nil)
@@ -248,7 +249,33 @@ func (s *search) domain(ctx context.Context) ([]Candidate, error) {
 	if len(found) == 0 && named && s.mail == nil {
 		return nil, unreadable("control/protocols: no usable protocol has slice 0, which MX records need")
 	}
+	if len(found) == 0 && len(s.out) > 0 {
+		if p := s.offered(ctx); p != nil {
+			return nil, unreadable(fmt.Sprintf("control/protocols: %s takes mail by %s, which is not usable for want of TLS", s.given, p.Service))
+		}
+	}
 	return s.resolve(ctx, found, trouble)
+}
+
+// offered returns a protocol that is not usable here and that the host, which
+// declines what is usable, offers by SRV; nil if there is none. That it is not usable
+// follows from our control files, and bounces nothing.
+func (s *search) offered(ctx context.Context) *control.Protocol {
+	for i := range s.Settings.Protocols {
+		p := &s.Settings.Protocols[i]
+		if usable(s.Settings, p) {
+			continue
+		}
+		l := &lookup{name: "_" + p.Service + "._tcp." + s.host.Name, qtype: dns.TypeSRV}
+		<-s.Resolver.start(ctx, []*lookup{l})
+		s.traceLookup(l)
+		for _, rr := range l.records {
+			if srv, ok := rr.(*dns.SRV); ok && srv.Target != "." {
+				return p
+			}
+		}
+	}
+	return nil
 }
 
 // ask does the lookups for SRV and MX at the same time, and returns when all are

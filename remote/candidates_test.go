@@ -128,6 +128,14 @@ _qmtp._tcp.noqmtp.test. SRV  0 0 0 .
 noqmtps.test.           MX   10 mx1.example.org.
 _qmtps._tcp.noqmtps.test. SRV 0 0 0 .
 
+tlsonly.test.           MX   10 mx1.example.org.
+_smtp._tcp.tlsonly.test. SRV 0 0 0 .
+_qmtps._tcp.tlsonly.test. SRV 0 0 6209 mx1.example.org.
+
+_smtp._tcp.tlsonly2.test. SRV 0 0 0 .
+_qmtp._tcp.tlsonly2.test. SRV 0 0 0 .
+_qmtps._tcp.tlsonly2.test. SRV 0 0 6209 mx1.example.org.
+
 nothing.test.           A    192.0.2.9
 _qmtps._tcp.nothing.test. SRV 0 0 0 .
 _qmtp._tcp.nothing.test.  SRV 0 0 0 .
@@ -236,6 +244,7 @@ var routingTrouble = map[string]string{
 	"MX mxbrokenwe.test":        "refused",
 	"MX mxrefused.test":         "refused",
 	"MX mxdenied.test":          "nxdomain",
+	"MX tlsonly2.test":          "nxdomain",
 	"MX mxdeniedwe.test":        "nxdomain",
 	"MX mxdeniedempty.test":     "nxdomain",
 	"MX mxdeniedbroken.test":    "nxdomain",
@@ -357,6 +366,10 @@ var routingTable = []struct {
 		"smtp mx3.example.org:25 192.0.2.3; MX 10"}},
 	{"SRV and no MX", "srvonly.test", files(), []string{"smtp mx2.example.org:2525 192.0.2.2; SRV 10 0 _smtp._tcp.srvonly.test"}},
 	{"SRV declines SMTP, by MX too", "nosmtp.test", files(), []string{"D5.4.4"}},
+	{"SRV declines SMTP and offers what needs TLS, TLS off", "tlsonly.test", files(), []string{"Z4.3.0"}},
+	{"the same, and MX is denied", "tlsonly2.test", files(), []string{"Z4.3.0"}},
+	{"SRV declines SMTP and offers what needs TLS, TLS on", "tlsonly.test", files("trustanchors", "ca.pem"), []string{
+		"qmtps mx1.example.org:6209 192.0.2.1 2001:db8::1; SRV 0 0 _qmtps._tcp.tlsonly.test"}},
 	{"SRV declines a slice's protocol", "noqmtp.test", files(), []string{
 		"smtp mx1.example.org:25 192.0.2.1 2001:db8::1; MX 12801 (nothing for slice 1)"}},
 	{"SRV declines all", "nothing.test", files("trustanchors", "ca.pem"), []string{"D5.4.4"}},
