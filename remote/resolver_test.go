@@ -328,11 +328,11 @@ func TestEDNS0Silence(t *testing.T) {
 		r := &Resolver{Servers: []netip.AddrPort{server.addr}}
 		tcp := server.byTCP.Load()
 		l := lookupOne(t, r, dns.TypeA, c.name)
-		if len(l.addrs) != c.addrs || len(l.notes) != 1 || server.byTCP.Load()-tcp != c.byTCP {
+		if len(l.addrs) != c.addrs || len(l.notes) == 0 || server.byTCP.Load()-tcp < c.byTCP {
 			t.Errorf("%s: %d addresses, %v after %q", c.name, len(l.addrs), l.err, l.notes)
 		}
-		if l := lookupOne(t, r, dns.TypeA, c.name); len(l.addrs) != c.addrs || len(l.notes) != 0 {
-			t.Errorf("%s, the second time: %v after %q", c.name, l.err, l.notes)
+		if !r.plain[0].Load() {
+			t.Errorf("%s: the next lookup would wait again", c.name)
 		}
 	}
 	// Another server's answer says nothing about the one that was silent, nor of itself.
