@@ -22,13 +22,10 @@
 //     timeoutremote has gone by since the first.
 //  6. Once connected, the attempt is carried out, in this process or by a chain of
 //     programs. Its reports end the delivery, whatever they say.
-//  7. An attempt that ended before a transaction had begun, or for want of the TLS
-//     that control/tlsstrictness asks for, is left for the exchanger's next
-//     address, then for the next candidate. The message is set back to its
-//     beginning. Below strictness 2 a server that does not know the name it was sent
-//     in the handshake is first asked once more without one; then, at 0, the same
-//     address comes once more, in the clear; at 1 those that had no TLS do, after all
-//     candidates are through.
+//  7. An attempt that began no transaction is followed by another at the same address,
+//     if its failure leads to a rung of the ladder (ladder.go) of control/tlsstrictness;
+//     otherwise, or when the rung is for later, by the exchanger's next address and then
+//     the next candidate. The message is set back to its beginning.
 //  8. When nothing is left, the last reason is reported; a temporary one, if there
 //     was any.
 //
