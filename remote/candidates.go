@@ -44,7 +44,7 @@ const (
 type Finder struct {
 	Settings *control.Settings
 	Resolver *Resolver
-	Ours     func(netip.Addr) bool // tells whether an address is in ipme; nil: none is
+	Ours     func(netip.Addr) bool // reports whether an address is in ipme; nil: none is
 	Rand     *rand.Rand            // for shuffles and weights; nil: seeded by the system
 	Trace    func(line string)     // nil: no trace; called from the caller's goroutine only
 }
@@ -134,7 +134,7 @@ func (f *Finder) Candidates(ctx context.Context, host string) ([]Candidate, erro
 	return candidates, err
 }
 
-// tlsOn tells whether there is TLS for p: there are trust anchors, or the client
+// tlsOn reports whether there is TLS for p: there are trust anchors, or the client
 // for p's kind of TLS is named and sees to its own.
 func tlsOn(s *control.Settings, p *control.Protocol) bool {
 	switch anchors := s.TrustAnchors != (control.Anchors{}); {
@@ -146,7 +146,7 @@ func tlsOn(s *control.Settings, p *control.Protocol) bool {
 	return false
 }
 
-// usable tells whether p can be spoken. Explicit TLS can be done without, but at
+// usable reports whether p can be spoken. Explicit TLS can be done without, but at
 // the strictness that sends nothing in the clear no protocol can.
 func usable(s *control.Settings, p *control.Protocol) bool {
 	return !p.Implicit && s.TLSStrictness < strict || tlsOn(s, p)
@@ -321,7 +321,7 @@ func (s *search) share(n time.Duration, unlimited time.Duration) time.Duration {
 	return unlimited
 }
 
-// isNullMX tells whether the host says that it takes no mail (RFC 7505).
+// isNullMX reports whether the host says that it takes no mail (RFC 7505).
 func isNullMX(l *lookup) bool {
 	if len(l.records) != 1 {
 		return false

@@ -195,7 +195,7 @@ func order(addrs []netip.Addr, rnd *rand.Rand) []netip.Addr {
 	return ordered
 }
 
-// hasGlobalIPv6 tells whether the kernel would use a global source address
+// hasGlobalIPv6 reports whether the kernel would use a global source address
 // towards to (RFC 6724). Connecting a UDP socket sends nothing.
 func hasGlobalIPv6(to netip.Addr) bool {
 	const discard = 9

@@ -58,7 +58,7 @@ var (
 	layout6 = layout{name: "tcpto6", size: 28, count: 16, when: 20, wide: true, create: true}
 )
 
-// dead tells whether addr has timed out twice, and lately.
+// dead reports whether addr has timed out twice, and lately.
 func (d *deadHosts) dead(addr netip.Addr) bool {
 	dead := false
 	d.with(addr, false, func(t *deadTable) {

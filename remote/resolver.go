@@ -622,7 +622,7 @@ func parseAnswer(b []byte, id uint16, name string, qtype uint16) (*dns.Msg, erro
 	return m, nil
 }
 
-// answers tells whether m repeats the question. A server that could not read it,
+// answers reports whether m repeats the question. A server that could not read it,
 // or refuses it unread, need not.
 func answers(m *dns.Msg, name string, qtype uint16) bool {
 	if m.Opcode != dns.OpcodeQuery {

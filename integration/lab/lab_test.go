@@ -55,6 +55,15 @@ old.example         MX    !NOEDNS
 old.example         MX    5 mx.example.org
 id.example          A     !WRONGID
 id.example          A     127.0.0.4
+lame.example        A     !LAME
+chopped.example     A     !CUT
+others.example      A     !OTHERS
+contrary.example    A     !CONTRARY
+contrary.example    A     127.0.0.5
+noedns.example      A     !EDNSLOST
+noedns.example      A     127.0.0.6
+noudp.example       A     !UDPLOST
+noudp.example       A     127.0.0.7
 `
 
 func TestDNSAnswersFromALiteralZone(t *testing.T) {
@@ -125,6 +134,28 @@ func TestDNSFailsAsNamed(t *testing.T) {
 	}
 	if m, err := ask("udp", "id.example.", dns.TypeA, false); err == nil && len(m.Answer) != 1 {
 		t.Errorf("WRONGID: %v, %v", m, err)
+	}
+	if m, err := ask("udp", "lame.example.", dns.TypeA, false); err != nil || m.RecursionAvailable || m.Authoritative || len(m.Answer)+len(m.Ns) != 0 {
+		t.Errorf("LAME: %v, %v", m, err)
+	}
+	if m, err := ask("tcp", "chopped.example.", dns.TypeA, false); err != nil || !m.Truncated {
+		t.Errorf("CUT: %v, %v", m, err)
+	}
+	if m, err := ask("udp", "others.example.", dns.TypeA, false); err != nil || len(m.Answer) != 1 || m.Answer[0].Header().Name == "others.example." {
+		t.Errorf("OTHERS: %v, %v", m, err)
+	}
+	if m, err := ask("udp", "contrary.example.", dns.TypeA, false); err != nil || m.Rcode != dns.RcodeNameError || len(m.Answer) != 1 {
+		t.Errorf("CONTRARY: %v, %v", m, err)
+	}
+	for _, edns := range []bool{true, false} {
+		if _, err := ask("udp", "noedns.example.", dns.TypeA, edns); (err != nil) != edns {
+			t.Errorf("EDNSLOST, EDNS0 %v: %v", edns, err)
+		}
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		if _, err := ask(network, "noudp.example.", dns.TypeA, false); (err != nil) != (network == "udp") {
+			t.Errorf("UDPLOST over %s: %v", network, err)
+		}
 	}
 }
 

@@ -50,3 +50,18 @@ func newPipe(t *testing.T) (r, w *os.File) {
 	t.Cleanup(func() { r.Close(); w.Close() })
 	return r, w
 }
+
+// What the kernel has left of execve is the path that /proc has.
+func TestStartedAs(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Skip(err)
+	}
+	want, err := os.Stat(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.Stat(startedAs()); err != nil || !os.SameFile(got, want) {
+		t.Errorf("%q: %v, want %s", startedAs(), err, self)
+	}
+}
