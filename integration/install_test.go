@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -101,6 +102,11 @@ func safe(t *testing.T, folder string) {
 		if state.ExitCode() != test.want || (test.want == 0) != strings.HasPrefix(said, "Z") || test.want != 0 && said != "" {
 			t.Errorf("%s: %v, %q", test.name, state, said)
 		}
+	}
+	// Without the script, a variable makes a crash of what the runtime notices itself.
+	_, state := run(t, []string{"GOMEMLIMIT=much", "GOTRACEBACK=crash"}, plain, "host.example", "", "r@host.example")
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && !status.Signaled() {
+		t.Errorf("GOTRACEBACK=crash: %v", state)
 	}
 	// A crash, a missing program, and words before main.
 	said, state := run(t, []string{"GODEBUG=inittrace=1"}, script, "host.example", "", "r@host.example")
