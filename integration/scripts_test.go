@@ -566,10 +566,24 @@ func (r *rig) exits(ts *testscript.TestScript, args []string) error {
 }
 
 func (r *rig) arrived(_ *testscript.TestScript, args []string) error {
-	if got := len(r.Inbox.Messages()); strconv.Itoa(got) != args[0] {
+	want, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	if got := atLeast(want, func() int { return len(r.Inbox.Messages()) }); got != want {
 		return fmt.Errorf("%d messages have arrived", got)
 	}
 	return nil
+}
+
+// atLeast waits for count to be want, for as long as servers may need to notice what a
+// client that has ended did, and returns what it is then.
+func atLeast(want int, count func() int) int {
+	for end := time.Now().Add(settle); ; time.Sleep(5 * time.Millisecond) {
+		if got := count(); got >= want || time.Now().After(end) {
+			return got
+		}
+	}
 }
 
 // message returns the n-th message, counted from 1.
@@ -622,7 +636,11 @@ func (r *rig) envelope(_ *testscript.TestScript, args []string) error {
 }
 
 func (r *rig) connections(_ *testscript.TestScript, args []string) error {
-	if got := len(r.Inbox.Sessions()); strconv.Itoa(got) != args[0] {
+	want, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	if got := atLeast(want, func() int { return len(r.Inbox.Sessions()) }); got != want {
 		return fmt.Errorf("%d connections were made", got)
 	}
 	return nil
@@ -630,8 +648,9 @@ func (r *rig) connections(_ *testscript.TestScript, args []string) error {
 
 // session returns the n-th session, counted from 1.
 func (r *rig) session(n string) (*lab.Session, error) {
-	all := r.Inbox.Sessions()
 	i, err := strconv.Atoi(n)
+	atLeast(i, func() int { return len(r.Inbox.Sessions()) })
+	all := r.Inbox.Sessions()
 	if err != nil || i < 1 || i > len(all) {
 		return nil, fmt.Errorf("no connection %s of %d", n, len(all))
 	}
