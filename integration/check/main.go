@@ -84,15 +84,16 @@ func (c *check) manuals() {
 // test runs go test and follows what it says.
 func (c *check) test(patterns []string) {
 	args := []string{"test", "-json", "-timeout", testLimit}
+	environ := os.Environ()
 	if why := c.noRace(); why == "" {
-		args = append(args, "-race")
+		args, environ = append(args, "-race"), append(environ, cgo)
 	} else {
 		c.missing("race detector", "gcc libc6-dev", why)
 	}
 	args = append(args, c.tested(patterns)...)
 	c.begin("go test")
 	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), cgo)
+	cmd.Env = environ
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
