@@ -595,7 +595,8 @@ func (d *delivery) meaning(a *attempt, p *process, stream report.Stream, err err
 			return report.Stream{}, noTLS(fatal, said, ip)
 		}
 	}
-	reason := fmt.Sprintf("%q ended with %v", a.candidate.Protocol.Program, exit)
+	program := a.candidate.Protocol.Program
+	reason := fmt.Sprintf("%q%s ended with %v", program, d.namedBy(program), exit)
 	if !p.printed.nothing() {
 		reason += fmt.Sprintf(" after reports that make no sense (%v)", exit.parse)
 	}
