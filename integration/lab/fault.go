@@ -43,6 +43,7 @@ type Fault struct {
 	Times int           // on the first so many connections only; 0: on all
 	Delay time.Duration // first wait
 	Reply string        // answer this; \r\n is added, "\n" in it begins a further line
+	Spoil bool          // send what cannot be deciphered, and close the connection
 	Drop  bool          // close the connection
 	Reset bool          // close it with a TCP reset
 	Stall bool          // say nothing more, and wait until the client goes
@@ -51,9 +52,9 @@ type Fault struct {
 // over tells whether the right thing is not to be done afterwards.
 func (f Fault) over() bool { return f.Reply != "" || f.ends() }
 
-func (f Fault) ends() bool { return f.Drop || f.Reset || f.Stall }
+func (f Fault) ends() bool { return f.Drop || f.Reset || f.Stall || f.Spoil }
 
-// ParseFault reads "step=word,word,...": drop, reset, stall, delay:1s, times:2,
+// ParseFault reads "step=word,word,...": spoil, drop, reset, stall, delay:1s, times:2,
 // and, as the last one, reply:text.
 func ParseFault(text string) (Step, Fault, error) {
 	name, rest, _ := strings.Cut(text, "=")
@@ -79,6 +80,8 @@ func ParseFault(text string) (Step, Fault, error) {
 func (f *Fault) set(word string) (err error) {
 	key, value, _ := strings.Cut(word, ":")
 	switch key {
+	case "spoil":
+		f.Spoil = true
 	case "drop":
 		f.Drop = true
 	case "reset":

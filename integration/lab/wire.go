@@ -257,6 +257,11 @@ func (w *wire) suffer(f Fault) error {
 			return err
 		}
 	}
+	if f.Spoil {
+		if _, err := w.raw.Write(spoilt); err != nil {
+			return err
+		}
+	}
 	if f.Stall {
 		io.Copy(io.Discard, w.in)
 	}
@@ -267,6 +272,9 @@ func (w *wire) suffer(f Fault) error {
 	}
 	return nil
 }
+
+// spoilt is a record of TLS that is not encrypted with any key.
+var spoilt = append([]byte{0x17, 3, 3, 0, 64}, make([]byte, 64)...)
 
 // say answers in go-smtp's place.
 func (w *wire) say(reply string) error {
