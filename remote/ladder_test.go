@@ -3,9 +3,13 @@ package remote
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/tlsc"
@@ -112,5 +116,25 @@ func TestDiagnosis(t *testing.T) {
 		if f, rest := diagnosis(said); f != want.fatal || rest != want.rest {
 			t.Errorf("%q: %+v, %q", said, f, rest)
 		}
+	}
+}
+
+// What control/smtpavoid may say is what smtpc understands.
+func TestAvoidedWords(t *testing.T) {
+	words := smtpc.Avoid{Pipelining: true, Size: true, EightBitMIME: true, SMTPUTF8: true, EHLO: true}.String()
+	home := t.TempDir()
+	for name, text := range map[string]string{"me": "me.example\n", "smtpavoid": ":" + words + "\n"} {
+		if err := errors.Join(os.MkdirAll(filepath.Join(home, "control"), 0o755),
+			os.WriteFile(filepath.Join(home, "control", name), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := control.Read(home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, _ := s.SMTPAvoid.Lookup("mx.example.org", netip.Addr{})
+	if avoid, err := smtpc.ParseAvoid(strings.Join(found, ",")); err != nil || avoid.String() != words {
+		t.Errorf("%q: %v, %v", found, avoid, err)
 	}
 }

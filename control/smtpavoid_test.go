@@ -1,0 +1,76 @@
+package control_test
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"nightmare.mail/mxf/control"
+)
+
+func TestSMTPAvoid(t *testing.T) {
+	s, err := control.Read(home(t, files{"me": "me.example\n", "smtpavoid": `# servers that offer what they cannot do
+.example.org:SIZE
+.mx.example.org:EHLO
+MX.Example.ORG.:PIPELINING,8BITMIME
+mx.example.org:SMTPUTF8
+[192.0.2.1]:SIZE,SMTPUTF8
+[IPv6:2001:db8::1]:EHLO
+bücher.example:SIZE
+:PIPELINING
+`}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		host, addr string
+		words      string
+		line       int
+	}{
+		{"mx.example.org", "192.0.2.1", "PIPELINING,8BITMIME", 4},
+		{"MX.example.org", "192.0.2.9", "PIPELINING,8BITMIME", 4},
+		{"a.mx.example.org", "192.0.2.1", "EHLO", 3},
+		{"b.example.org", "192.0.2.1", "SIZE", 2},
+		{"example.org", "192.0.2.1", "SIZE,SMTPUTF8", 6},
+		{"", "192.0.2.1", "SIZE,SMTPUTF8", 6},
+		{"", "::ffff:192.0.2.1", "SIZE,SMTPUTF8", 6},
+		{"", "2001:db8::1", "EHLO", 7},
+		{"xn--bcher-kva.example", "192.0.2.9", "SIZE", 8},
+		{"example.net", "192.0.2.9", "PIPELINING", 9},
+	} {
+		words, line := s.SMTPAvoid.Lookup(c.host, netip.MustParseAddr(c.addr))
+		if strings.Join(words, ",") != c.words || line != c.line {
+			t.Errorf("%q %s: %q of line %d", c.host, c.addr, words, line)
+		}
+	}
+	if words, line := (control.Avoided)(nil).Lookup("mx.example.org", netip.MustParseAddr("192.0.2.1")); words != nil || line != 0 {
+		t.Errorf("%q of line %d", words, line)
+	}
+}
+
+var badSMTPAvoid = []string{
+	"mx.example.org",               // no words
+	"mx.example.org:",              // likewise
+	"mx.example.org:size",          // words are in capitals
+	"mx.example.org:SIZE,",         // an empty word
+	"mx.example.org:SIZE EHLO",     // blanks are no commas
+	"mx.example.org: SIZE",         // nor a part of a word
+	"mx.example.org:CHUNKING",      // not used anyway
+	"[192.0.2.1:SIZE",              // a bracket that is not closed
+	"[192.0.2.1]SIZE",              // no colon behind it
+	"2001:db8::1:SIZE",             // an address without brackets
+	"mx..example.org:SIZE",         // no name
+	".:SIZE",                       // no suffix
+	"mx.example.org:PASSWORD s3cr", // what stands behind a blank is not quoted
+}
+
+func TestSMTPAvoid_malformed(t *testing.T) {
+	for _, entry := range badSMTPAvoid {
+		_, err := control.Read(home(t, files{"me": "me.example\n", "smtpavoid": "\n# x\n" + entry + "\n"}))
+		var malformed *control.Error
+		if !errors.As(err, &malformed) || malformed.File != "control/smtpavoid" || malformed.Line != 3 || strings.Contains(err.Error(), "s3cr") {
+			t.Errorf("%q: %v", entry, err)
+		}
+	}
+}
