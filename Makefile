@@ -29,7 +29,7 @@ all:
 	  for p in $(PROGRAMS) $(SAFE); do rm -f $(BIN)/$$p; done; \
 	  echo "$$home" >$(BIN)/.home; \
 	fi; \
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X $(CHAIN).home=$$home" -o $(BIN)/ ./cmd/... && \
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags "-s -w -X $(CHAIN).home=$$home" -o $(BIN)/ ./cmd/... && \
 	sed "s|@HOME@|$$home|" scripts/$(SAFE) >$(BIN)/$(SAFE) && chmod 755 $(BIN)/$(SAFE)
 
 try:
@@ -38,14 +38,14 @@ try:
 	@$(BIN)/mxf-try
 
 check:
-	@$(GO) run ./integration/check
+	@$(GO) run -buildvcs=false ./integration/check
 
 # The tests without the linters.
 test:
-	@$(GO) run ./integration/check -tests
+	@$(GO) run -buildvcs=false ./integration/check -tests
 
 bench:
-	@$(GO) run ./integration/bench
+	@$(GO) run -buildvcs=false ./integration/bench
 
 bench-loops:
 	@$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -188,7 +188,7 @@ const tlsName = "mx.example.org"
 func newTLSRig(t *testing.T) *tlsRig {
 	dir := t.TempDir()
 	rig := &tlsRig{bin: filepath.Join(dir, "bin"), ca: filepath.Join(dir, "ca.pem")}
-	build := exec.Command("go", "build", "-trimpath", "-o", rig.bin+"/",
+	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", rig.bin+"/",
 		"nightmare.mail/mxf/cmd/mxf-tlsc", "nightmare.mail/mxf/cmd/mxf-ucspitlsc")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

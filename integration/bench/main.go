@@ -141,7 +141,7 @@ func (b *bench) build(folder string, packages []string) error {
 			return err
 		}
 	}
-	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", fresh + "/"}, packages...)
+	args := append([]string{"build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", fresh + "/"}, packages...)
 	cmd := exec.CommandContext(b.ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -16,7 +16,7 @@ const module = "nightmare.mail/mxf"
 // nothing that a test needs. Flags are added to those of go build, -cover for
 // example. The error holds what the compiler said.
 func Build(ctx context.Context, dir string, flags ...string) error {
-	args := append([]string{"build", "-trimpath"}, flags...)
+	args := append([]string{"build", "-buildvcs=false", "-trimpath"}, flags...)
 	args = append(args, "-o", dir+string(filepath.Separator), module+"/cmd/...")
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
