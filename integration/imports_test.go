@@ -178,7 +178,7 @@ func TestImports_linked(t *testing.T) {
 		"mxf-ucspitlsc":    {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
 		"qmail-remote-io":  {"net/http", "testing", "github.com/miekg/dns"},
 	} {
-		cmd := exec.Command("go", "list", "-deps", module+"cmd/"+program)
+		cmd := exec.Command("go", "list", "-buildvcs=false", "-deps", module+"cmd/"+program)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		out, err := cmd.Output()
 		if err != nil {

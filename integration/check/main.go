@@ -133,7 +133,7 @@ func (c *check) noRace() string {
 // tested returns the packages that have tests. go list says itself what is wrong with
 // the others, and go test will say it again.
 func (c *check) tested(patterns []string) []string {
-	args := append([]string{"list", "-e", "-f", "{{if or .TestGoFiles .XTestGoFiles .Error}}{{.ImportPath}}{{end}}"}, patterns...)
+	args := append([]string{"list", "-buildvcs=false", "-e", "-f", "{{if or .TestGoFiles .XTestGoFiles .Error}}{{.ImportPath}}{{end}}"}, patterns...)
 	out, err := exec.Command("go", args...).Output()
 	if list := strings.Fields(string(out)); err == nil && len(list) > 0 {
 		return list
