@@ -81,6 +81,7 @@ var chance = []struct {
 	{regexp.MustCompile(`\(\d+ ms\)`), "(n ms)"},
 	{regexp.MustCompile(`(tls certificate .*) from \S+ to \S+ `), "$1 "},
 	{regexp.MustCompile(`no answer in .*`), "no answer"},
+	{regexp.MustCompile(`no answer to the handshake (in time|within \d+ ms)`), "no answer to the handshake"},
 	{regexp.MustCompile(`(lookup SRV \S+): (no such name|not waited for).*`), "$1: none"},
 	{regexp.MustCompile(`qmtp > (stopped|sent).*`), "qmtp > over"},
 	{regexp.MustCompile(`qmtp lost: .*`), "qmtp lost"},
