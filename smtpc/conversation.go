@@ -263,8 +263,7 @@ func (s *session) handshake() error {
 	err := s.nothingEarly()
 	switch {
 	case isLost(err) && s.ctx.Err() == nil:
-		f.Reason = "server ended the connection instead of the handshake"
-		return s.none(report.WantOfTLS, report.TLSUnavailable, f, err)
+		// The handshake meets the same end, and words it.
 	case isLost(err):
 		return err
 	case err != nil:
