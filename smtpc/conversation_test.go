@@ -320,6 +320,49 @@ func TestMailParameters(t *testing.T) {
 	}
 }
 
+// A server that has refused MAIL for its parameters may want RSET, or a new connection,
+// before it hears another: that is no verdict either.
+func TestSecondMAIL(t *testing.T) {
+	const rejected = "Connected to 192.0.2.1 but sender was rejected.\nRemote host said: "
+	for second, want := range map[smtptest.Action]result{
+		{Reply: "503 nested MAIL"}:          {exit: 77},
+		{Reply: "501 no parameters"}:        {exit: 77},
+		{Reply: "555 no parameters"}:        {exit: 77},
+		{Reply: "421 too many errors"}:      {exit: 77},
+		{Reply: "421 closing", Close: true}: {exit: 77},
+		{Close: true}:                       {exit: 77},
+		{Reply: "550 not you"}:              {reports: "D" + rejected + "550 not you\n\x00"},
+		{Reply: "553 not you"}:              {reports: "D" + rejected + "553 not you\n\x00"},
+		{Reply: "451 later"}:                {reports: "Z" + rejected + "451 later\nMAIL was refused with parameters before: 501 no parameters\n\x00"},
+	} {
+		for _, extensions := range []string{"SIZE", "PIPELINING SIZE"} {
+			mails := 0
+			server := &smtptest.Server{Extensions: strings.Fields(extensions), Act: func(p smtptest.Point) smtptest.Action {
+				switch p.Phase {
+				case smtptest.MAIL:
+					if mails++; mails > 1 {
+						return second
+					}
+					return smtptest.Action{Reply: "501 no parameters"}
+				case smtptest.RCPT, smtptest.DATA:
+					return smtptest.Action{Reply: "503 MAIL first"}
+				}
+				return smtptest.Action{}
+			}}
+			r, seen := talk(t, server, newJob(1))
+			if r.exit != want.exit || r.reports != want.reports {
+				t.Errorf("%s, %+v: %v, want %v", extensions, second, r, want)
+			}
+			if second.Reply != "" && want.exit == 77 && !strings.Contains(r.reason, second.Reply) {
+				t.Errorf("%s, %+v: reason %q", extensions, second, r.reason)
+			}
+			if mails != 2 || seen.Accepted {
+				t.Errorf("%s, %+v: %q", extensions, second, seen.Commands)
+			}
+		}
+	}
+}
+
 func TestMessageOverTheLimitIsNotOffered(t *testing.T) {
 	r, seen := talk(t, &smtptest.Server{Extensions: []string{"PIPELINING", "SIZE 27"}}, newJob(1))
 	wantReports(t, r, "D192.0.2.1: message of 28 bytes is over the limit of 27. (#5.3.4)\n\x00")

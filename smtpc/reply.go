@@ -73,6 +73,10 @@ func (r *reply) misunderstood() bool { return 500 <= r.Code && r.Code <= 504 }
 // (RFC 5321 section 4.1.1.11), or what servers say that do not know of any.
 func (r *reply) refusesParameters() bool { return r.misunderstood() || r.Code == 555 }
 
+// refusesSecondMAIL reports whether r, to MAIL after one with parameters was refused, may
+// be about that one: servers want RSET between them, or a new connection.
+func (r *reply) refusesSecondMAIL() bool { return r.refusesParameters() || r.closing() }
+
 // tooMany reports whether r can mean that there are too many recipients, which 552
 // did before 452 (RFC 5321 section 4.5.3.1.10), and not that a mailbox is full or the
 // message too large (RFC 3463, x.2.2 and x.3.4).

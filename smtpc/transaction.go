@@ -163,7 +163,13 @@ func (t *transaction) mailLost(err error) error {
 func (t *transaction) lockstep() (report.Stream, error) {
 	r, err := t.ask(t.mailCommand())
 	if err == nil && t.withoutParameters(r) {
-		r, err = t.ask(t.mailCommand())
+		switch r, err = t.ask(t.mailCommand()); {
+		case err != nil:
+			return t.groupLost(err)
+		case r.refusesSecondMAIL():
+			t.quit("")
+			return t.stumbled(r)
+		}
 	}
 	if err != nil {
 		return t.outcome(t.mailLost(err))
@@ -210,9 +216,7 @@ func (t *transaction) pipelining() (report.Stream, error) {
 		if r.class() != 3 {
 			t.quit("")
 		}
-		f := t.facts()
-		f.Reply = t.odd.Message
-		return report.Stream{}, t.none(report.GroupStumbled, report.GroupNotUnderstood, f, nil)
+		return t.stumbled(t.odd)
 	case t.decided():
 		t.leaveData(r)
 		return t.rejected(), nil
@@ -233,6 +237,9 @@ func (t *transaction) group() (*reply, error) {
 		return nil, err
 	}
 	t.understood(mail, true, true)
+	if t.plain && mail.refusesSecondMAIL() {
+		t.odd, t.closing = mail, nil
+	}
 	before := mail
 	for n := range t.env.recipients {
 		r, err := t.receive("RCPT", t.answerLimit())
@@ -279,7 +286,18 @@ func (t *transaction) groupLost(err error) (report.Stream, error) {
 		}
 		return t.outcome(err)
 	}
+	if t.odd != nil {
+		return t.stumbled(t.odd)
+	}
 	return report.Stream{}, t.none(report.GroupStumbled, report.ConnectionDied, t.died(t.facts(), err), err)
+}
+
+// stumbled is the outcome of r, which answers something that qmail-remote would not have
+// said.
+func (t *transaction) stumbled(r *reply) (report.Stream, error) {
+	f := t.facts()
+	f.Reply = r.Message
+	return report.Stream{}, t.none(report.GroupStumbled, report.GroupNotUnderstood, f, nil)
 }
 
 // leaveData ends a transaction in which nothing is to be delivered, after the
