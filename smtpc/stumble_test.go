@@ -128,6 +128,27 @@ func TestParametersRefused(t *testing.T) {
 	}
 }
 
+// A refusal of STARTTLS and a hang-up are a want of TLS, in a group of commands too.
+func TestSTARTTLSRefusedThenGone(t *testing.T) {
+	t.Parallel()
+	for _, extensions := range [][]string{nil, {"PIPELINING"}} {
+		server := &smtptest.Server{Extensions: extensions, TLS: serverTLS(), Act: func(p smtptest.Point) smtptest.Action {
+			if p.Phase == smtptest.STARTTLS {
+				return smtptest.Action{Reply: "454 not now", Close: true}
+			}
+			return smtptest.Action{}
+		}}
+		conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
+		job := newJob(2)
+		job.StartTLS = startTLS(conn)
+		r := deliver(t.Context(), conn, job)
+		const want = "server refused STARTTLS and ended the connection. (#4.7.5)\nSTARTTLS was refused before: 454 not now"
+		if r.exit != 76 || !strings.Contains(r.reason, want) {
+			t.Errorf("%q: %v", extensions, r)
+		}
+	}
+}
+
 // TestClearTextAfterTLSFailed has refusals that TLS might have spared.
 func TestClearTextAfterTLSFailed(t *testing.T) {
 	for _, c := range []struct {

@@ -277,9 +277,12 @@ func (t *transaction) understood(r *reply, due, inOrder bool) {
 
 // groupLost is the outcome of a group of which an answer is missing. Neither a server
 // that hangs up nor one that falls silent has said that it read a group, whatever it
-// said before, unless it took its leave with 421.
+// said before, unless it took its leave with 421. A want of TLS is told by its error.
 func (t *transaction) groupLost(err error) (report.Stream, error) {
+	var none *report.NoTransaction
 	switch {
+	case errors.As(err, &none):
+		return report.Stream{}, none
 	case !isLost(err), t.ctx.Err() != nil, t.closing != nil:
 		if t.decided() {
 			return t.settled(t.rejected(), err)
