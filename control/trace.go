@@ -42,7 +42,7 @@ func (d dir) trace(s *Settings) error {
 		domain, ok := canonicalDomain(word)
 		if !ok {
 			return d.malformed("trace", 1, fmt.Sprintf(
-				"expected a path and then domains, .suffixes or addresses in brackets, found %q", clip(word)))
+				"expected a path and then domains, .suffixes or addresses in brackets, found %s", found(word)))
 		}
 		s.Trace.Domains = append(s.Trace.Domains, domain)
 	}

@@ -54,10 +54,13 @@ func TestTrace_malformed(t *testing.T) {
 		"/tmp/t example..org":   "example..org",
 		"/tmp/t fine.x [::1%1]": "[::1%1]",
 		"/tmp/t a_b/c":          "a_b/c",
+		"/tmp/t a_b/c|s3cret":   "\"a_b/c\" and more",
+		"/tmp/t me:s3cret@x/y":  "a word with an @",
 	} {
 		_, err := control.Read(home(t, files{"me": "me.example\n", "trace": value + "\n"}))
 		var malformed *control.Error
-		if !errors.As(err, &malformed) || malformed.File != "control/trace" || malformed.Line != 1 || !strings.Contains(malformed.What, quoted) {
+		if !errors.As(err, &malformed) || malformed.File != "control/trace" || malformed.Line != 1 ||
+			!strings.Contains(malformed.What, quoted) || strings.Contains(malformed.What, "s3cret") {
 			t.Errorf("%q: %v", value, err)
 		}
 	}

@@ -358,14 +358,14 @@ func (v *visit) spoke() bool { return v.explicit || v.left == nil || !v.left.NoT
 
 // lastReason is what is reported when nothing is left to try: the last reason, and
 // how many addresses were tried. A permanent one stands only when all are: a
-// server that could not be asked might have said yes.
+// server that could not be asked might have said yes. Else it is the last temporary one.
 func (d *delivery) lastReason() report.Report {
 	if len(d.reasons) == 0 {
 		return report.New(report.NoConnection, report.Facts{Protocol: "SMTP"})
 	}
 	last := d.reasons[len(d.reasons)-1]
 	for _, r := range d.reasons {
-		if r.Letter == report.Temporary && last.Letter == report.Permanent {
+		if r.Letter == report.Temporary {
 			last = r
 		}
 	}

@@ -598,6 +598,7 @@ func TestAttempts_handshakeHasALimit(t *testing.T) {
 func TestLastReason(t *testing.T) {
 	permanent := report.New(report.NeedsSMTPUTF8, report.Facts{})
 	temporary := report.New(report.ConnectionDied, report.Facts{})
+	early := report.New(report.GreetingFailed, report.Facts{})
 	for _, test := range []struct {
 		reasons []report.Report
 		want    report.Letter
@@ -606,10 +607,11 @@ func TestLastReason(t *testing.T) {
 		{[]report.Report{permanent, permanent}, report.Permanent},
 		{[]report.Report{permanent, temporary}, report.Temporary},
 		{[]report.Report{temporary, permanent}, report.Temporary},
+		{[]report.Report{early, temporary, permanent}, report.Temporary},
 	} {
 		d := newDelivery(t, nil)
 		d.reasons = test.reasons
-		if r := d.lastReason(); r.Letter != test.want {
+		if r := d.lastReason(); r.Letter != test.want || strings.Contains(r.Text, early.Text) {
 			t.Errorf("%v: %v", test.reasons, r)
 		}
 	}

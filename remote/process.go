@@ -559,7 +559,11 @@ func (p *process) kill(ended <-chan *os.ProcessState) *os.ProcessState {
 // meaning turns the end of a chain into what the router goes by.
 func (d *delivery) meaning(a *attempt, p *process, stream report.Stream, err error) (report.Stream, error) {
 	ip := a.ip()
-	fatal, said := diagnosis(string(p.said))
+	var fatal fatal
+	said := strings.TrimSpace(string(p.said))
+	if a.tls != smtpc.None { // else there is no TLS client that could have said it
+		fatal, said = diagnosis(said)
+	}
 	// A conversation that TLS has ended is one that was lost, to its program.
 	because := func(r report.Report) report.Report {
 		if fatal.what != "" && r.Lost(ip) {

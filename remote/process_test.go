@@ -73,6 +73,8 @@ func TestProgram(t *testing.T) {
 		{"2", `exit 2`, 1, `^ZUnable to run the protocol program: .*exit status 2`},
 		{"75", `echo why >&2; exit 75`, 2, `^ZConnected to 127.0.0.1 but connection died. \(#4.4.2\)\nThe protocol program said: why\n`},
 		{"75, ours", `echo 'Connected to 127.0.0.1 but greeting failed.' >&2; exit 75`, 2, `^ZConnected to 127.0.0.1 but greeting failed.\n`},
+		{"75, fatal, and there is no TLS", `echo 'client: fatal: why' >&2; exit 75`, 2,
+			`^ZConnected to 127.0.0.1 but connection died. \(#4.4.2\)\nThe protocol program said: client: fatal: why\n1 address`},
 		{"75, half a report", `printf r; exit 75`, 1, `^ZUnable to run the protocol program: `},
 		{"76", `echo why >&2; exit 76`, 2, `^ZConnected to 127.0.0.1 but TLS could not be had: why. \(#4.7.5\)\n`},
 		{"96", `exit 96`, 1, `^ZUnable to run the protocol program: `},
