@@ -9,17 +9,12 @@ import (
 	"syscall"
 )
 
-// The exit codes of the programs of a chain; each manual page has its own.
+// The exit codes of every program; each manual page has its own. Those of a protocol
+// program alone are in remote/report, those of a TLS client in tlsc: an error knows its code.
 const (
 	ExitOK         = 0
-	ExitLost       = 75  // no transaction was begun: next exchanger
-	ExitNoTLS      = 76  // the same, for want of TLS
-	ExitSettings   = 96  // TLS settings
-	ExitHandshake  = 97  // the handshake failed
-	ExitRunning    = 98  // TLS error while running
 	ExitUsage      = 100 // wrong usage
 	ExitTemporary  = 111 // a system call failed
-	ExitFuse       = 124 // the fuse of a protocol program blew
 	ExitCannotExec = 126 // there is such a program and it cannot be run
 	ExitNotFound   = 127 // there is no such program
 )
