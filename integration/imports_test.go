@@ -76,7 +76,7 @@ var reserved = map[string][]string{
 	"os/exec":                     {"cmd/internal/chain", "remote", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
 	"testing":                     {"integration/peers", "smtpc/smtptest", "qmtpc/qmtptest"},
 	"net/http":                    {},
-	"github.com/emersion/go-smtp": {"smtpc", "integration/lab"},
+	"github.com/emersion/go-smtp": {"integration/lab"},
 }
 
 // imports returns what each folder of the module imports outside of its tests.
@@ -171,12 +171,12 @@ func TestImports_reserved(t *testing.T) {
 // or size for no use.
 func TestImports_linked(t *testing.T) {
 	for program, without := range map[string][]string{
-		"mxf-remote":       {"net/http", "testing", module + "integration/lab"},
-		"mxf-remote-smtpc": {"net/http", "testing", "github.com/miekg/dns"},
+		"mxf-remote":       {"net/http", "testing", "github.com/emersion/go-smtp", module + "integration/lab"},
+		"mxf-remote-smtpc": {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
 		"mxf-remote-qmtpc": {"net/http", "testing", "crypto/tls", "github.com/miekg/dns"},
 		"mxf-tlsc":         {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
 		"mxf-ucspitlsc":    {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
-		"qmail-remote-io":  {"net/http", "testing", "github.com/miekg/dns"},
+		"qmail-remote-io":  {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
 	} {
 		cmd := exec.Command("go", "list", "-buildvcs=false", "-deps", module+"cmd/"+program)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
