@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -91,15 +92,16 @@ func Closed(fd int) bool {
 // NoCore has a crash leave no core file: there may be a client's key in it.
 func NoCore() { _ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) }
 
-// OnEnd has clean called when SIGTERM, SIGINT or SIGHUP comes, unless it is ignored, and
-// the signal then do what it would have done. It lasts until stop is called.
+// endings are the signals by which people and shells end a program: SIGTERM, SIGINT and
+// SIGHUP. One that is ignored stays so: nohup(1).
+func endings() []os.Signal {
+	return slices.DeleteFunc([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}, signal.Ignored)
+}
+
+// OnEnd has clean called when a signal of [endings] comes, and the signal then do what it
+// would have done. It lasts until stop is called.
 func OnEnd(clean func()) (stop func()) {
-	var signals []os.Signal
-	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
-		if !signal.Ignored(s) {
-			signals = append(signals, s)
-		}
-	}
+	signals := endings()
 	if len(signals) == 0 {
 		return func() {} // Notify takes none for all
 	}
@@ -108,7 +110,10 @@ func OnEnd(clean func()) (stop func()) {
 	go func() {
 		select {
 		case s := <-came:
-			clean()
+			func() {
+				defer func() { _ = recover() }()
+				clean()
+			}()
 			signal.Reset(s)
 			if number, ok := s.(syscall.Signal); ok {
 				_ = syscall.Kill(os.Getpid(), number)

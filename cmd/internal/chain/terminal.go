@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,17 +29,12 @@ func Columns(f *os.File) int {
 	return max(columns, minColumns)
 }
 
-// UntilSignal returns a context that ends at the signals by which people and shells
-// end a program, so that it can clean up. One that is ignored stays so: nohup(1).
+// UntilSignal returns a context that ends at the signals of [endings], so that the
+// program can clean up.
 func UntilSignal() (context.Context, context.CancelFunc) {
-	var caught []os.Signal
-	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
-		if !signal.Ignored(s) {
-			caught = append(caught, s)
-		}
-	}
-	if len(caught) == 0 {
+	signals := endings()
+	if len(signals) == 0 {
 		return context.WithCancel(context.Background())
 	}
-	return signal.NotifyContext(context.Background(), caught...)
+	return signal.NotifyContext(context.Background(), signals...)
 }
