@@ -372,7 +372,7 @@ func (r *Resolver) query(ctx context.Context, l *lookup, name string, aliases in
 				if last == nil {
 					last = tooLate(r.Servers[s])
 				}
-				return nil, r.noAnswer(last, said)
+				return nil, r.why(last, said)
 			}
 			l.notes = append(l.notes, r.Servers[s].String()+": "+err.Error())
 			if last = fmt.Errorf("%s: %w", r.Servers[s], err); isTimeout(err) {
@@ -388,13 +388,13 @@ func (r *Resolver) query(ctx context.Context, l *lookup, name string, aliases in
 			break
 		}
 	}
-	return nil, r.noAnswer(last, said)
+	return nil, r.why(last, said)
 }
 
-// noAnswer is what is reported when no server has answered: the last reason. Where
+// why is what is reported when no server has answered: the last reason. Where
 // nobody has named any servers, that is the reason, and not that this host's own are
 // not there.
-func (r *Resolver) noAnswer(last, said error) error {
+func (r *Resolver) why(last, said error) error {
 	switch {
 	case r.guess == "":
 		return last

@@ -15,8 +15,9 @@ func UnknownTLS(serverName string, verify bool) *TLS {
 // (mxf-tlsc(8), s6-tlsc). It returns nil when environ does not name SSL_PROTOCOL,
 // which is to say: no TLS. serverName serves where no name was sent as SNI, and
 // verify where the client does not tell its verdict in our words, "yes" or "no:" and why:
-// it says whether the client had been told to enforce one, and it did go on. A verdict that there is none because trust anchors cannot
-// be read becomes the fault of the control file that the router names them by.
+// it says whether the client had been told to enforce one, and it did go on. Where there
+// is no verdict because trust anchors cannot be read, that becomes the fault of the control
+// file by which the router names them.
 func ParseTLS(environ []string, serverName string, verify bool) *TLS {
 	t := TLS{Version: "", Cipher: "unknown", Verified: verify, ServerName: serverName}
 	for _, assignment := range environ {

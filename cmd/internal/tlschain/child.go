@@ -13,8 +13,8 @@ import (
 	"nightmare.mail/mxf/ucspitls"
 )
 
-// The child's descriptors, besides standard error. 0 and 1 are /dev/null: prog's are none of its
-// business, and holding them would keep a pipe open that prog has closed.
+// The child's descriptors, besides standard error. 0 and 1 are /dev/null: prog's are none
+// of its business, and holding them would keep a pipe open that prog has closed.
 const (
 	networkRead  = 3
 	networkWrite = 4
