@@ -100,7 +100,7 @@ func TestParametersRefused(t *testing.T) {
 		{"SIZE\n8BITMIME\nPIPELINING", "555 bad", "", "354 go", "a@x", 77, "555 bad", []string{params}},
 		// SMTPUTF8 stays, and its refusal is no verdict either.
 		{"SIZE\n8BITMIME\nSMTPUTF8", "555 bad", "", "", "\u00e9@x", 0, "K", []string{params + " SMTPUTF8", " SMTPUTF8"}},
-		{"SIZE\n8BITMIME\nSMTPUTF8", "555 bad", "555 bad", "", "\u00e9@x", 0, "ZConnected", []string{params + " SMTPUTF8", " SMTPUTF8"}},
+		{"SIZE\n8BITMIME\nSMTPUTF8", "555 bad", "555 bad", "", "\u00e9@x", 77, "555 bad", []string{params + " SMTPUTF8", " SMTPUTF8"}},
 		{"SMTPUTF8", "501 bad", "", "", "\u00e9@x", 0, "ZConnected", []string{" SMTPUTF8"}},
 		{"SMTPUTF8", "550 you", "", "", "\u00e9@x", 0, "DConnected", []string{" SMTPUTF8"}},
 	} {
