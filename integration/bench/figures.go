@@ -203,7 +203,7 @@ func (b *bench) throughput() error {
 	}{
 		{"DATA, clear", "data", b.clear, b.bare("smtp", "data")},
 		{"DATA, TLS", "data", b.verified, b.bare("smtp", "data", withTLS(b.bundle)...)},
-		{"QMTP, clear", "qmtp", b.clear, b.bare("qmtp", "qmtp")},
+		{"QMTP, clear", "qmtp", b.routed, b.bare("qmtp", "qmtp")},
 		{"QMTP, TLS", "qmtps", b.verified, b.bare("qmtp", "qmtps", withTLS(b.bundle)...)},
 	} {
 		environ, ours := b.environ(kind.home), b.deliver(kind.mode)
@@ -316,7 +316,7 @@ func (b *bench) countTurns() error {
 		{"SMTP without PIPELINING, clear", "turns-plain", b.clear, 6},
 		{"SMTP with PIPELINING, STARTTLS", "turns-data", b.verified, 7},
 		{"SMTP without PIPELINING, STARTTLS", "turns-plain", b.verified, 9},
-		{"QMTP", "turns-qmtp", b.clear, 1},
+		{"QMTP", "turns-qmtp", b.routed, 1},
 		{"QMTPS", "turns-qmtps", b.verified, 2},
 	} {
 		results, err := b.launch(runs.Job{Environ: b.environ(kind.home), Stdin: b.small, Runs: [][]string{b.deliver(kind.mode)}})

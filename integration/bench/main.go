@@ -67,6 +67,7 @@ type bench struct {
 	sink         *sinkProcess
 	clear        *lab.Home // TLS off
 	verified     *lab.Home // STARTTLS verified
+	routed       *lab.Home // TLS off; plain QMTP by a route, since SRV leads to its own port alone
 	table        table
 }
 
@@ -245,7 +246,14 @@ func (b *bench) makeHomes() (err error) {
 	if b.clear, err = b.home("clear", nil); err != nil {
 		return err
 	}
-	b.verified, err = b.home("verified", map[string]string{"trustanchors": b.bundle, "tlsstrictness": "2"})
+	if b.verified, err = b.home("verified", map[string]string{"trustanchors": b.bundle, "tlsstrictness": "2"}); err != nil {
+		return err
+	}
+	var routes []string
+	for _, mode := range []string{"qmtp", "turns-qmtp"} {
+		routes = append(routes, mode+"."+domain+":"+b.sink.facts.Addrs[mode])
+	}
+	b.routed, err = b.home("routed", map[string]string{"qmtproutes": strings.Join(routes, "\n")})
 	return err
 }
 
