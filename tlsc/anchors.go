@@ -96,19 +96,20 @@ func newIndex(where string) *index {
 }
 
 // addFolder adds the certificates of all files in a folder. It returns an error if
-// the folder cannot be read, or else the first of a file; that counts only when
-// nothing was found: a folder may hold a private key as well.
+// the folder cannot be read or holds too much, or else the first of a file; that counts
+// only when nothing was found: a folder may hold a private key as well.
 func (x *index) addFolder(path string) error {
 	names, err := os.ReadDir(path)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		file := filepath.Join(path, name.Name())
-		if info, statErr := os.Stat(file); statErr != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		if fileErr := x.addFile(file); err == nil {
+		fileErr := x.addFile(filepath.Join(path, name.Name()))
+		switch {
+		case errors.Is(fileErr, errTooLarge):
+			return fileErr
+		case errors.Is(fileErr, errNotRegular), errors.Is(fileErr, fs.ErrNotExist):
+		case err == nil:
 			err = fileErr
 		}
 	}
