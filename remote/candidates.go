@@ -81,7 +81,7 @@ type search struct {
 	usable  []*control.Protocol // in file order
 	mail    *control.Protocol   // the one that every MX record leads to, unless its host declines it; may be nil
 	out     []*control.Protocol // those that the host declines by SRV
-	idle    string              // file and line of a relay that is not used, for want of TLS
+	idle    string              // file and line of a relay that is not used because there is no TLS
 	rand    *rand.Rand
 	dropped int // exchangers that are not candidates
 }
@@ -251,7 +251,7 @@ func (s *search) domain(ctx context.Context) ([]Candidate, error) {
 	}
 	if len(found) == 0 && len(s.out) > 0 {
 		if p := s.offered(ctx); p != nil {
-			return nil, unreadable(fmt.Sprintf("control/protocols: %s takes mail by %s, which is not usable for want of TLS", s.given, p.Service))
+			return nil, unreadable(fmt.Sprintf("control/protocols: %s takes mail by %s, which is not usable while TLS is off", s.given, p.Service))
 		}
 	}
 	return s.resolve(ctx, found, trouble)

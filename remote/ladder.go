@@ -71,7 +71,8 @@ var (
 		}}
 )
 
-// inTheClear is for want of TLS, where TLS is a part of the conversation.
+// inTheClear is for TLS that failed or is not offered, where it is a part of the
+// conversation.
 func inTheClear(in pass) rung {
 	return rung{"in the clear", in,
 		func(m manner, e *report.NoTransaction) bool {

@@ -610,8 +610,7 @@ func (d *delivery) meaning(a *attempt, p *process, stream report.Stream, err err
 	return report.Stream{}, &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: reason}, Err: err}
 }
 
-// whyOf is what the exit codes of a protocol program say, besides the one for want of
-// TLS.
+// whyOf is what the exit codes of a protocol program say. That of TLS is noTLS's to read.
 var whyOf = map[int]report.Why{
 	report.ExitNextExchanger: report.NotNow,
 	report.ExitGroup:         report.GroupStumbled,

@@ -15,8 +15,8 @@ type Avoid struct {
 	EHLO         bool // EHLO: HELO is said first, and nothing is offered
 }
 
-// Plain is the conversation of qmail-remote, but for EHLO: one command at a time,
-// and MAIL without parameters.
+// Plain leaves the conversation of qmail-remote, with EHLO in place of HELO: one command
+// at a time, and MAIL without parameters.
 var Plain = Avoid{Pipelining: true, Size: true, EightBitMIME: true}
 
 // field returns the field that word sets, nil for a word that is none.

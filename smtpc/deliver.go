@@ -83,8 +83,8 @@ type Job struct {
 	TLS   Policy
 	Avoid Avoid
 
-	// TLSFailed says that an earlier connection to this server failed for want of
-	// TLS. In clear text a refusal that TLS might have spared is temporary then.
+	// TLSFailed says that TLS failed on an earlier connection to this server. In
+	// clear text a refusal that TLS might have spared is temporary then.
 	TLSFailed bool
 
 	// StartTLS makes the TLS handshake on the connection after STARTTLS was

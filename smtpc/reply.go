@@ -85,8 +85,8 @@ func (r *reply) tooMany() bool {
 	return r.Code == 552 && !(subject == 2 && detail == 2) && !(subject == 3 && detail == 4)
 }
 
-// ofSecurity reports whether the refusal may be for want of TLS: 530, or a status code
-// of security (x.7.x).
+// ofSecurity reports whether TLS might have spared the refusal: 530, or a status code of
+// security (x.7.x).
 func (r *reply) ofSecurity() bool { return r.Code == 530 || r.Enhanced[1] == 7 }
 
 // closing tells a 421: the server ends the conversation with it.
