@@ -113,6 +113,17 @@ func safe(t *testing.T, folder string) {
 	if state.ExitCode() != 0 || !strings.HasPrefix(said, "Z") {
 		t.Errorf("%v, %q", state, said)
 	}
+	// No /dev/null, as in a bare chroot: no verdict of the shell's either.
+	text, err := os.ReadFile(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(script+"-bare", bytes.ReplaceAll(text, []byte("/dev/null"), []byte("/no/such/null")), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if said, state := run(t, nil, script+"-bare", "host.example", "", "r@host.example"); state.ExitCode() != 111 {
+		t.Errorf("without /dev/null: %v, %q", state, said)
+	}
 	if err := os.Rename(plain, plain+".away"); err != nil {
 		t.Fatal(err)
 	}
