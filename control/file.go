@@ -42,7 +42,7 @@ func (e *Error) Unwrap() error { return e.err }
 
 // ErrNotRegular says that a path leads to a directory, device, FIFO or socket, where a
 // file should be.
-var ErrNotRegular = errors.New("it is no regular file")
+var ErrNotRegular = errors.New("it is not a regular file")
 
 // OpenFile is os.OpenFile for a regular file and nothing else. It never waits: not for
 // the writer of a FIFO, nor for the line of a terminal, which it does not make ours.

@@ -47,9 +47,9 @@ func (d dir) protocols(s *Settings) error {
 		data = []byte(defaultProtocols)
 	}
 	s.Protocols, err = d.parseProtocols(data)
-	for i := range s.Protocols {
-		if byDefault {
-			s.Protocols[i].Line = 0
+	if byDefault {
+		for i := range s.Protocols {
+			s.Protocols[i].Line = 0 // there is no such file
 		}
 	}
 	return err

@@ -156,7 +156,7 @@ func spoolTo(file *os.File, message io.Reader, limit int64) (int64, error) {
 		return 0, err
 	}
 	if size > limit {
-		return 0, unreadable(fmt.Errorf("it is no file, and longer than the %d bytes that are spooled", limit))
+		return 0, unreadable(fmt.Errorf("it is not a file, and longer than the %d bytes that are spooled", limit))
 	}
 	_, err = file.Seek(0, io.SeekStart)
 	return size, err

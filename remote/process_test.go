@@ -68,7 +68,7 @@ func TestProgram(t *testing.T) {
 		{"no recipient, one asked for", `printf 'Kok\0'`, 1, `^r\|Kok\|$`},
 		{"too many", `printf 'r\0r\0Kok\0'`, 1, `^ZUnable to run the protocol program: `},
 		{"prose", `printf 'hello\n'`, 1, `^ZUnable to run the protocol program: .*no zero byte ends "hello\\n"`},
-		{"prose, ended", `printf 'usage: client host\n\0'`, 1, `^ZUnable to run the protocol program: .*"usage: client host\\n" is no report`},
+		{"prose, ended", `printf 'usage: client host\n\0'`, 1, `^ZUnable to run the protocol program: .*"usage: client host\\n" is not a report`},
 		{"1", `printf 'a\001b\0c\177' >&2; exit 1`, 1, `saying: a\?b\?c\?\. \(#4\.3\.0\)\|$`},
 		{"2", `exit 2`, 1, `^ZUnable to run the protocol program: .*exit status 2`},
 		{"75", `echo why >&2; exit 75`, 2, `^ZConnected to 127.0.0.1 but connection died. \(#4.4.2\)\nThe protocol program said: why\n`},
@@ -377,8 +377,8 @@ func TestPrinted(t *testing.T) {
 		{"hello\n", `incomplete reports: no zero byte ends "hello\n"`, false},
 		{"r\x00Kok", `incomplete reports: no zero byte ends "Kok"`, false},
 		{long, `ends "` + long[:maxQuoted] + `"`, false},
-		{"goodbye\n\x00", `"goodbye\n" is no report`, false},
-		{long + "\x00", `"` + long[:maxQuoted] + `" is no report`, false},
+		{"goodbye\n\x00", `"goodbye\n" is not a report`, false},
+		{long + "\x00", `"` + long[:maxQuoted] + `" is not a report`, false},
 		{"r\x00r\x00Kok\x00", "more recipient reports than the 1 recipients", false},
 		{strings.Repeat("\x00", 5*maxReport), "a report without a letter", false},
 	} {
@@ -507,7 +507,7 @@ func TestProgram_notRunnable(t *testing.T) {
 		filepath.Join(folder, "no-interpreter"):  `no-interpreter" (control/protocols:7): its first line names the interpreter "/nowhere/sh", which is missing`,
 		filepath.Join(folder, "odd-interpreter"): `its interpreter "/" cannot be run: permission denied`,
 		"mxf-remote-nntpc":                       `mxf-remote-nntpc" (control/protocols:7): no such file`,
-		"/dev/null":                              `"/dev/null" (control/protocols:7): it is no regular file`,
+		"/dev/null":                              `"/dev/null" (control/protocols:7): it is not a regular file`,
 	} {
 		d.Settings.Protocols[0].Program, d.Settings.Protocols[0].Line = program, 7
 		got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)}))

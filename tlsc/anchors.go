@@ -140,7 +140,7 @@ func (x *index) add(data []byte) {
 
 var (
 	errTooLarge   = errors.New("more")
-	errNotRegular = errors.New("it is no regular file")
+	errNotRegular = errors.New("it is not a regular file")
 )
 
 // readSteady reads a whole file from one descriptor, so that a bundle renamed over

@@ -226,7 +226,7 @@ func TestNotRegular(t *testing.T) {
 		paths = append(paths, "/dev/ptmx")
 	}
 	for _, path := range paths {
-		what := "open " + path + ": it is no regular file"
+		what := "open " + path + ": it is not a regular file"
 		_, err := Anchors{File: path}.read()
 		wantError(t, err, KindSettings, "cannot read trust anchors: "+what)
 		_, err = LoadCertificate(path, path)

@@ -109,7 +109,7 @@ func (s Stream) WriteTo(w io.Writer) (int64, error) {
 // ErrIncomplete says that bytes are not, or not yet, a complete report stream.
 var ErrIncomplete = errors.New("incomplete reports")
 
-// maxQuoted bounds what an error repeats of something that is no report, in bytes: enough
+// maxQuoted bounds what an error repeats of something that is not a report, in bytes: enough
 // for a shell's complaint.
 const maxQuoted = 200
 
@@ -162,7 +162,7 @@ func (p *Parser) add(text []byte) error {
 		p.stream.Recipients = append(p.stream.Recipients, r)
 		return nil
 	case !r.Letter.OfMessage():
-		return fmt.Errorf("%q is no report", text[:min(len(text), maxQuoted)])
+		return fmt.Errorf("%q is not a report", text[:min(len(text), maxQuoted)])
 	case r.Letter == Delivered && p.Recipients == 1 && len(p.stream.Recipients) == 0:
 		// To qmail-rspawn, which always has one recipient, K alone says as much.
 		p.stream.Recipients = []Report{{Letter: Accepted}}
