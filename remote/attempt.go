@@ -260,9 +260,9 @@ func (d *delivery) firstVisit(t target) *visit {
 	if words, line := d.Settings.SMTPAvoid.Lookup(t.candidate.Host, t.addr.Addr()); len(words) > 0 {
 		// What the file has was looked at when it was read.
 		v.avoid, _ = smtpc.ParseAvoid(strings.Join(words, ","))
-		note := fmt.Sprintf("control/smtpavoid:%d keeps from asking %s for %s", line, t.addr.Addr(), v.avoid)
+		note := fmt.Sprintf("%s is not asked for %s (control/smtpavoid:%d)", t.addr.Addr(), v.avoid, line)
 		d.tracef("%s", note)
-		v.steps = append(v.steps, upper(note)+".")
+		v.steps = append(v.steps, note+".")
 	}
 	return v
 }
@@ -548,6 +548,3 @@ func clip(text string) string {
 	}
 	return strings.ToValidUTF8(text[:maxStep], "") + "..."
 }
-
-// upper returns text with a capital letter in front.
-func upper(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
