@@ -216,7 +216,8 @@ func (d *delivery) trial(c *Candidate, addr netip.AddrPort) trial {
 // once more.
 func (d *delivery) connect(ctx context.Context, c *Candidate, addrs []netip.AddrPort) (*net.TCPConn, []failure) {
 	left := d.left()
-	if d.tried[d.trial(c, addrs[0])] {
+	again := d.tried[d.trial(c, addrs[0])]
+	if again {
 		left = budget{slow: 1, quick: 1}
 	}
 	if left.spent() {
@@ -224,6 +225,9 @@ func (d *delivery) connect(ctx context.Context, c *Candidate, addrs []netip.Addr
 		return nil, nil
 	}
 	conn, failures := d.connector.connect(ctx, addrs, left, c.ForeignPort)
+	if again {
+		return conn, failures // it was counted
+	}
 	for _, f := range failures {
 		t := trial{c.Protocol.Service, f.addr, ""}
 		if !f.late && !d.tried[t] {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	mrand "math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -501,6 +502,31 @@ func TestAttempts_twentiethInTheClear(t *testing.T) {
 	if other, _ := d.connect(t.Context(), &c, []netip.AddrPort{netip.AddrPortFrom(addrs[0], port)}); other != nil {
 		other.Close()
 		t.Error("a twenty-first trial")
+	}
+}
+
+// Nor is it where the server has gone away meanwhile.
+func TestAttempts_goneIsCountedOnce(t *testing.T) {
+	d := newDelivery(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
+	d.tried = make(map[trial]bool)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddrPort(l.Addr().String())
+	c := d.candidate(addr)
+	conn, failures := d.connect(t.Context(), &c, []netip.AddrPort{addr})
+	if conn == nil {
+		t.Fatalf("%v", failures)
+	}
+	conn.Close()
+	l.Close()
+	before := d.left()
+	if conn, failures = d.connect(t.Context(), &c, []netip.AddrPort{addr}); conn != nil || len(failures) != 1 {
+		t.Fatalf("%v, %v", conn, failures)
+	}
+	if d.left() != before || len(d.tried) != 1 {
+		t.Errorf("%+v are left, and were %+v; tried %v", d.left(), before, d.tried)
 	}
 }
 
