@@ -60,13 +60,13 @@ var (
 		func(m *manner, _ *report.NoTransaction) { m.avoid = m.avoid.Or(smtpc.Plain) }}
 
 	// withHELO is for a server that hangs up on EHLO (RFC 1869 section 4.7). Without
-	// EHLO there is no STARTTLS.
+	// EHLO there is no STARTTLS, which it might have had another day.
 	withHELO = rung{"with HELO", lastPass,
 		func(m manner, e *report.NoTransaction) bool { return e.Why == report.EHLOLost && !m.avoid.EHLO },
 		func(m *manner, _ *report.NoTransaction) {
 			m.avoid.EHLO = true
-			if m.explicit {
-				m.tls = smtpc.None
+			if m.explicit && m.tls != smtpc.None {
+				m.tls, m.tlsFailed = smtpc.None, true
 			}
 		}}
 )
