@@ -322,8 +322,11 @@ func (s *session) fits(env *envelope, m *message) error {
 	f := s.facts()
 	if env.utf8 && !s.job.Quoted && !s.caps.offers(extSMTPUTF8) {
 		c := report.NeedsSMTPUTF8
-		if s.job.Avoid.SMTPUTF8 || s.job.Avoid.EHLO {
+		switch {
+		case s.job.Avoid.SMTPUTF8 || s.job.Avoid.EHLO:
 			c = report.AvoidsSMTPUTF8 // our doing, and no verdict of the server's
+		case s.noTLS && s.tls == nil:
+			c = report.ClearSMTPUTF8 // inside TLS it may be
 		}
 		return s.none(report.NotNow, c, f, nil)
 	}

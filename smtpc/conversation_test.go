@@ -385,7 +385,14 @@ func TestAddressAboveASCII(t *testing.T) {
 		t.Errorf("error %#v", err)
 	}
 
-	job.Message = strings.NewReader("a\n")
+	// In clear text that follows a failure of TLS it is not for good.
+	job.TLSFailed = true
+	_, err = smtpc.Deliver(t.Context(), smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve)), job)
+	if !errors.As(err, &none) || none.Reason.Letter != report.Temporary {
+		t.Errorf("after a failure of TLS: error %#v", err)
+	}
+
+	job.Message, job.TLSFailed = strings.NewReader("a\n"), false
 	r, seen = talk(t, &smtptest.Server{Extensions: []string{"SMTPUTF8"}}, job)
 	wantReports(t, r, "r\x00r\x00"+accepted)
 	want := []string{"MAIL FROM:<sender@example.net> SMTPUTF8", "RCPT TO:<r0@example.org>", "RCPT TO:<jos\u00e9@xn--bcher-kva.example>"}

@@ -35,6 +35,7 @@ const (
 	TooLarge                       // over the limit that SIZE announced
 	NeedsSMTPUTF8                  // an address above ASCII and a server without SMTPUTF8
 	AvoidsSMTPUTF8                 // the same, because we are not to use it
+	ClearSMTPUTF8                  // the same, in clear text that follows a failure of TLS
 	GroupNotUnderstood             // the server stumbled over several commands at once
 	SenderRejected                 // MAIL was refused
 	RecipientRejected              // RCPT was refused
@@ -86,6 +87,7 @@ var catalogue = [...]struct {
 	TooLarge:           {Permanent, "{ip}: message of {size} bytes is over the limit of {limit}. (#5.3.4)"},
 	NeedsSMTPUTF8:      {Permanent, "{ip} cannot take an address that is not ASCII: SMTPUTF8 is not offered. (#5.6.7)"},
 	AvoidsSMTPUTF8:     {Temporary, "{ip} is not asked for SMTPUTF8, which an address that is not ASCII needs. (#4.6.7)"},
+	ClearSMTPUTF8:      {Temporary, "{ip} cannot take an address that is not ASCII: SMTPUTF8 is not offered in the clear. (#4.6.7)"},
 	GroupNotUnderstood: {Temporary, "Connected to {ip} but a group of commands was not understood. (#4.5.0)"},
 	SenderRejected:     {messageByReply, "Connected to {ip} but sender was rejected."},
 	RecipientRejected:  {recipientByReply, "{ip} does not like recipient."},
