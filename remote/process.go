@@ -636,7 +636,7 @@ func diagnosis(said string) (fatal, string) {
 		}
 		f = fatal{program, strings.TrimSpace(what)}
 	}
-	return f, strings.TrimSpace(rest.String())
+	return f, strings.Trim(rest.String(), "\n")
 }
 
 // noTLS is the want of TLS in a chain. The TLS client's own line says best why; then

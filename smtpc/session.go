@@ -330,10 +330,12 @@ func (s *session) end(c report.Case, f report.Facts) report.Stream {
 	return report.Stream{Recipients: s.answered(), Message: message}
 }
 
-// none is the error of a conversation in which no transaction has begun.
+// none is the error of a conversation in which no transaction has begun. Its reason is
+// what a program shows on its standard error, of which no more is kept.
 func (s *session) none(why report.Why, c report.Case, f report.Facts, cause error) *report.NoTransaction {
 	e := report.NewNoTransaction(why, c, f)
 	e.Reason, e.Err = e.Reason.With(s.notes...), cause
+	e.Reason.Text = report.Diagnostic(e.Reason.Text)
 	return e
 }
 
