@@ -9,7 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"nightmare.mail/mxf/control/regular"
 )
 
 // Limits. Real files are far below them; what is above is not a control file.
@@ -39,39 +40,6 @@ func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %s", e.File, e.Line,
 
 // Unwrap returns the operating system's error, or nil.
 func (e *Error) Unwrap() error { return e.err }
-
-// ErrNotRegular says that a path leads to a directory, device, FIFO or socket, where a
-// file should be.
-var ErrNotRegular = errors.New("it is not a regular file")
-
-// OpenFile is os.OpenFile for a regular file and nothing else. It never waits: not for
-// the writer of a FIFO, nor for the line of a terminal, which it does not make ours.
-// What is no file is not even opened, for some devices do something then.
-//
-// The error is ErrNotRegular or a *fs.PathError.
-func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, fs.FileInfo, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, nil, ErrNotRegular
-	}
-	return openRegular(path, flag, perm)
-}
-
-// openRegular is OpenFile where it is known that there is no device.
-func openRegular(path string, flag int, perm fs.FileMode) (*os.File, fs.FileInfo, error) {
-	f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK|syscall.O_NOCTTY, perm)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = ErrNotRegular // something else by now
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return f, info, nil
-}
 
 // dir is home/control.
 type dir struct{ home string }
@@ -134,7 +102,7 @@ func (d dir) read(file string) ([]byte, error) {
 	if info.Size() > MaxFile {
 		return nil, d.tooLarge(file, MaxFile)
 	}
-	f, info, err := openRegular(d.name(file), os.O_RDONLY, 0)
+	f, info, err := regular.OpenKnown(d.name(file), os.O_RDONLY, 0)
 	if err != nil {
 		return nil, d.unreadable(file, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"nightmare.mail/mxf/control/regular"
 )
 
 // A Relay is where a route leads. Host and Addr are never both set; when
@@ -124,7 +126,7 @@ func (r *Routes) scan(s *search) error {
 // blocks calls each for all of a long table in pieces of whole lines. before is
 // the number of lines before the piece.
 func (r *Routes) blocks(each func(block []byte, before int) error) error {
-	f, info, err := openRegular(r.dir.name(r.file), os.O_RDONLY, 0)
+	f, info, err := regular.OpenKnown(r.dir.name(r.file), os.O_RDONLY, 0)
 	if err != nil {
 		return r.dir.unreadable(r.file, err)
 	}

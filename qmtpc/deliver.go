@@ -60,7 +60,7 @@ func Deliver(ctx context.Context, conn net.Conn, job *Job) (report.Stream, error
 		fuse := time.AfterFunc(job.TimeoutRemote, func() { cancel(errFuse) })
 		defer fuse.Stop()
 	}
-	d := &delivery{Job: job, conn: conn, tls: job.tls()}
+	d := &delivery{Job: job, conn: conn, tls: report.ParseTLS(job.Environ, job.ServerName, job.Verified, job.InTLS)}
 	message, err := measure(ctx, job.Message)
 	if err != nil {
 		return d.unmeasured(err)
@@ -68,14 +68,6 @@ func Deliver(ctx context.Context, conn net.Conn, job *Job) (report.Stream, error
 	defer message.close()
 	d.pack = newPack(message, job.Sender, job.Recipients)
 	return d.converse(ctx, cancel)
-}
-
-// tls is what the reports say of the TLS that the connection is inside of.
-func (j *Job) tls() *report.TLS {
-	if t := report.ParseTLS(j.Environ, j.ServerName, j.Verified); t != nil || !j.InTLS {
-		return t
-	}
-	return report.UnknownTLS(j.ServerName, j.Verified)
 }
 
 // A delivery is a job under way.

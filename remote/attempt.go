@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/regular"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/tlsc"
@@ -442,7 +443,7 @@ func (d *delivery) isScript(program string) bool {
 	if err != nil {
 		return false
 	}
-	f, _, err := control.OpenFile(path, os.O_RDONLY, 0)
+	f, _, err := regular.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return false
 	}
@@ -495,7 +496,7 @@ func runnable(path string) error {
 	case info.IsDir():
 		return errors.New("it is a directory")
 	case !info.Mode().IsRegular():
-		return control.ErrNotRegular
+		return regular.ErrNot
 	case unix.Access(path, unix.X_OK) != nil:
 		return errors.New("it may not be executed")
 	}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/regular"
 )
 
 // The table of hosts that did not answer is shared with qmail-remote,
@@ -109,17 +109,17 @@ func (d *deadHosts) with(addr netip.Addr, write bool, use func(*deadTable)) {
 	path := filepath.Join(d.folder, l.name)
 	// qmail opens for writing even to look: lockf(3), where it stands in for
 	// flock(2), asks for that.
-	f, _, err := control.OpenFile(path, os.O_RDWR, 0)
+	f, _, err := regular.Open(path, os.O_RDWR, 0)
 	switch {
 	case err == nil:
 	case errors.Is(err, os.ErrNotExist) && l.create && write:
-		if f, _, err = control.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+		if f, _, err = regular.Open(path, os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 			return
 		}
 	case errors.Is(err, os.ErrNotExist) || write:
 		return
 	default:
-		if f, _, err = control.OpenFile(path, os.O_RDONLY, 0); err != nil {
+		if f, _, err = regular.Open(path, os.O_RDONLY, 0); err != nil {
 			return
 		}
 	}

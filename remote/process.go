@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/regular"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/tlsc"
@@ -143,7 +143,7 @@ const scriptHead = 256
 func notStarted(path string, err error) error {
 	err = plain(err)
 	head := make([]byte, scriptHead)
-	if f, _, unreadable := control.OpenFile(path, os.O_RDONLY, 0); unreadable == nil {
+	if f, _, unreadable := regular.Open(path, os.O_RDONLY, 0); unreadable == nil {
 		n, _ := io.ReadFull(f, head)
 		head = head[:n]
 		f.Close()

@@ -22,6 +22,7 @@ import (
 	"github.com/miekg/dns"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/regular"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/stack"
 )
@@ -121,7 +122,7 @@ func (r *Resolver) readResolvConf(path string) ([]netip.AddrPort, error) {
 		netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort),
 		netip.AddrPortFrom(netip.IPv6Loopback(), dnsPort),
 	}
-	f, _, err := control.OpenFile(path, os.O_RDONLY, 0)
+	f, _, err := regular.Open(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		r.guess = "there is no " + path
 		return local, nil

@@ -20,10 +20,7 @@ func (s *session) deliver() (report.Stream, error) {
 		return report.Stream{}, err
 	}
 	s.talking = s.job.Start != FromGreeting
-	s.tls = report.ParseTLS(s.job.Environ, s.serverName(), s.job.TLS == Verify)
-	if s.tls == nil && s.job.InTLS {
-		s.tls = report.UnknownTLS(s.serverName(), s.job.TLS == Verify)
-	}
+	s.tls = report.ParseTLS(s.job.Environ, s.serverName(), s.job.TLS == Verify, s.job.InTLS)
 
 	env, m, err := s.prepare()
 	if err != nil {
@@ -287,9 +284,7 @@ func (s *session) handshake() error {
 	}
 	s.speakOn(conn)
 	s.talking = true
-	if s.tls = report.ParseTLS(environ, s.serverName(), s.job.TLS == Verify); s.tls == nil {
-		s.tls = report.UnknownTLS(s.serverName(), s.job.TLS == Verify)
-	}
+	s.tls = report.ParseTLS(environ, s.serverName(), s.job.TLS == Verify, true)
 	s.trace("= " + s.tls.String())
 	return s.hello()
 }

@@ -12,10 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"nightmare.mail/mxf/control/regular"
 )
 
 // Anchors tell where the trust anchors are: in the folder Dir, if it is set, else
@@ -108,7 +109,7 @@ func (x *index) addFolder(path string) error {
 		switch {
 		case errors.Is(fileErr, errTooLarge):
 			return fileErr
-		case errors.Is(fileErr, errNotRegular), errors.Is(fileErr, fs.ErrNotExist):
+		case errors.Is(fileErr, regular.ErrNot), errors.Is(fileErr, fs.ErrNotExist):
 		case err == nil:
 			err = fileErr
 		}
@@ -138,15 +139,12 @@ func (x *index) add(data []byte) {
 	}
 }
 
-var (
-	errTooLarge   = errors.New("more")
-	errNotRegular = errors.New("it is not a regular file")
-)
+var errTooLarge = errors.New("more")
 
 // readSteady reads a whole file from one descriptor, so that a bundle renamed over
 // the old one does no harm, and once more if it was changed in place meanwhile.
 func readSteady(path string, limit int64) ([]byte, error) {
-	file, before, err := openRegular(path)
+	file, before, err := regular.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -169,29 +167,6 @@ func readSteady(path string, limit int64) ([]byte, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s changes while it is read", path)
-}
-
-// openRegular opens a regular file and nothing else. It does not wait for the writer of
-// a FIFO or the line of a terminal, and does not even open them: some devices do
-// something then.
-func openRegular(path string) (*os.File, fs.FileInfo, error) {
-	notRegular := &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, nil, notRegular
-	}
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = notRegular // something else by now
-	}
-	if err != nil {
-		file.Close()
-		return nil, nil, err
-	}
-	return file, info, nil
 }
 
 func readWhole(file *os.File, size, limit int64) ([]byte, error) {

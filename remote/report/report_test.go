@@ -241,12 +241,15 @@ func TestParseTLS(t *testing.T) {
 		{[]string{"SSL_PROTOCOL=TLSv1.2"}, true, "TLS: TLSv1.2 unknown verified name.example"},
 		{[]string{"SSL_PROTOCOL=TLSv1.2"}, false, "TLS: TLSv1.2 unknown unverified name.example"},
 	} {
-		tls := ParseTLS(test.environ, "name.example", test.verify)
+		tls := ParseTLS(test.environ, "name.example", test.verify, false)
 		if tls == nil || tls.String() != test.want {
 			t.Errorf("%q: %v", test.environ, tls)
 		}
 	}
-	if tls := ParseTLS([]string{"SSL_CIPHER=C"}, "name.example", true); tls != nil {
+	if tls := ParseTLS([]string{"SSL_CIPHER=C"}, "name.example", true, true); tls == nil || tls.String() != "TLS: unknown unknown verified name.example" {
+		t.Errorf("TLS that nothing is told of: %v", tls)
+	}
+	if tls := ParseTLS([]string{"SSL_CIPHER=C"}, "name.example", true, false); tls != nil {
 		t.Errorf("TLS out of nothing: %v", tls)
 	}
 }

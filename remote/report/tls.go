@@ -6,20 +6,16 @@ import "strings"
 // fault that nothing could be verified. What a server sends cannot begin a verdict.
 const noAnchors = "no:cannot read trust anchors: "
 
-// UnknownTLS is what can be said of a TLS client that says nothing.
-func UnknownTLS(serverName string, verify bool) *TLS {
-	return &TLS{Version: "unknown", Cipher: "unknown", Verified: verify, ServerName: serverName}
-}
-
 // ParseTLS reads the SSL_* assignments that a TLS client gives to its program
 // (mxf-tlsc(8), s6-tlsc). It returns nil when environ does not name SSL_PROTOCOL,
-// which is to say: no TLS. serverName serves where no name was sent as SNI, and
+// which is to say: no TLS, unless inTLS says that there is TLS of a client that tells
+// nothing. serverName serves where no name was sent as SNI, and
 // verify where the client does not tell its verdict in our words, "yes" or "no:" and why:
 // it says whether the client had been told to enforce one, and it did go on. Where there
 // is no verdict because trust anchors cannot be read, that becomes the fault of the control
 // file by which the router names them.
-func ParseTLS(environ []string, serverName string, verify bool) *TLS {
-	t := TLS{Version: "", Cipher: "unknown", Verified: verify, ServerName: serverName}
+func ParseTLS(environ []string, serverName string, verify, inTLS bool) *TLS {
+	t := TLS{Cipher: "unknown", Verified: verify, ServerName: serverName}
 	for _, assignment := range environ {
 		name, value, _ := strings.Cut(assignment, "=")
 		if value == "" {
@@ -39,8 +35,11 @@ func ParseTLS(environ []string, serverName string, verify bool) *TLS {
 			}
 		}
 	}
-	if t.Version == "" {
-		return nil
+	switch {
+	case t.Version != "":
+		return &t
+	case inTLS:
+		return &TLS{Version: "unknown", Cipher: "unknown", Verified: verify, ServerName: serverName}
 	}
-	return &t
+	return nil
 }

@@ -1,0 +1,56 @@
+package regular
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+func TestOpen(t *testing.T) {
+	folder := t.TempDir()
+	path := func(name string) string { return filepath.Join(folder, name) }
+	socket, err := net.Listen("unix", path("socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	for _, err := range []error{
+		os.WriteFile(path("file"), []byte("text"), 0o600), syscall.Mkfifo(path("fifo"), 0o600),
+		os.Symlink("file", path("link")), os.Symlink("fifo", path("link to a fifo")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]error{
+		"file": nil, "link": nil, "missing": fs.ErrNotExist,
+		"fifo": ErrNot, "link to a fifo": ErrNot, "socket": ErrNot, ".": ErrNot,
+	} {
+		f, info, err := Open(path(name), os.O_RDONLY, 0)
+		if !errors.Is(err, want) || (err == nil) != (f != nil) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+		if err == nil && info.Size() != int64(len("text")) {
+			t.Errorf("%s: %d bytes", name, info.Size())
+		}
+		f.Close()
+	}
+	// What took the place of a file since it was looked at.
+	if _, _, err := OpenKnown(path("fifo"), os.O_RDONLY, 0); !errors.Is(err, ErrNot) {
+		t.Errorf("a FIFO: %v", err)
+	}
+	for _, device := range []string{"/dev/null", "/dev/zero"} {
+		if _, _, err := Open(device, os.O_RDONLY, 0); !errors.Is(err, ErrNot) {
+			t.Errorf("%s: %v", device, err)
+		}
+	}
+	f, _, err := Open(path("new"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
