@@ -313,7 +313,7 @@ func (d *delivery) climb(ctx context.Context, v *visit, conn *net.TCPConn) (stre
 func (d *delivery) step(v *visit) {
 	d.tracef("retry %s %s", v.addr, v.next.words)
 	v.steps = append(v.steps, fmt.Sprintf("Tried again %s, after: %s", v.next.words, clip(oneLine(v.left.Reason.Text))))
-	v.next.change(&v.manner, v.left)
+	v.next.take(&v.manner, v.left)
 }
 
 // attempt carries out one attempt on conn, which it closes.

@@ -15,7 +15,7 @@ type manner struct {
 	noSNI     bool        // the handshake names no server
 	small     bool        // the handshake begins with the smallest ClientHello
 	avoid     smtpc.Avoid // what the server is not asked for
-	tlsFailed bool        // this is clear text because TLS failed
+	tlsFailed bool        // TLS has failed, and clear text comes after it
 }
 
 // A pass says when a rung is tried.
@@ -34,7 +34,16 @@ type rung struct {
 	words  string // what is different, for the trace and the report
 	in     pass
 	after  func(manner, *report.NoTransaction) bool // the failures that lead here; false in a manner that has it
-	change func(*manner, *report.NoTransaction)
+	change func(*manner)
+}
+
+// take changes m to the manner of r, after the failure e. Clear text that comes after TLS
+// has failed is known as such, also when the server no longer offers TLS.
+func (r *rung) take(m *manner, e *report.NoTransaction) {
+	if m.explicit && e.Why == report.WantOfTLS {
+		m.tlsFailed = true
+	}
+	r.change(m)
 }
 
 var (
@@ -43,27 +52,27 @@ var (
 		func(m manner, e *report.NoTransaction) bool {
 			return m.tls != smtpc.None && !m.small && errors.Is(e, tlsc.ErrNoServerHello)
 		},
-		func(m *manner, _ *report.NoTransaction) { m.small = true }}
+		func(m *manner) { m.small = true }}
 
 	// noName is for a server that has one certificate and insists on its own name.
 	noName = rung{"without a server name", atOnce,
 		func(m manner, e *report.NoTransaction) bool {
 			return m.tls != smtpc.None && !m.noSNI && errors.Is(e, tlsc.ErrUnrecognizedName)
 		},
-		func(m *manner, _ *report.NoTransaction) { m.noSNI = true }}
+		func(m *manner) { m.noSNI = true }}
 
 	// oneByOne is for a server that stumbles over what qmail-remote would not have said.
 	oneByOne = rung{"one command at a time, without parameters", atOnce,
 		func(m manner, e *report.NoTransaction) bool {
 			return e.Why == report.GroupStumbled && m.avoid.Or(smtpc.Plain) != m.avoid
 		},
-		func(m *manner, _ *report.NoTransaction) { m.avoid = m.avoid.Or(smtpc.Plain) }}
+		func(m *manner) { m.avoid = m.avoid.Or(smtpc.Plain) }}
 
 	// withHELO is for a server that hangs up on EHLO (RFC 1869 section 4.7). Without
 	// EHLO there is no STARTTLS, which it might have had another day.
 	withHELO = rung{"with HELO", lastPass,
 		func(m manner, e *report.NoTransaction) bool { return e.Why == report.EHLOLost && !m.avoid.EHLO },
-		func(m *manner, _ *report.NoTransaction) {
+		func(m *manner) {
 			m.avoid.EHLO = true
 			if m.explicit && m.tls != smtpc.None {
 				m.tls, m.tlsFailed = smtpc.None, true
@@ -78,9 +87,7 @@ func inTheClear(in pass) rung {
 		func(m manner, e *report.NoTransaction) bool {
 			return m.explicit && m.tls != smtpc.None && e.NoTLS()
 		},
-		func(m *manner, e *report.NoTransaction) {
-			m.tls, m.tlsFailed = smtpc.None, e.Why == report.WantOfTLS
-		}}
+		func(m *manner) { m.tls = smtpc.None }}
 }
 
 // A ladder is what control/tlsstrictness stands for: the TLS of the first attempt at

@@ -63,7 +63,7 @@ func TestLadders(t *testing.T) {
 					words += fmt.Sprintf(" (pass %d)", r.in)
 				}
 				got = append(got, words)
-				r.change(&m, failures[c.failure])
+				r.take(&m, failures[c.failure])
 				if strictness == strict && m.tls != smtpc.Verify {
 					t.Fatalf("%s: clear text at strictness 2", c.failure)
 				}
@@ -71,7 +71,8 @@ func TestLadders(t *testing.T) {
 			if strings.Join(got, ", ") != want {
 				t.Errorf("%s (explicit %v) at %d: %q, want %q", c.failure, c.explicit, strictness, got, want)
 			}
-			if m.tlsFailed != (want != "" && m.tls == smtpc.None && c.failure != "not offered") {
+			failed := failures[c.failure].Why == report.WantOfTLS || m.tls == smtpc.None && c.failure != "not offered"
+			if m.tlsFailed != (failed && c.explicit && want != "") {
 				t.Errorf("%s at %d: TLS failed: %v", c.failure, strictness, m.tlsFailed)
 			}
 		}

@@ -204,7 +204,7 @@ func (s *session) secure() error {
 		return s.insecure(report.TLSUnavailable, "STARTTLS was refused", r)
 	}
 	// In the clear, then; if the server goes on.
-	s.noTLS = true
+	s.noTLS, s.refused = true, true
 	s.note("STARTTLS was refused before", r)
 	return nil
 }
@@ -244,7 +244,7 @@ func (s *session) wantOfTLS(err error) error {
 		f.Reason = quiet.Error()
 	case s.tls != nil:
 		f.Reason = "server ended the connection inside TLS instead of answering EHLO"
-	case s.noTLS:
+	case s.refused:
 		f.Reason = "server refused STARTTLS and ended the connection"
 	default:
 		f.Reason = "server ended the connection instead of answering STARTTLS"

@@ -51,7 +51,8 @@ type session struct {
 
 	talking  bool // the server expects commands, so QUIT makes sense
 	securing bool // STARTTLS was said, and EHLO inside TLS not answered yet
-	noTLS    bool // this is clear text because TLS failed
+	noTLS    bool // TLS has failed, so what is not inside TLS is clear text because of that
+	refused  bool // STARTTLS was, on this connection
 	graceful bool // the conversation was brought to its end
 	accepted bool // MAIL was accepted: the transaction has begun
 	reports  []report.Report

@@ -153,8 +153,8 @@ func (t *transaction) rcptAnswered(n int, r *reply) error {
 
 // mailLost is the error of a connection that was lost before MAIL was answered.
 func (t *transaction) mailLost(err error) error {
-	if isLost(err) && t.noTLS && !t.job.TLSFailed {
-		return t.wantOfTLS(err) // STARTTLS was refused on this connection, and nothing said since
+	if isLost(err) && t.refused {
+		return t.wantOfTLS(err) // and nothing was said since
 	}
 	return err
 }
