@@ -230,7 +230,7 @@ func (r *rig) started(protocol, name string, s io.Closer) {
 // smtpServer starts an SMTP server. Options: those of tlsOptions and faults;
 // nopipelining, no8bitmime, noehlo, smtputf8, size=BYTES,
 // from:SENDER=REPLY, rcpt:RECIPIENT=REPLY, message=REPLY, extension=LINE,
-// inject=TEXT, parameters=REPLY, clear=REPLY, blank. STARTTLS is offered with a good certificate unless cert=none.
+// inject=TEXT, parameters=REPLY, clear=REPLY, blank, implicit. STARTTLS is offered with a good certificate unless cert=none.
 func (r *rig) smtpServer(_ *testscript.TestScript, args []string) error {
 	name, addr, err := r.begin("smtp", args)
 	if err != nil {
@@ -292,6 +292,8 @@ func smtpOption(config *lab.SMTP, key, value string) (err error) {
 		config.Clear = value
 	case "blank":
 		config.Blank = true
+	case "implicit":
+		config.Implicit = true
 	default:
 		err = fmt.Errorf("unknown option %q", key)
 	}

@@ -197,7 +197,9 @@ func (d *delivery) outcome(cause, lost, failed error) (report.Stream, error) {
 		died, facts.Reason = report.ProtocolError, nonsense.Error()
 	}
 	if !d.pack.sent() && !d.heard {
-		return report.Stream{}, report.NewNoTransaction(report.NotNow, died, d.facts(facts))
+		none := report.NewNoTransaction(report.NotNow, died, d.facts(facts))
+		none.Err = errors.Join(lost, failed)
+		return report.Stream{}, none
 	}
 	return d.stream(d.report(died, facts)), nil
 }

@@ -38,10 +38,23 @@ func (d *delivery) inProcess(ctx context.Context, a *attempt) (report.Stream, er
 		}
 		conn, environ = tls, tls.Description().Environ()
 	}
+	speak := d.speakSMTP
 	if a.candidate.Protocol.Program == qmtpProgram {
-		return d.speakQMTP(ctx, a, conn, environ)
+		speak = d.speakQMTP
 	}
-	return d.speakSMTP(ctx, a, conn, environ)
+	stream, err := speak(ctx, a, conn, environ)
+	var none *report.NoTransaction
+	if why := report.TLSFailure(err); why != "" && a.candidate.Protocol.Implicit && errors.As(err, &none) {
+		return stream, brokenTLS(none, why, a.ip())
+	}
+	return stream, err
+}
+
+// brokenTLS is a want of TLS where implicit TLS broke down before a transaction began: a
+// server of TLS 1.3 looks at the client's certificate only when the client has finished.
+func brokenTLS(none *report.NoTransaction, why, ip string) *report.NoTransaction {
+	return &report.NoTransaction{Why: report.WantOfTLS, Err: none.Err,
+		Reason: report.New(report.TLSUnavailable, report.Facts{IP: ip, Reason: why})}
 }
 
 func (d *delivery) speakQMTP(ctx context.Context, a *attempt, conn net.Conn, environ []string) (report.Stream, error) {

@@ -591,7 +591,12 @@ func (d *delivery) meaning(a *attempt, p *process, stream report.Stream, err err
 	case report.ExitFuse:
 		return report.Stream{}, &report.Fuse{Reason: because(report.ReasonFrom(said, report.FuseBlown, fuse))}
 	case report.ExitNextExchanger, report.ExitGroup, report.ExitNoEHLO:
-		return report.Stream{}, &report.NoTransaction{Why: whyOf[code], Reason: because(report.ReasonFrom(said, report.ConnectionDied, facts))}
+		none := &report.NoTransaction{Why: whyOf[code], Reason: report.ReasonFrom(said, report.ConnectionDied, facts)}
+		if fatal.what != "" && a.candidate.Protocol.Implicit && none.Reason.Lost(ip) {
+			return report.Stream{}, brokenTLS(none, fatal.what, ip)
+		}
+		none.Reason = because(none.Reason)
+		return report.Stream{}, none
 	case report.ExitNoTLS:
 		return report.Stream{}, noTLS(fatal, said, ip)
 	case exitTLSHandshake, exitTLSSettings, exitTLSRunning:

@@ -119,14 +119,12 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 		if alert == alertUnrecognizedName {
 			failure.Err = ErrUnrecognizedName
 		}
-	case h.wire.ended.Load() && !h.answered():
-		failure.What = nothingHeard + ": connection closed"
+	case (h.wire.ended.Load() || h.wire.broken.Load()) && !h.answered():
+		// Which of the two it is hangs on whether the server had read our ClientHello.
+		failure.What = nothingHeard + ": connection closed or reset"
 		failure.Err = h.unanswered(err)
 	case h.wire.ended.Load(), err == io.EOF: // the latter for close_notify
 		failure.What = "connection closed during the handshake"
-	case h.wire.broken.Load() && !h.answered():
-		failure.What = nothingHeard + ": connection lost: " + innermost(err).Error()
-		failure.Err = h.unanswered(err)
 	case h.wire.broken.Load():
 		failure.What = "connection lost during the handshake: " + innermost(err).Error()
 	case h.speaksNoTLS(err):

@@ -19,8 +19,9 @@ import (
 // offers PIPELINING, 8BITMIME, ENHANCEDSTATUSCODES, CHUNKING and SIZE, and no
 // STARTTLS.
 type SMTP struct {
-	Name string // said in the greeting
-	TLS  TLS    // with a certificate STARTTLS is offered
+	Name     string // said in the greeting
+	TLS      TLS    // with a certificate STARTTLS is offered
+	Implicit bool   // TLS from the first byte, in place of STARTTLS
 
 	NoEHLO       bool // EHLO is answered 502
 	NoPipelining bool

@@ -329,6 +329,11 @@ func (w *wire) startTLS() error {
 			return io.EOF
 		}
 	}
+	return w.handshake()
+}
+
+// handshake goes on inside TLS.
+func (w *wire) handshake() error {
 	server := tls.Server(&buffered{w.raw, w.in}, w.config.TLS.config())
 	if err := server.Handshake(); err != nil {
 		w.session.setTLS(nil, err)
@@ -436,6 +441,11 @@ func (w *wire) answer(reply []byte) error {
 	switch {
 	case step == "":
 		step = Greeting
+		if w.config.Implicit {
+			if err := w.handshake(); err != nil {
+				return err
+			}
+		}
 	case w.complete:
 		step, w.complete = End, false
 	}
