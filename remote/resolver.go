@@ -617,10 +617,25 @@ func parseAnswer(b []byte, id uint16, name string, qtype uint16) (*dns.Msg, erro
 		}
 		return nil, nil
 	}
-	if err != nil && b[2]&truncated == 0 { // truncated within a record: TCP will have it whole
+	if (err != nil || !whole(m, b)) && b[2]&truncated == 0 { // truncated within a record: TCP will have it whole
 		return nil, malformed
 	}
 	return m, nil
+}
+
+// whole reports whether m has all that the header of b announces, and each record has
+// data. Unpack asks for neither: an answer that ends between two records, and records
+// without data, would pass for a denial, or one record of many for the only one.
+// What records rest on is the answer section alone. A refusal may be a bare header.
+func whole(m *dns.Msg, b []byte) bool {
+	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+		return true
+	}
+	const answers, authority = 6, 8 // where the header has their numbers
+	count := func(at int) int { return int(binary.BigEndian.Uint16(b[at:])) }
+	bare := func(rr dns.RR) bool { return rr.Header().Rdlength == 0 }
+	return len(m.Answer) == count(answers) && !slices.ContainsFunc(m.Answer, bare) &&
+		(len(m.Answer) > 0 || len(m.Ns) == count(authority) && !slices.ContainsFunc(m.Ns, bare))
 }
 
 // answers reports whether m repeats the question. A server that could not read it,

@@ -185,6 +185,7 @@ servfail2.test. A    192.0.2.16
 refused2.test. A     192.0.2.17
 badvers2.test. A     192.0.2.18
 aliasdenied.test. CNAME a.test.
+announces.test. MX   0 .
 noedns.test.   A     192.0.2.19
 noudp.test.    A     192.0.2.20
 ` + many(200, "bignotcp.test. A 10.2.%d.%d") + many(200, "bigplain.test. A 10.3.%d.%d") +
@@ -201,12 +202,14 @@ var resolverTrouble = map[string]string{
 	"cut.test": "cut", "lame.test": "lame", "lamer.test": "lamenxdomain", "soa.test": "soa", "authority.test": "authority",
 	"others.test": "others", "types.test": "othertypes", "denied.test": "deniedwithrecords", "aliasdenied.test": "aliasdenied",
 	"servfail2.test": "ednsservfail", "refused2.test": "ednsrefused", "badvers2.test": "ednsbadvers",
+	"announces.test": "announces", "promises.test": "announcesauthority", "bare.test": "bare",
 	"noedns.test": "noedns", "nolarge.test": "nolarge", "noudp.test": "noudp",
 }
 
 func TestLookup(t *testing.T) {
 	t.Parallel()
 	server := newNameServer(t, resolverZone, resolverTrouble)
+	const unreadable = "by TCP after an answer that cannot be read: the server has given an answer that cannot be read"
 	for _, c := range []struct {
 		qtype   uint16
 		name    string
@@ -240,7 +243,7 @@ func TestLookup(t *testing.T) {
 		{dns.TypeA, "servfail2.test", "192.0.2.16", 2},
 		{dns.TypeA, "refused2.test", "192.0.2.17", 2},
 		{dns.TypeA, "badvers2.test", "192.0.2.18", 2},
-		{dns.TypeA, "mangled.test", "by TCP after an answer that cannot be read: the server has given an answer that cannot be read", 2},
+		{dns.TypeA, "mangled.test", unreadable, 2},
 		{dns.TypeA, "mangledudp.test", "192.0.2.12", 2},
 		{dns.TypeA, "overlong.test", "29 records", 1}, // 1,232 bytes were promised
 		{dns.TypeA, "overlonger.test", "100 records", 2},
@@ -255,6 +258,13 @@ func TestLookup(t *testing.T) {
 		{dns.TypeMX, "others.test", "the server answers with other records", 1},
 		{dns.TypeMX, "types.test", "the server answers with other records", 1},
 		{dns.TypeA, "denied.test", "the server says that there is no such name and gives its records", 1},
+		{dns.TypeMX, "announces.test", unreadable, 2},
+		{dns.TypeMX, "promises.test", unreadable, 2},
+		{dns.TypeA, "bare.test", unreadable, 2},
+		{dns.TypeAAAA, "bare.test", unreadable, 2},
+		{dns.TypeMX, "bare.test", unreadable, 2},
+		{dns.TypeSRV, "bare.test", unreadable, 2},
+		{dns.TypeCNAME, "bare.test", unreadable, 2},
 		{dns.TypeA, "soa.test", "no data", 1},
 		{dns.TypeA, "authority.test", "no data", 1},
 		{dns.TypeA, "aliasdenied.test", "192.0.2.1", 2}, // without an SOA: the alias is asked for

@@ -169,6 +169,21 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		b, _ := m.Pack()
 		_, _ = w.Write(b[:len(b)-3])
 		return
+	case "announces": // more records than there are
+		s.fill(m, q)
+		b, _ := m.Pack()
+		b[7]++
+		_, _ = w.Write(b)
+		return
+	case "announcesauthority":
+		b, _ := m.Pack()
+		b[9]++
+		_, _ = w.Write(b)
+		return
+	case "bare": // a record without data
+		m.Answer = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 60}}}
+		_ = w.WriteMsg(m)
+		return
 	case "overlong": // all of it, however long, without TC
 		if tcp {
 			break
