@@ -771,6 +771,51 @@ func TestFileChanges_afterItsEnd(t *testing.T) {
 	}
 }
 
+// A long message goes from its file to the socket by itself: it arrives whole, and one
+// that is shorter by then, or longer, is not ended.
+func TestLongFile(t *testing.T) {
+	text := bytes.Repeat([]byte("0123456789\n"), 3<<20/11)
+	for _, change := range []int64{-1, 0, 1} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		arrived := make(chan []byte, 1)
+		go func() {
+			var all []byte
+			if conn, err := listener.Accept(); err == nil {
+				all, _ = io.ReadAll(conn)
+				conn.Close()
+			}
+			arrived <- all
+		}()
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := fileAt(t, text, 0)
+		m, err := measure(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(m.size + change); err != nil {
+			t.Fatal(err)
+		}
+		p := newPack(m, "s@example.net", []string{"r@example.org"})
+		err = p.writeTo(conn)
+		conn.Close()
+		got := <-arrived
+		listener.Close()
+		if isSource(err) != (change != 0) || p.sent() != (change == 0) || !p.begun() {
+			t.Errorf("%+d bytes: %v, sent %v", change, err, p.sent())
+		}
+		whole := append(append(slices.Clone(p.head), text...), p.tail...)
+		if bytes.Equal(got, whole) != (change == 0) || !bytes.HasPrefix(whole, got) {
+			t.Errorf("%+d bytes: %d arrived", change, len(got))
+		}
+	}
+}
+
 // atEnd calls do at the end of a file.
 type atEnd struct {
 	io.Reader

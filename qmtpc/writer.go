@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"sync/atomic"
 )
@@ -67,9 +68,9 @@ func (p *pack) writeTo(w io.Writer) error {
 		return err
 	}
 	in := &marked{r: p.message}
-	n, err := io.CopyN(out, in, p.message.size)
+	n, err := p.carry(w, out, in)
 	switch {
-	case err == io.EOF:
+	case err == nil && n < p.message.size, err == io.EOF:
 		return &sourceError{fmt.Errorf("it changed while it was sent: %d bytes were announced, %d are there", p.message.size, n)}
 	case err != nil:
 		return err
@@ -81,6 +82,26 @@ func (p *pack) writeTo(w io.Writer) error {
 		return err
 	}
 	return out.Flush()
+}
+
+// directSize is the length from which a message goes from its file to the socket
+// without passing through here, in bytes. A shorter one leaves in one write with the
+// rest of its package.
+const directSize = 1 << 20
+
+// carry writes the message, and returns how much of it was there.
+func (p *pack) carry(w io.Writer, out *bufio.Writer, in io.Reader) (int64, error) {
+	file, isFile := p.message.Reader.(*os.File)
+	socket, takes := w.(io.ReaderFrom)
+	if !isFile || !takes || p.message.size < directSize {
+		return io.CopyN(out, in, p.message.size)
+	}
+	if err := out.Flush(); err != nil {
+		return 0, err
+	}
+	n, err := socket.ReadFrom(io.LimitReader(file, p.message.size)) // sendfile(2), where there is one
+	p.written.Add(n)
+	return n, err
 }
 
 // atEnd says whether the message ends where it was announced to end. One that
