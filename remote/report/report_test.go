@@ -235,7 +235,7 @@ func TestParseTLS(t *testing.T) {
 		{[]string{"SSL_PROTOCOL=TLSv1.3", "SSL_CIPHER=C", "SSL_TLS_SNI_SERVERNAME=sent.example", "SSL_PEER_VERIFIED=yes"}, false, "TLS: TLSv1.3 C verified sent.example"},
 		{[]string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=C", "SSL_TLS_SNI_SERVERNAME", "SSL_PEER_VERIFIED=no:expired"}, true, "TLS: TLSv1.2 C unverified name.example"},
 		{[]string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=C", "SSL_PEER_VERIFIED=no:cannot read trust anchors: open a\r\nb: no such file"}, false,
-			"TLS: TLSv1.2 C unverified name.example (control/trustanchors:1: open a?b: no such file)"},
+			"TLS: TLSv1.2 C unverified name.example (control/trustanchors:1: no such file)"},
 		{[]string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=C", "SSL_PEER_VERIFIED=no:certificate is for \"no:cannot read trust anchors: \""}, false,
 			"TLS: TLSv1.2 C unverified name.example"},
 		{[]string{"SSL_PROTOCOL=TLSv1.2"}, true, "TLS: TLSv1.2 unknown verified name.example"},

@@ -31,6 +31,10 @@ func ParseTLS(environ []string, serverName string, verify, inTLS bool) *TLS {
 		case "SSL_PEER_VERIFIED":
 			t.Verified = value == "yes" || verify && !strings.HasPrefix(value, "no:")
 			if what, ours := strings.CutPrefix(value, noAnchors); ours {
+				// The path stands in the control file.
+				if i := strings.LastIndex(what, ": "); i >= 0 && strings.HasPrefix(what, "open ") {
+					what = what[i+len(": "):]
+				}
 				t.Fault = "control/trustanchors:1: " + strings.ReplaceAll(Diagnostic(what), "\n", "?")
 			}
 		}
