@@ -560,7 +560,7 @@ func (p *process) kill(ended <-chan *os.ProcessState) *os.ProcessState {
 func (d *delivery) meaning(a *attempt, p *process, stream report.Stream, err error) (report.Stream, error) {
 	ip := a.ip()
 	var fatal fatal
-	said := strings.TrimSpace(string(p.said))
+	said := strings.Trim(string(p.said), "\n")
 	if a.tls != smtpc.None { // else there is no TLS client that could have said it
 		fatal, said = diagnosis(said)
 	}

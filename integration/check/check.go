@@ -47,6 +47,7 @@ type pack struct {
 // A test is a test or a subtest.
 type test struct {
 	action  string // its end: pass, fail or skip; empty: none yet
+	begun   bool   // it was run: a slash in the name of a subtest makes a parent that never is
 	parent  bool   // it has subtests
 	failing bool   // one of those has failed
 	output  []string
@@ -176,13 +177,15 @@ func (c *check) event(line []byte) {
 		return
 	}
 	t := p.test(e.Test)
+	t.begun = true
 	switch e.Action {
 	case "output":
 		t.output = append(t.output, e.Output)
 	case "pass", "fail", "skip":
 		t.action = e.Action
-		if up := strings.LastIndexByte(e.Test, '/'); up >= 0 && e.Action == "fail" {
-			p.test(e.Test[:up]).failing = true
+		for up := e.Test; e.Action == "fail" && strings.Contains(up, "/"); {
+			up = up[:strings.LastIndexByte(up, '/')]
+			p.test(up).failing = true
 		}
 	}
 }
@@ -216,7 +219,7 @@ func (c *check) count(p *pack, e *event) {
 	passed, skipped, before := 0, 0, len(c.failures)
 	for _, name := range p.order {
 		t := p.tests[name]
-		bad := t.action == "fail" || t.action == "" && e.Action == "fail" // it was running when all ended
+		bad := t.action == "fail" || t.begun && t.action == "" && e.Action == "fail" // it was running when all ended
 		if bad {
 			fmt.Fprint(c.out, strings.Join(t.output, ""))
 		}

@@ -99,6 +99,22 @@ func TestFollow_failures(t *testing.T) {
 	}
 }
 
+// A slash in the name of a subtest makes no test of what stands in front of it.
+func TestFollow_slashInAName(t *testing.T) {
+	text, ok := said(t,
+		`{"Action":"run","Package":"nightmare.mail/mxf/remote","Test":"TestA"}`,
+		`{"Action":"run","Package":"nightmare.mail/mxf/remote","Test":"TestA/clear/small"}`,
+		`{"Action":"pass","Package":"nightmare.mail/mxf/remote","Test":"TestA/clear/small"}`,
+		`{"Action":"run","Package":"nightmare.mail/mxf/remote","Test":"TestA/secure/small"}`,
+		`{"Action":"fail","Package":"nightmare.mail/mxf/remote","Test":"TestA/secure/small"}`,
+		`{"Action":"fail","Package":"nightmare.mail/mxf/remote","Test":"TestA"}`,
+		`{"Action":"fail","Package":"nightmare.mail/mxf/remote","Elapsed":1}`,
+	)
+	if ok || !strings.HasSuffix(text, "\n1 passed, 0 skipped, 1 failed: TestA/secure/small\n") {
+		t.Errorf("%v, %s", ok, text)
+	}
+}
+
 func TestStep(t *testing.T) {
 	var out bytes.Buffer
 	c := newCheck(&out, false)
