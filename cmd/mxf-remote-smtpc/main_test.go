@@ -241,10 +241,12 @@ func TestUCSPITLS(t *testing.T) {
 					c.Say("250 ok\n")
 				}
 			}))
-			pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+			pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
+			syscall.CloseOnExec(pair[0]) // no flag of socketpair(2) on macOS
+			syscall.CloseOnExec(pair[1])
 			ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
 			answered := make(chan error, 1)
 			go func() {
