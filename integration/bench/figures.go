@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"nightmare.mail/mxf/integration/bench/runs"
@@ -121,11 +120,7 @@ func (b *bench) peer() error {
 		job.Runs = append(job.Runs, append([]string{path}, b.deliver("fast")[1:]...))
 	}
 	figure := fmt.Sprintf("one delivery, clear, by %s", path)
-	results, err := b.launchIn(job, &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	})
+	results, err := b.launchIn(job, ownMounts())
 	if err != nil {
 		b.table.add(figure, fmt.Sprintf("could not be run: %v", err), "", "", "")
 		return nil

@@ -262,7 +262,7 @@ func run(cmd *exec.Cmd) (*process, error) {
 	cmd.SysProcAttr.Setpgid = true
 	// A test that is killed, or whose time is over, has no clean-up. The signal
 	// comes when the thread that started the process ends, so it has to be kept.
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
+	dieWithParent(cmd.SysProcAttr)
 	p := &process{ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {

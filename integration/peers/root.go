@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -54,7 +53,7 @@ func newRoot(t testing.TB, server, queue string) *root {
 func (r *root) device(name string, minor int) {
 	path := r.path("dev/" + name)
 	must(r.t, os.MkdirAll(filepath.Dir(path), 0o755))
-	if err := syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|minor); err != nil {
+	if err := makeMemoryDevice(path, minor); err != nil {
 		r.write("dev/"+name, "")
 	}
 	must(r.t, os.Chmod(path, 0o666))
