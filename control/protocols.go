@@ -14,6 +14,12 @@ qmtp:209:1:N:N:mxf-remote-qmtpc
 smtp:25:0:N:Y:mxf-remote-smtpc
 `
 
+// The bundled protocol programs, as a line names them.
+const (
+	SMTPProgram = "mxf-remote-smtpc"
+	QMTPProgram = "mxf-remote-qmtpc"
+)
+
 // maxService is the longest service name: with its underscore it is one label
 // of the SRV record's name (RFC 2782, RFC 1035 2.3.4).
 const maxService = 62

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+	"nightmare.mail/mxf/remote/dial"
 )
 
 // benchmarkSizes are a domain as most are, and one of a large provider's.
@@ -36,7 +37,7 @@ func BenchmarkOrder(b *testing.B) {
 			{"MX", func() { orderMX(mx, rnd) }},
 			{"SRV", func() { orderSRV(srv, rnd) }},
 			{"loops", func() { cutLoops(found) }},
-			{"addresses", func() { order(addrs, rnd) }},
+			{"addresses", func() { dial.Order(addrs, rnd) }},
 		} {
 			b.Run(fmt.Sprintf("%s/%d", bench.name, n), func(b *testing.B) {
 				b.ReportAllocs()

@@ -44,9 +44,10 @@ const (
 type Finder struct {
 	Settings *control.Settings
 	Resolver *Resolver
-	Ours     func(netip.Addr) bool // reports whether an address is in ipme; nil: none is
-	Rand     *rand.Rand            // for shuffles and weights; nil: seeded by the system
-	Trace    func(line string)     // nil: no trace; called from the caller's goroutine only
+	Ours     func(netip.Addr) bool        // reports whether an address is in ipme; nil: none is
+	Rand     *rand.Rand                   // for shuffles and weights; nil: seeded by the system
+	Usable   func(*control.Protocol) bool // reports whether a protocol can be spoken
+	Trace    func(line string)            // nil: no trace; called from the caller's goroutine only
 }
 
 // An exchanger is a host that takes mail for the domain, with the ways in which
@@ -102,7 +103,7 @@ func (f *Finder) Candidates(ctx context.Context, host string) ([]Candidate, erro
 		return nil, err
 	}
 	for i := range f.Settings.Protocols {
-		if p := &f.Settings.Protocols[i]; usable(f.Settings, p) {
+		if p := &f.Settings.Protocols[i]; f.Usable(p) {
 			s.usable = append(s.usable, p)
 		}
 	}
@@ -134,24 +135,6 @@ func (f *Finder) Candidates(ctx context.Context, host string) ([]Candidate, erro
 	return candidates, err
 }
 
-// tlsOn reports whether there is TLS for p: there are trust anchors, or the client
-// for p's kind of TLS is named and sees to its own.
-func tlsOn(s *control.Settings, p *control.Protocol) bool {
-	switch anchors := s.TrustAnchors != (control.Anchors{}); {
-	case p.Implicit:
-		return anchors || s.TLSClient != ""
-	case p.Explicit:
-		return anchors || s.UCSPITLSClient != ""
-	}
-	return false
-}
-
-// usable reports whether p can be spoken. Explicit TLS can be done without, but at
-// the strictness that sends nothing in the clear no protocol can.
-func usable(s *control.Settings, p *control.Protocol) bool {
-	return !p.Implicit && s.TLSStrictness < strict || tlsOn(s, p)
-}
-
 // relays returns the relays that the routes files give for the host.
 func (s *search) relays() ([]*exchanger, error) {
 	var relays []*exchanger
@@ -168,7 +151,7 @@ func (s *search) relays() ([]*exchanger, error) {
 		switch {
 		case relay.Host == "" && !relay.Addr.IsValid():
 			s.tracef("%s is empty: %s is looked up as usual", why, p.Service)
-		case !usable(s.Settings, p):
+		case !s.Usable(p):
 			s.tracef("%s is not used: TLS is off", why)
 			s.idle = cmp.Or(s.idle, routeLine(p, relay))
 		default:
@@ -263,7 +246,7 @@ func (s *search) domain(ctx context.Context) ([]Candidate, error) {
 func (s *search) offered(ctx context.Context) *control.Protocol {
 	for i := range s.Settings.Protocols {
 		p := &s.Settings.Protocols[i]
-		if usable(s.Settings, p) {
+		if s.Usable(p) {
 			continue
 		}
 		l := &lookup{name: "_" + p.Service + "._tcp." + s.host.Name, qtype: dns.TypeSRV}
@@ -373,9 +356,9 @@ func (s *search) fromSRV(p *control.Protocol, l *lookup) (found []*exchanger, co
 // a greeting.
 func speaksFirst(p *control.Protocol) bool {
 	switch program := path.Base(p.Program); {
-	case p.Implicit, program == smtpProgram:
+	case p.Implicit, program == control.SMTPProgram:
 		return false
-	case program == qmtpProgram, p.Service == "qmtp":
+	case program == control.QMTPProgram, p.Service == "qmtp":
 		return true
 	}
 	return !p.Explicit && p.Service != "smtp"

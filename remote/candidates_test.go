@@ -21,6 +21,7 @@ import (
 	"github.com/miekg/dns"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 )
 
@@ -60,6 +61,7 @@ func finder(t testing.TB, s *control.Settings, servers ...netip.AddrPort) *Finde
 	t.Helper()
 	return &Finder{
 		Settings: s,
+		Usable:   (&Router{Config: Config{Settings: s}, requirement: policy.Strictness(s.TLSStrictness)}).usable,
 		Resolver: &Resolver{Servers: servers},
 		Ours:     func(a netip.Addr) bool { return slices.Contains(s.IPMe, a) },
 		Rand:     rand.New(rand.NewPCG(1, 2)),

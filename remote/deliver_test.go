@@ -25,6 +25,7 @@ type house struct {
 	server  *smtptest.Server
 	router  *Router
 	message *os.File
+	trace   func(string)
 }
 
 func newHouse(t *testing.T, program string) *house {
@@ -37,13 +38,12 @@ func newHouse(t *testing.T, program string) *house {
 	t.Cleanup(runtime.GC)
 	names := newNameServer(t, "example.org. MX 10 mx1.example.org.\nexample.org. MX 20 "+serverName+".\n"+
 		"mx1.example.org. A 127.0.0.9\n"+serverName+". A 127.0.0.1\n", nil)
-	d := newDelivery(t, func(s *control.Settings) {
-		s.Protocols = []control.Protocol{{Service: "smtp", Port: exchanger.Port(), Explicit: program == smtpProgram, Program: program}}
+	d := newTestWalk(t, func(s *control.Settings) {
+		s.Protocols = []control.Protocol{{Service: "smtp", Port: exchanger.Port(), Explicit: program == control.SMTPProgram, Program: program}}
 		s.TrustAnchors.File = right.file(t)
 	})
-	h.message = d.job.Message
-	h.router = &Router{Settings: d.Settings, Resolver: &Resolver{Servers: []netip.AddrPort{names.addr}},
-		Programs: d.Programs, Environ: d.Environ, Rand: rand.NewPCG(1, 2)}
+	h.message, h.router = d.job.Message, d.Router
+	h.router.Resolver = &Resolver{Servers: []netip.AddrPort{names.addr}}
 	return h
 }
 
@@ -52,7 +52,7 @@ func (h *house) deliver(t *testing.T) report.Stream {
 	if _, err := h.message.Seek(0, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: h.message}
+	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: h.message, Trace: h.trace}
 	return Deliver(t.Context(), job, func() (*Router, error) { return h.router, nil })
 }
 
@@ -104,8 +104,8 @@ func TestDeliver_panic(t *testing.T) {
 	stream = Deliver(t.Context(), job, func() (*Router, error) { return nil, nil })
 	checkPanic(t, "no router", stream, never)
 
-	h := newHouse(t, smtpProgram)
-	h.router.Rand = chance{}
+	h := newHouse(t, control.SMTPProgram)
+	h.router.Rand = func() rand.Source { return chance{} }
 	checkPanic(t, "chance", h.deliver(t), never)
 }
 
@@ -118,10 +118,10 @@ func TestDeliver_panicInTrace(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf 'r\\0Kdone\\0'\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, program := range []string{smtpProgram, script} {
+	for _, program := range []string{control.SMTPProgram, script} {
 		h := newHouse(t, program)
 		var lines atomic.Int32
-		h.router.Trace = func(string) { lines.Add(1) }
+		h.trace = func(string) { lines.Add(1) }
 		if stream := h.deliver(t); stream.Message.Letter != report.Delivered {
 			t.Fatalf("without a panic: %q", stream.Bytes())
 		}
@@ -131,7 +131,7 @@ func TestDeliver_panicInTrace(t *testing.T) {
 		for n := range lines.Load() {
 			var count atomic.Int32
 			var at atomic.Value
-			h.router.Trace = func(line string) {
+			h.trace = func(line string) {
 				if count.Add(1) == n+1 {
 					at.Store(line)
 					panic(errors.New("no more paper"))

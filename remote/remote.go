@@ -15,18 +15,20 @@
 //  4. Names become addresses, those of the first thirty exchangers, all at once.
 //     Candidates at which we ourselves stand are dropped with all of the same or worse
 //     standing.
-//  5. Candidates are tried one after the other, a twin only if its elder could not be
-//     connected to. The addresses of one exchanger are raced (RFC 8305); addresses
-//     that timed out lately are skipped (tcpto). One delivery tries twenty at most,
-//     and a hundred more that refuse at once, and starts no attempt once
+//  5. Each candidate becomes a step of the [Plan]: with its addresses in the order in which
+//     they are tried, without those that timed out lately (tcpto), and with the requirement
+//     (package policy) of control/tlsstrictness.
+//  6. Steps are walked one after the other, a twin only if its elder could not be
+//     connected to. The addresses of one exchanger are raced (RFC 8305). One delivery tries
+//     twenty at most, and a hundred more that refuse at once, and starts no attempt once
 //     timeoutremote has gone by since the first.
-//  6. Once connected, the attempt is carried out, in this process or by a chain of
-//     programs. Its reports end the delivery, whatever they say.
-//  7. An attempt that began no transaction is followed by another at the same address,
-//     if its failure leads to a rung of the ladder (ladder.go) of control/tlsstrictness;
-//     otherwise, or when the rung is for later, by the exchanger's next address and then
-//     the next candidate. The message is set back to its beginning.
-//  8. When nothing is left, the last reason is reported; a temporary one, if there
+//  7. Once connected, the attempt is carried out (package transport), in this process or by
+//     a chain of programs. Its reports end the delivery, whatever they say.
+//  8. An attempt that began no transaction is followed by another at the same address,
+//     if its failure leads to a rung of the requirement; otherwise, or when the rung is for
+//     later, by the exchanger's next address and then the next step. The message is set back
+//     to its beginning.
+//  9. When nothing is left, the last reason is reported; a temporary one, if there
 //     was any.
 //
 // What it goes by:
@@ -50,19 +52,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
-	"time"
+	"syscall"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
-)
-
-// The degrees of control/tlsstrictness above 0, at which TLS is used where it is
-// offered.
-const (
-	firm   = 1 // all of TLS is tried before anything in the clear
-	strict = 2 // nothing is sent in the clear, and certificates are verified
+	"nightmare.mail/mxf/remote/transport"
 )
 
 // A Job is one delivery: what qmail-rspawn puts into the arguments of
@@ -72,22 +69,85 @@ type Job struct {
 	Sender     string   // may be empty
 	Recipients []string // at least one
 	Message    *os.File // UNIX newlines, from its present offset; may be a pipe
+
+	Number int               // what qmail takes the process id for: it spreads the returns to a host that timed out
+	Trace  func(line string) // called for each step, from several goroutines; may be nil
 }
 
-// A Router delivers. Its fields are not changed by deliveries, so that many may
-// run at a time.
-type Router struct {
+// A Config is what a Router goes by. It is not changed once a Router has it.
+type Config struct {
 	Settings *control.Settings
 	Resolver *Resolver
-	Programs string       // the folder of our own executable, where programs are found
-	Environ  []string     // what the chain of programs inherits
-	Rand     rand.Source  // for shuffling; used by one delivery at a time
-	Trace    func(string) // a line for each step; may be nil
-	Version  string       // of the program, for the trace
+	Programs string   // the folder of our own executable, where programs are found
+	Environ  []string // what a chain of programs inherits
+	Exits    transport.Exits
+	Version  string // of the program, for the trace
 
+	// Rand returns the source of one delivery's shuffles; nil: one that the system seeds.
+	Rand func() rand.Source
 	// OnEnd has clean called if a signal ends this process before stop is called; may be
 	// nil.
 	OnEnd func(clean func()) (stop func())
+}
+
+// A Router plans deliveries and carries them out. Any number of deliveries may use it at a
+// time.
+type Router struct {
+	Config
+	requirement policy.Requirement
+	carrier     transport.Carrier
+	ours        func(netip.Addr) bool // reports whether this machine answers at an address
+}
+
+// New returns a Router. The error of settings that cannot be kept is a *control.Error: a
+// TLS client that cannot be run, TLS that is required and that no usable protocol has, keys
+// and trust anchors that cannot be read, and addresses of this machine that cannot be
+// listed. The Router serves to trace a delivery even so.
+func New(c Config) (*Router, error) {
+	r := &Router{Config: c, requirement: policy.Strictness(c.Settings.TLSStrictness), carrier: transport.Carrier{
+		Settings: c.Settings, Programs: c.Programs, Environ: c.Environ, Exits: c.Exits, OnEnd: c.OnEnd,
+	}}
+	if err := r.loadTLS(); err != nil {
+		return r, err
+	}
+	var err error
+	r.ours, err = ours(c.Settings)
+	return r, err
+}
+
+// loadTLS reads what the settings name for TLS.
+func (r *Router) loadTLS() error {
+	if err := r.carrier.CheckClients(); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return tlsOf(r.Settings, &p) != policy.WithoutTLS }) {
+		return r.carrier.LoadTLS(r.requirement.Verifies())
+	}
+	if !r.requirement.AllowsClear() {
+		return &control.Error{File: "control/tlsstrictness", Line: 1,
+			What: fmt.Sprintf("%d wants TLS always, and there is none: trustanchors names nothing, or no protocol has TLS", r.Settings.TLSStrictness)}
+	}
+	return nil
+}
+
+// tlsOf is how p has TLS: there are trust anchors, or a control file names the client for
+// its kind of TLS, which sees to its own.
+func tlsOf(s *control.Settings, p *control.Protocol) policy.Way {
+	anchors := s.TrustAnchors != (control.Anchors{})
+	switch {
+	case p.Implicit && (anchors || s.TLSClient != ""):
+		return policy.Implicit
+	case p.Explicit && (anchors || s.UCSPITLSClient != ""):
+		return policy.Explicit
+	}
+	return policy.WithoutTLS
+}
+
+// usable reports whether p can be spoken: explicit TLS can be left out where the
+// requirement allows clear text, implicit TLS cannot.
+func (r *Router) usable(p *control.Protocol) bool {
+	w := tlsOf(r.Settings, p)
+	return r.requirement.Possible(w) && (w != policy.WithoutTLS || !p.Implicit)
 }
 
 // ErrNoMessage is for prepare of [Deliver] to return where descriptor 0 was closed.
@@ -96,7 +156,8 @@ var ErrNoMessage error = &report.Error{Case: report.Unreadable, Facts: report.Fa
 // Deliver carries job out, by the router that prepare returns, and returns its one
 // complete report stream, whatever happens: what is unforeseen, a panic included,
 // is temporary. Arguments that cannot be delivered to are refused before prepare
-// is called. A router that prepare returns beside an error serves to trace it.
+// is called, which may set the trace of job. A router that prepare returns beside an error
+// serves to trace it.
 func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (stream report.Stream) {
 	var router *Router
 	defer func() {
@@ -104,7 +165,7 @@ func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (st
 			stream = report.Only(report.New(report.Internal, report.Facts{Reason: fmt.Sprintf("panic: %v", p)}))
 		}
 		if router != nil {
-			router.traceReports(job, stream)
+			job.traceReports(stream)
 		}
 	}()
 	err := job.check()
@@ -124,36 +185,22 @@ func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (st
 	return stream
 }
 
-// deliver finds the candidates for job and tries them.
+// deliver makes a plan for job and walks it.
 func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
-	d := &delivery{
-		Router:  r,
-		job:     job,
-		message: newSource(job.Message),
-		rand:    rand.New(r.Rand),
-	}
-	d.connector = connector{
-		timeout: r.Settings.TimeoutConnect,
-		trace:   d.tracef,
-		dead: &deadHosts{
-			folder: filepath.Join(r.Settings.Home, "queue", "lock"),
-			pid:    os.Getpid(),
-			now:    time.Now,
-		},
-	}
-	if err := d.checkTLS(); err != nil {
-		return report.Stream{}, err
-	}
-	ours, err := d.ours()
+	plan, err := r.Plan(ctx, job)
 	if err != nil {
 		return report.Stream{}, err
 	}
-	finder := Finder{Settings: r.Settings, Resolver: r.Resolver, Ours: ours, Rand: d.rand, Trace: r.Trace}
-	candidates, err := finder.Candidates(ctx, job.Host)
-	if err != nil {
-		return report.Stream{}, err
+	return newWalk(r, job).run(ctx, plan.Steps), nil
+}
+
+// controlError gives a *control.Error its report.
+func controlError(err error) error {
+	var malformed *control.Error
+	if !errors.As(err, &malformed) {
+		return err
 	}
-	return d.run(ctx, candidates), nil
+	return &report.Error{Case: report.ControlFiles, Facts: report.Facts{Reason: malformed.Error()}, Err: err}
 }
 
 // forbidden is what would end an argument, or an SMTP command, before its end.
@@ -179,23 +226,19 @@ func (j *Job) check() error {
 
 // ours returns what reports whether an address is ours: those of ipme, or of the
 // interfaces and all of loopback.
-func (r *Router) ours() (func(netip.Addr) bool, error) {
+func ours(s *control.Settings) (func(netip.Addr) bool, error) {
 	own := make(map[netip.Addr]bool)
-	for _, addr := range r.Settings.IPMe {
+	for _, addr := range s.IPMe {
 		own[addr] = true
 	}
-	if !r.Settings.IPMeDefault {
+	if !s.IPMeDefault {
 		return func(addr netip.Addr) bool { return own[addr] }, nil
 	}
 	interfaces, err := net.InterfaceAddrs()
 	if err != nil {
 		// A sandbox may refuse it (RestrictAddressFamilies without AF_NETLINK).
-		var call *net.OpError
-		if errors.As(err, &call) {
-			err = call.Err
-		}
 		return nil, &control.Error{File: "control/ipme",
-			What: fmt.Sprintf("expected this file, with the addresses of this machine, one a line, since they cannot be listed: %v", plain(err))}
+			What: fmt.Sprintf("expected this file, with the addresses of this machine, one a line, since they cannot be listed: %v", systemError(err))}
 	}
 	for _, i := range interfaces {
 		if prefix, err := netip.ParsePrefix(i.String()); err == nil {
@@ -205,8 +248,16 @@ func (r *Router) ours() (func(netip.Addr) bool, error) {
 	return func(addr netip.Addr) bool { return addr.IsLoopback() || own[addr] }, nil
 }
 
-func (r *Router) tracef(format string, args ...any) {
-	if r.Trace != nil {
-		r.Trace(fmt.Sprintf(format, args...))
+// systemError returns what the system said, without the operation, which the report names
+// itself.
+func systemError(err error) error {
+	var call *net.OpError
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		return errno
+	case errors.As(err, &call):
+		return call.Err
 	}
+	return err
 }

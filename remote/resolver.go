@@ -79,7 +79,7 @@ func NewResolver(dnscacheip, resolvConf string) (*Resolver, error) {
 	if len(servers) == 0 {
 		var err error
 		if servers, err = r.readResolvConf(resolvConf); err != nil {
-			return nil, unreadable(fmt.Sprintf("%s: expected a file that can be read, or the name servers in $DNSCACHEIP: %v", resolvConf, plain(err)))
+			return nil, unreadable(fmt.Sprintf("%s: expected a file that can be read, or the name servers in $DNSCACHEIP: %v", resolvConf, systemError(err)))
 		}
 	}
 	for _, s := range servers {

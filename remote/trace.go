@@ -13,7 +13,7 @@ const recipientsTraced = 100
 
 // traceJob is the first line: who delivers what to whom, and how strictly.
 func (r *Router) traceJob(job *Job) {
-	if r.Trace == nil {
+	if job.Trace == nil {
 		return
 	}
 	var b strings.Builder
@@ -28,20 +28,26 @@ func (r *Router) traceJob(job *Job) {
 	if more := len(job.Recipients) - recipientsTraced; more > 0 {
 		fmt.Fprintf(&b, " and %d more", more)
 	}
-	r.Trace(b.String())
+	job.Trace(b.String())
 }
 
 // traceReports is the last lines: the reports of recipients that were not accepted,
 // and then that of the message. The delivery is over: not even a panic changes it.
-func (r *Router) traceReports(job *Job, stream report.Stream) {
+func (j *Job) traceReports(stream report.Stream) {
 	defer func() { _ = recover() }()
 	told := 0
 	for i, one := range stream.Recipients {
-		if one.Letter == report.Accepted || told == recipientsTraced || i >= len(job.Recipients) {
+		if one.Letter == report.Accepted || told == recipientsTraced || i >= len(j.Recipients) {
 			continue
 		}
 		told++
-		r.tracef("report %c %q %s", one.Letter, job.Recipients[i], oneLine(one.Text))
+		j.tracef("report %c %q %s", one.Letter, j.Recipients[i], oneLine(one.Text))
 	}
-	r.tracef("report %c %s", stream.Message.Letter, oneLine(stream.Message.Text))
+	j.tracef("report %c %s", stream.Message.Letter, oneLine(stream.Message.Text))
+}
+
+func (j *Job) tracef(format string, args ...any) {
+	if j.Trace != nil {
+		j.Trace(fmt.Sprintf(format, args...))
+	}
 }

@@ -35,7 +35,7 @@ func main() {
 	if args := os.Args[1:]; len(args) >= 3 {
 		job.Host, job.Sender, job.Recipients = args[0], args[1], args[2:]
 	}
-	prepare := func() (*remote.Router, error) { return prepare(job.Host) }
+	prepare := func() (*remote.Router, error) { return prepare(job) }
 	reports := remote.Deliver(context.Background(), job, prepare)
 	if _, err := reports.WriteTo(chain.Output{}); err != nil {
 		os.Exit(chain.ExitTemporary)

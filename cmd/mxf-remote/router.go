@@ -1,23 +1,31 @@
 package main
 
 import (
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/transport"
 )
 
-// prepare returns a router for host, and one that can trace when there is an error.
-func prepare(host string) (*remote.Router, error) {
+// exits are the exit codes of the programs of a chain.
+var exits = transport.Exits{
+	Next: report.ExitNextExchanger, NoTLS: report.ExitNoTLS, Group: report.ExitGroup, NoEHLO: report.ExitNoEHLO,
+	Fuse: report.ExitFuse, TLS: []int{96, 97, 98},
+}
+
+// prepare returns a router for job, and one that can trace when there is an error. It sets
+// the trace of job.
+func prepare(job *remote.Job) (*remote.Router, error) {
 	if chain.Closed(0) {
 		return nil, remote.ErrNoMessage
 	}
 	settings, err := control.Read(chain.Home())
 	if err == nil && os.Getenv("MXF_TRACE") == "" {
-		if file := settings.Trace.For(host); file != "" {
+		if file := settings.Trace.For(job.Host); file != "" {
 			_ = os.Setenv("MXF_TRACE", file) // the chain of programs inherits it
 		}
 	}
@@ -26,21 +34,21 @@ func prepare(host string) (*remote.Router, error) {
 		// The file may be descriptor 1's own, and programs find something else there.
 		environ = chain.Change(environ, []string{"MXF_TRACE"})
 	}
-	router := &remote.Router{
-		Settings: settings, Environ: environ, Rand: rand.NewPCG(rand.Uint64(), rand.Uint64()),
-		Trace: trace, Version: chain.Version("mxf-remote"), OnEnd: chain.OnEnd,
+	job.Trace, job.Number = trace, os.Getpid()
+	config := remote.Config{
+		Settings: settings, Environ: environ, Exits: exits, Version: chain.Version("mxf-remote"), OnEnd: chain.OnEnd,
 	}
 	if err != nil {
-		return router, err
+		return &remote.Router{Config: config}, err
 	}
 	resolver, err := remote.NewResolver(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
 	if err != nil {
-		return router, err
+		return &remote.Router{Config: config}, err
 	}
 	self, err := chain.Beside("mxf-remote")
 	if err != nil {
-		return router, err
+		return &remote.Router{Config: config}, err
 	}
-	router.Resolver, router.Programs = resolver, filepath.Dir(self)
-	return router, nil
+	config.Resolver, config.Programs = resolver, filepath.Dir(self)
+	return remote.New(config)
 }

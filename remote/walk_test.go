@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,7 +25,11 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dial"
+	"nightmare.mail/mxf/remote/dial/dialtest"
+	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/transport"
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
 
@@ -33,8 +38,8 @@ const testMessage = "Subject: x\n\nHello.\n"
 // serverName is the exchanger's in every attempt, and in the certificate.
 const serverName = "mx.example.org"
 
-// newDelivery returns a delivery with servers of SMTP as its candidates to come.
-func newDelivery(t *testing.T, change func(*control.Settings)) *delivery {
+// newTestWalk returns a walk of a plan whose candidates will be servers of SMTP.
+func newTestWalk(t *testing.T, change func(*control.Settings)) *walk {
 	t.Helper()
 	home := t.TempDir()
 	path := filepath.Join(home, "message")
@@ -55,34 +60,43 @@ func newDelivery(t *testing.T, change func(*control.Settings)) *delivery {
 	s := &control.Settings{
 		Client:    control.Client{HeloHost: "me.example", TimeoutRemote: 20 * time.Second, TimeoutConnect: 10 * time.Second},
 		Home:      home,
-		Protocols: []control.Protocol{{Service: "smtp", Port: 25, Explicit: true, Program: smtpProgram}},
+		Protocols: []control.Protocol{{Service: "smtp", Port: 25, Explicit: true, Program: control.SMTPProgram}},
 	}
 	if change != nil {
 		change(s)
 	}
 	var mu sync.Mutex
-	d := &delivery{
-		Router: &Router{Settings: s, Programs: home, Environ: os.Environ(), Trace: func(line string) {
-			mu.Lock()
-			defer mu.Unlock()
-			t.Log(line)
-		}},
-		job:     &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: message},
-		message: newSource(message),
-		rand:    mrand.New(mrand.NewPCG(1, 2)),
+	trace := func(line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		t.Log(line)
 	}
-	d.connector = connector{timeout: s.TimeoutConnect, trace: d.tracef,
-		dead: &deadHosts{folder: filepath.Join(home, "queue", "lock"), now: time.Now}}
-	if err := d.loadTLS(); err != nil {
+	r, err := New(Config{Settings: s, Programs: home, Environ: os.Environ(), Exits: exits,
+		Rand: func() mrand.Source { return mrand.NewPCG(1, 2) }})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return d
+	return newWalk(r, &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: message, Trace: trace})
+}
+
+// exits are those of the bundled programs.
+var exits = transport.Exits{Next: 75, NoTLS: 76, Group: 77, NoEHLO: 78, Fuse: 124, TLS: []int{96, 97, 98}}
+
+// through walks through candidates.
+func (w *walk) through(ctx context.Context, candidates []Candidate) report.Stream {
+	w.tried, w.reasons = make(map[target]bool), nil
+	return w.run(ctx, w.steps(ctx, w.job, candidates, w.random()))
 }
 
 // candidate is a server as an exchanger in the first protocol.
-func (d *delivery) candidate(addr netip.AddrPort) Candidate {
-	return Candidate{Protocol: &d.Settings.Protocols[0], Host: serverName, Port: addr.Port(),
+func (w *walk) candidate(addr netip.AddrPort) Candidate {
+	return Candidate{Protocol: &w.Settings.Protocols[0], Host: serverName, Port: addr.Port(),
 		Addrs: []netip.Addr{addr.Addr()}, Why: "test"}
+}
+
+// step is a candidate as the only step.
+func (w *walk) step(c Candidate) *Step {
+	return &w.steps(context.Background(), w.job, []Candidate{c}, w.random())[0]
 }
 
 // An authority makes certificates.
@@ -163,7 +177,7 @@ func (d *diary) String() string {
 func (d *diary) start(t *testing.T, n int, kind string, right, wrong *authority) netip.AddrPort {
 	t.Helper()
 	if kind == "away" {
-		return refused(t)
+		return dialtest.Refused(t)
 	}
 	actions := map[smtptest.Phase]smtptest.Action{
 		"busy":      {Reply: "421 busy", Close: true},
@@ -259,7 +273,7 @@ func TestAttempts(t *testing.T) {
 		{1, "lost rcpt,good", false, "0 0tls", `^ZConnected to 127.0.0.1 but connection died`},
 	} {
 		t.Run(fmt.Sprintf("%d %s", test.strictness, test.servers), func(t *testing.T) {
-			d := newDelivery(t, func(s *control.Settings) {
+			d := newTestWalk(t, func(s *control.Settings) {
 				s.TLSStrictness = test.strictness
 				if !test.off {
 					s.TrustAnchors.File = anchors
@@ -270,7 +284,7 @@ func TestAttempts(t *testing.T) {
 			for n, kind := range strings.Split(test.servers, ",") {
 				candidates = append(candidates, d.candidate(seen.start(t, n, kind, right, wrong)))
 			}
-			stream := d.run(t.Context(), candidates)
+			stream := d.through(t.Context(), candidates)
 			got := string(stream.Message.Letter) + stream.Message.Text
 			if !regexp.MustCompile(test.report).MatchString(got) {
 				t.Errorf("reported %q", got)
@@ -288,11 +302,11 @@ func TestAttempts(t *testing.T) {
 // A server that has hung up by the time of the try without a name was still had
 // without TLS: the second pass is its own.
 func TestAttempts_noNameThenAway(t *testing.T) {
-	d := newDelivery(t, func(s *control.Settings) {
-		s.TLSStrictness = firm
+	d := newTestWalk(t, func(s *control.Settings) {
+		s.TLSStrictness = 1
 		s.TrustAnchors.File = newAuthority(t).file(t)
 	})
-	listener, addr := listen(t, "127.0.0.1:0")
+	listener, addr := dialtest.Listen(t, "127.0.0.1:0")
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -310,9 +324,9 @@ func TestAttempts_noNameThenAway(t *testing.T) {
 		s.Serve(c)
 		conn.Close()
 	}()
-	d.run(t.Context(), []Candidate{d.candidate(addr)})
+	d.through(t.Context(), []Candidate{d.candidate(addr)})
 	<-served
-	if n := len(d.waiting[secondPass]); n != 1 {
+	if n := len(d.waiting[policy.Second]); n != 1 {
 		t.Errorf("%d addresses for the second pass, want 1", n)
 	}
 }
@@ -329,8 +343,8 @@ func TestAttempts_sameAddress(t *testing.T) {
 		{"other name", "mx.example.org MX.example.org", "0", report.Temporary},
 		{"away", "mx.example.org other.example.org", "", report.Temporary},
 	} {
-		d := newDelivery(t, func(s *control.Settings) {
-			s.TLSStrictness = strict
+		d := newTestWalk(t, func(s *control.Settings) {
+			s.TLSStrictness = 2
 			s.TrustAnchors.File = right.file(t)
 		})
 		var seen diary
@@ -341,7 +355,7 @@ func TestAttempts_sameAddress(t *testing.T) {
 			c.Host = name
 			candidates = append(candidates, c)
 		}
-		stream := d.run(t.Context(), candidates)
+		stream := d.through(t.Context(), candidates)
 		if stream.Message.Letter != test.want || seen.String() != test.asked {
 			t.Errorf("%s: asked %q, want %q; %q", test.names, seen.String(), test.asked, stream.Message)
 		}
@@ -359,7 +373,7 @@ func TestAttempts_twin(t *testing.T) {
 		{"busy", "0 2 2clear"},
 		{"lost mail", "0 0clear 2 2clear"},
 	} {
-		d := newDelivery(t, nil)
+		d := newTestWalk(t, nil)
 		var seen diary
 		authority := newAuthority(t)
 		var candidates []Candidate
@@ -367,7 +381,7 @@ func TestAttempts_twin(t *testing.T) {
 			candidates = append(candidates, d.candidate(seen.start(t, n, kind, authority, authority)))
 		}
 		candidates[1].Twin = true
-		stream := d.run(t.Context(), candidates)
+		stream := d.through(t.Context(), candidates)
 		if stream.Message.Letter != report.Delivered || seen.String() != test.asked {
 			t.Errorf("%s: asked %q, want %q; %q", test.first, seen.String(), test.asked, stream.Message)
 		}
@@ -378,33 +392,33 @@ func TestAttempts_twin(t *testing.T) {
 // address a dead host; but not for the protocol that stands by in this delivery.
 func TestAttempts_deadPortTwin(t *testing.T) {
 	t.Parallel()
-	d := newDelivery(t, nil)
-	d.connector.timeout = 300 * time.Millisecond
+	d := newTestWalk(t, nil)
+	d.dialer.Timeout = 300 * time.Millisecond
 	// One time-out long ago: the next is the second.
-	then := &deadHosts{folder: d.connector.dead.folder, now: func() time.Time { return time.Now().Add(-time.Hour) }}
+	then := &dial.DeadHosts{Folder: d.dialer.Dead.Folder, Now: func() time.Time { return time.Now().Add(-time.Hour) }}
 	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	then.timedOut(addr)
+	then.TimedOut(t.Context(), addr)
 	var seen diary
 	twin := d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))
 	twin.Twin = true
-	stream := d.run(t.Context(), []Candidate{d.candidate(silent(t)), twin})
+	stream := d.through(t.Context(), []Candidate{d.candidate(dialtest.Silent(t)), twin})
 	if stream.Message.Letter != report.Delivered {
 		t.Errorf("%q", stream.Message)
 	}
-	if d.connector.dead.dead(addr) {
+	if len(d.dialer.Dead.Skipped(t.Context(), []netip.Addr{addr})) > 0 {
 		t.Error("an address that took the message is a dead host")
 	}
 }
 
 // Every address is a dead host: Z 4.4.1, and nothing is connected.
 func TestAttempts_allDead(t *testing.T) {
-	d := newDelivery(t, nil)
+	d := newTestWalk(t, nil)
 	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
-		then := &deadHosts{folder: d.connector.dead.folder, now: func() time.Time { return time.Now().Add(-ago) }}
-		then.timedOut(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+		then := &dial.DeadHosts{Folder: d.dialer.Dead.Folder, Now: func() time.Time { return time.Now().Add(-ago) }}
+		then.TimedOut(t.Context(), netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	}
 	var seen diary
-	stream := d.run(t.Context(), []Candidate{d.candidate(seen.start(t, 0, "plain", newAuthority(t), nil))})
+	stream := d.through(t.Context(), []Candidate{d.candidate(seen.start(t, 0, "plain", newAuthority(t), nil))})
 	if stream.Message.Letter != report.Temporary || !strings.Contains(stream.Message.Text, "(#4.4.1)") ||
 		!strings.HasSuffix(stream.Message.Text, "\nNo address was tried.") || seen.String() != "" {
 		t.Errorf("%q after %q", stream.Message, seen.String())
@@ -424,7 +438,7 @@ func loopbacks(block byte, n int) []netip.Addr {
 func hangUp(t *testing.T, addrs []netip.Addr) (port uint16) {
 	t.Helper()
 	for _, addr := range addrs {
-		l, at := listen(t, netip.AddrPortFrom(addr, port).String())
+		l, at := dialtest.Listen(t, netip.AddrPortFrom(addr, port).String())
 		port = at.Port()
 		go func() {
 			for {
@@ -441,12 +455,12 @@ func hangUp(t *testing.T, addrs []netip.Addr) (port uint16) {
 
 // At most 20 addresses are tried for one delivery.
 func TestAttempts_twentyAddresses(t *testing.T) {
-	d := newDelivery(t, nil)
-	addrs := loopbacks(1, maxAddresses+5)
+	d := newTestWalk(t, nil)
+	addrs := loopbacks(1, dial.MaxSlow+5)
 	port := hangUp(t, addrs)
 	first, second := d.candidate(netip.AddrPortFrom(addrs[0], port)), d.candidate(netip.AddrPortFrom(addrs[0], port))
 	first.Addrs, second.Addrs = addrs[:15], addrs[15:]
-	stream := d.run(t.Context(), []Candidate{first, second})
+	stream := d.through(t.Context(), []Candidate{first, second})
 	if want := "\n20 addresses were tried; this is about the last."; !strings.HasSuffix(stream.Message.Text, want) {
 		t.Errorf("%q", stream.Message)
 	}
@@ -455,12 +469,12 @@ func TestAttempts_twentyAddresses(t *testing.T) {
 // What refuses at once does not count: not the addresses of a protocol that nobody
 // speaks there.
 func TestAttempts_refusedDoNotCount(t *testing.T) {
-	d := newDelivery(t, nil)
+	d := newTestWalk(t, nil)
 	var seen diary
 	good := seen.start(t, 1, "plain", newAuthority(t), nil)
 	closed := d.candidate(good)
-	closed.Addrs = loopbacks(2, maxRefused-1)
-	stream := d.run(t.Context(), []Candidate{closed, d.candidate(good)})
+	closed.Addrs = loopbacks(2, dial.MaxQuick-1)
+	stream := d.through(t.Context(), []Candidate{closed, d.candidate(good)})
 	if stream.Message.Letter != report.Delivered {
 		t.Errorf("%q", stream.Message)
 	}
@@ -468,12 +482,12 @@ func TestAttempts_refusedDoNotCount(t *testing.T) {
 
 // But there is an end to them.
 func TestAttempts_hundredRefused(t *testing.T) {
-	d := newDelivery(t, nil)
+	d := newTestWalk(t, nil)
 	var seen diary
 	good := seen.start(t, 0, "plain", newAuthority(t), nil)
 	closed := d.candidate(good)
-	closed.Addrs = loopbacks(3, maxRefused)
-	stream := d.run(t.Context(), []Candidate{closed, d.candidate(good)})
+	closed.Addrs = loopbacks(3, dial.MaxQuick)
+	stream := d.through(t.Context(), []Candidate{closed, d.candidate(good)})
 	if want := "\n100 addresses were tried; this is about the last."; !strings.HasSuffix(stream.Message.Text, want) || seen.String() != "" {
 		t.Errorf("%q after %q", stream.Message, seen.String())
 	}
@@ -481,25 +495,24 @@ func TestAttempts_hundredRefused(t *testing.T) {
 
 // The same address once more, in the clear, is no further address.
 func TestAttempts_twentiethInTheClear(t *testing.T) {
-	d := newDelivery(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
-	d.tried = make(map[trial]bool)
-	addrs := loopbacks(4, maxAddresses)
+	d := newTestWalk(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
+	addrs := loopbacks(4, dial.MaxSlow)
 	port := hangUp(t, addrs)
 	c := d.candidate(netip.AddrPortFrom(addrs[0], port))
 	for _, addr := range addrs {
-		conn, failures := d.connect(t.Context(), &c, []netip.AddrPort{netip.AddrPortFrom(addr, port)})
+		conn, failures := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addr, port)})
 		if conn == nil {
 			t.Fatalf("%v", failures)
 		}
 		conn.Close()
 	}
-	again, _ := d.connect(t.Context(), &c, []netip.AddrPort{netip.AddrPortFrom(addrs[19], port)})
+	again, _ := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addrs[19], port)})
 	if again == nil {
 		t.Fatal("not connected once more")
 	}
 	again.Close()
 	c.Host = "other.example.org"
-	if other, _ := d.connect(t.Context(), &c, []netip.AddrPort{netip.AddrPortFrom(addrs[0], port)}); other != nil {
+	if other, _ := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addrs[0], port)}); other != nil {
 		other.Close()
 		t.Error("a twenty-first trial")
 	}
@@ -507,22 +520,21 @@ func TestAttempts_twentiethInTheClear(t *testing.T) {
 
 // Nor is it where the server has gone away meanwhile.
 func TestAttempts_goneIsCountedOnce(t *testing.T) {
-	d := newDelivery(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
-	d.tried = make(map[trial]bool)
+	d := newTestWalk(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := netip.MustParseAddrPort(l.Addr().String())
 	c := d.candidate(addr)
-	conn, failures := d.connect(t.Context(), &c, []netip.AddrPort{addr})
+	conn, failures := d.connect(t.Context(), d.step(c), []netip.AddrPort{addr})
 	if conn == nil {
 		t.Fatalf("%v", failures)
 	}
 	conn.Close()
 	l.Close()
 	before := d.left()
-	if conn, failures = d.connect(t.Context(), &c, []netip.AddrPort{addr}); conn != nil || len(failures) != 1 {
+	if conn, failures = d.connect(t.Context(), d.step(c), []netip.AddrPort{addr}); conn != nil || len(failures) != 1 {
 		t.Fatalf("%v, %v", conn, failures)
 	}
 	if d.left() != before || len(d.tried) != 1 {
@@ -532,13 +544,13 @@ func TestAttempts_goneIsCountedOnce(t *testing.T) {
 
 // What cannot be seen with qmail-tcpto is not said to be.
 func TestAttempts_deadIPv6(t *testing.T) {
-	d := newDelivery(t, nil)
+	d := newTestWalk(t, nil)
 	addr := netip.IPv6Loopback()
 	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
-		then := &deadHosts{folder: d.connector.dead.folder, now: func() time.Time { return time.Now().Add(-ago) }}
-		then.timedOut(addr)
+		then := &dial.DeadHosts{Folder: d.dialer.Dead.Folder, Now: func() time.Time { return time.Now().Add(-ago) }}
+		then.TimedOut(t.Context(), addr)
 	}
-	stream := d.run(t.Context(), []Candidate{d.candidate(netip.AddrPortFrom(addr, 25))})
+	stream := d.through(t.Context(), []Candidate{d.candidate(netip.AddrPortFrom(addr, 25))})
 	if text := stream.Message.Text; strings.Contains(text, "qmail-tcpto") || !strings.Contains(text, "queue/lock/tcpto6") {
 		t.Errorf("%q", text)
 	}
@@ -548,10 +560,10 @@ func TestAttempts_deadIPv6(t *testing.T) {
 // the whole message.
 func TestAttempts_otherAddressesFirst(t *testing.T) {
 	t.Parallel()
-	d := newDelivery(t, nil)
+	d := newTestWalk(t, nil)
 	var seen diary
 	server := func(name, address string, action smtptest.Action) (s *smtptest.Server, addr netip.AddrPort) {
-		listener, addr := listen(t, address)
+		listener, addr := dialtest.Listen(t, address)
 		s = &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
 			if p.Phase == smtptest.Greeting {
 				seen.note("%s", name)
@@ -580,7 +592,7 @@ func TestAttempts_otherAddressesFirst(t *testing.T) {
 	last, three := server("last", "127.0.0.1:0", smtptest.Action{})
 	first := d.candidate(one)
 	first.Addrs = []netip.Addr{one.Addr(), two.Addr()}
-	stream := d.run(t.Context(), []Candidate{first, d.candidate(three)})
+	stream := d.through(t.Context(), []Candidate{first, d.candidate(three)})
 	if stream.Message.Letter != report.Delivered || seen.String() != "first first last" {
 		t.Fatalf("%q after %q", stream.Message, seen.String())
 	}
@@ -592,10 +604,10 @@ func TestAttempts_otherAddressesFirst(t *testing.T) {
 // No attempt is started once timeoutremote has gone by since the first.
 func TestAttempts_late(t *testing.T) {
 	t.Parallel()
-	d := newDelivery(t, func(s *control.Settings) { s.TimeoutRemote = time.Second })
-	d.connector.timeout = 1100 * time.Millisecond
+	d := newTestWalk(t, func(s *control.Settings) { s.TimeoutRemote = time.Second })
+	d.dialer.Timeout = 1100 * time.Millisecond
 	var seen diary
-	stream := d.run(t.Context(), []Candidate{d.candidate(silent(t)), d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))})
+	stream := d.through(t.Context(), []Candidate{d.candidate(dialtest.Silent(t)), d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))})
 	if stream.Message.Letter != report.Temporary || seen.String() != "" {
 		t.Errorf("%q after %q", stream.Message, seen.String())
 	}
@@ -605,15 +617,15 @@ func TestAttempts_late(t *testing.T) {
 // conversation.
 func TestAttempts_handshakeHasALimit(t *testing.T) {
 	t.Parallel()
-	for _, program := range []string{smtpProgram, qmtpProgram} {
-		d := newDelivery(t, func(s *control.Settings) {
+	for _, program := range []string{control.SMTPProgram, control.QMTPProgram} {
+		d := newTestWalk(t, func(s *control.Settings) {
 			s.TimeoutConnect, s.TimeoutRemote = 0, time.Second
 			s.Protocols = []control.Protocol{{Service: "smtps", Implicit: true, Program: program}}
 			s.TrustAnchors.File = newAuthority(t).file(t)
 		})
-		_, addr := listen(t, "127.0.0.1:0") // connects, and says nothing
+		_, addr := dialtest.Listen(t, "127.0.0.1:0") // connects, and says nothing
 		began := time.Now()
-		stream := d.run(t.Context(), []Candidate{d.candidate(addr)})
+		stream := d.through(t.Context(), []Candidate{d.candidate(addr)})
 		if took := time.Since(began); stream.Message.Letter != report.Temporary || took < time.Second || took > 30*time.Second {
 			t.Errorf("%s: %q after %v", program, stream.Message, took)
 		}
@@ -635,7 +647,7 @@ func TestLastReason(t *testing.T) {
 		{[]report.Report{temporary, permanent}, report.Temporary},
 		{[]report.Report{early, temporary, permanent}, report.Temporary},
 	} {
-		d := newDelivery(t, nil)
+		d := newTestWalk(t, nil)
 		d.reasons = test.reasons
 		if r := d.lastReason(); r.Letter != test.want || strings.Contains(r.Text, early.Text) {
 			t.Errorf("%v: %v", test.reasons, r)
@@ -645,7 +657,7 @@ func TestLastReason(t *testing.T) {
 
 // Settings that contradict one another, or name what cannot be run, stop
 // everything before the first lookup.
-func TestCheckTLS(t *testing.T) {
+func TestNew_contradictions(t *testing.T) {
 	smtp := control.Protocol{Service: "smtp", Explicit: true}
 	qmtps := control.Protocol{Service: "qmtps", Implicit: true}
 	qmtp := control.Protocol{Service: "qmtp"}
@@ -671,9 +683,8 @@ func TestCheckTLS(t *testing.T) {
 		{"a key without TLS", control.Settings{Protocols: []control.Protocol{smtp}, ClientCert: key, ClientKey: key}, ""},
 		{"one that nothing uses", control.Settings{Protocols: []control.Protocol{smtp}, TLSClient: "/dev/null"}, "control/tlsclient"},
 	} {
-		d := newDelivery(t, nil)
-		d.Settings = &test.s
-		err := d.checkTLS()
+		test.s.IPMe, test.s.IPMeDefault = nil, false
+		_, err := New(Config{Settings: &test.s})
 		var malformed *control.Error
 		if errors.As(err, &malformed); (err == nil) != (test.file == "") || malformed != nil && malformed.File != test.file {
 			t.Errorf("%s: %v, want %q at fault", test.name, err, test.file)

@@ -1,12 +1,14 @@
-package remote
+package dial
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -29,23 +31,25 @@ const (
 	deadLockTries = 50  // a table that stays locked this long is no help
 	deadLockPause = 10 * time.Millisecond
 
-	// An address is skipped for (deadShare + pid mod deadSpread) × deadUnit seconds
-	// after its last time-out, so that not all processes come back to it at once.
+	// An address is skipped for (deadShare + Number mod deadSpread) × deadUnit seconds
+	// after its last time-out, so that not all deliveries come back to it at once.
 	deadShare  = 60
 	deadSpread = 32
 	deadUnit   = 64
 )
 
-// deadHosts remembers the addresses that timed out. A table that is missing or
-// cannot be read, locked or written is no memory, and no error.
-type deadHosts struct {
-	folder string // <home>/queue/lock
-	pid    int
-	now    func() time.Time
-	stuck  atomic.Bool // a table could not be locked: not waited for again
+// DeadHosts remembers the addresses that timed out, for one delivery. A table that is
+// missing or cannot be read, locked or written is no memory, and no error. It may be used
+// by several goroutines at a time.
+type DeadHosts struct {
+	Folder string           // <home>/queue/lock
+	Number int              // what qmail takes the process id for: it spreads the deliveries that come back to an address
+	Now    func() time.Time // the clock
+
+	stuck atomic.Bool // a table could not be locked: not waited for again
 }
 
-// layout tells where the parts of one record are.
+// layout is where the parts of one record are.
 type layout struct {
 	name              string
 	size, count, when int
@@ -58,38 +62,51 @@ var (
 	layout6 = layout{name: "tcpto6", size: 28, count: 16, when: 20, wide: true, create: true}
 )
 
-// dead reports whether addr has timed out twice, and lately.
-func (d *deadHosts) dead(addr netip.Addr) bool {
-	dead := false
-	d.with(addr, false, func(t *deadTable) {
-		if i := t.find(addr); i >= 0 {
-			window := uint64(deadShare+d.pid%deadSpread) * deadUnit
-			dead = t.countOf(i) >= deadMin && t.age(i, d.now()) < window
+// Skipped returns those of addrs that timed out twice, and lately, and how long each is to
+// be skipped yet. Each table is read once.
+func (d *DeadHosts) Skipped(ctx context.Context, addrs []netip.Addr) map[netip.Addr]time.Duration {
+	skipped := make(map[netip.Addr]time.Duration)
+	window := uint64(deadShare+d.Number%deadSpread) * deadUnit
+	for _, four := range []bool{true, false} {
+		same := func(a netip.Addr) bool { return a.Is4() == four }
+		first := slices.IndexFunc(addrs, same)
+		if first < 0 {
+			continue
 		}
-	})
-	return dead
+		d.with(ctx, addrs[first], false, func(t *deadTable) {
+			for _, addr := range addrs {
+				if !same(addr) {
+					continue
+				}
+				if i := t.find(addr); i >= 0 && t.countOf(i) >= deadMin && t.age(i, d.Now()) < window {
+					skipped[addr] = time.Duration(window-t.age(i, d.Now())) * time.Second
+				}
+			}
+		})
+	}
+	return skipped
 }
 
-// timedOut counts a connection that was not answered in time.
-func (d *deadHosts) timedOut(addr netip.Addr) {
-	d.with(addr, true, func(t *deadTable) {
+// TimedOut counts a connection that was not answered in time.
+func (d *DeadHosts) TimedOut(ctx context.Context, addr netip.Addr) {
+	d.with(ctx, addr, true, func(t *deadTable) {
 		i := t.find(addr)
 		if i < 0 {
-			if i = t.spare(d.now()); i < 0 {
+			if i = t.spare(d.Now()); i < 0 {
 				return
 			}
-			t.set(i, addr, 0, d.now())
-		} else if t.countOf(i) > 0 && t.age(i, d.now()) < deadDebounce {
+			t.set(i, addr, 0, d.Now())
+		} else if t.countOf(i) > 0 && t.age(i, d.Now()) < deadDebounce {
 			return
 		}
-		t.set(i, addr, min(t.countOf(i)+1, deadMax), d.now())
+		t.set(i, addr, min(t.countOf(i)+1, deadMax), d.Now())
 		t.save(i)
 	})
 }
 
-// answered forgets addr: it accepted or refused a connection, so it lives.
-func (d *deadHosts) answered(addr netip.Addr) {
-	d.with(addr, true, func(t *deadTable) {
+// Answered forgets addr: it accepted or refused a connection, so it lives.
+func (d *DeadHosts) Answered(ctx context.Context, addr netip.Addr) {
+	d.with(ctx, addr, true, func(t *deadTable) {
 		if i := t.find(addr); i >= 0 && t.countOf(i) > 0 {
 			t.record(i)[t.layout.count] = 0
 			t.save(i)
@@ -98,7 +115,7 @@ func (d *deadHosts) answered(addr netip.Addr) {
 }
 
 // with calls use with the table for addr, locked.
-func (d *deadHosts) with(addr netip.Addr, write bool, use func(*deadTable)) {
+func (d *DeadHosts) with(ctx context.Context, addr netip.Addr, write bool, use func(*deadTable)) {
 	l := layout6
 	if addr.Is4() {
 		l = layout4
@@ -106,7 +123,7 @@ func (d *deadHosts) with(addr netip.Addr, write bool, use func(*deadTable)) {
 	if d.stuck.Load() {
 		return
 	}
-	path := filepath.Join(d.folder, l.name)
+	path := filepath.Join(d.Folder, l.name)
 	// qmail opens for writing even to look: lockf(3), where it stands in for
 	// flock(2), asks for that.
 	f, _, err := regular.Open(path, os.O_RDWR, 0)
@@ -124,7 +141,7 @@ func (d *deadHosts) with(addr netip.Addr, write bool, use func(*deadTable)) {
 		}
 	}
 	defer f.Close()
-	if !lock(f) {
+	if !lock(ctx, f) {
 		d.stuck.Store(true)
 		return
 	}
@@ -144,7 +161,8 @@ func (d *deadHosts) with(addr netip.Addr, write bool, use func(*deadTable)) {
 	use(&t)
 }
 
-func lock(f *os.File) bool {
+// lock locks f. It is false for one that stays locked, and when ctx ends before.
+func lock(ctx context.Context, f *os.File) bool {
 	for range deadLockTries {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
@@ -153,7 +171,11 @@ func lock(f *os.File) bool {
 		if err != unix.EWOULDBLOCK && err != unix.EINTR {
 			return false
 		}
-		time.Sleep(deadLockPause)
+		select {
+		case <-time.After(deadLockPause):
+		case <-ctx.Done():
+			return false
+		}
 	}
 	return false
 }

@@ -1,4 +1,4 @@
-package remote
+package transport
 
 import (
 	"errors"
@@ -15,11 +15,11 @@ import (
 // for it, and so can be given to the next exchanger when the first took none.
 const ahead = 32 << 10
 
-// A source is the message on descriptor 0. A file is read by whoever holds the
+// A Message is the message on descriptor 0. A file is read by whoever holds the
 // descriptor and set back to its offset between attempts. Anything else is a pipe, a
 // device in which one can seem to seek too: it is read here and passed on, so that it is
 // known whether a byte of it is gone.
-type source struct {
+type Message struct {
 	file   *os.File
 	start  int64 // offset at which the message begins
 	isPipe bool
@@ -31,17 +31,17 @@ type source struct {
 	err    error       // why chunks was closed; set before it is
 }
 
-func newSource(file *os.File) *source {
-	s := &source{file: file}
+func NewMessage(file *os.File) *Message {
+	s := &Message{file: file}
 	start, err := file.Seek(0, io.SeekCurrent)
 	info, unknown := file.Stat()
 	s.start, s.isPipe = start, err != nil || unknown != nil || !info.Mode().IsRegular() && !info.IsDir()
 	return s
 }
 
-// rewind makes the source ready for another attempt. It fails when what was
+// Rewind makes the source ready for another attempt. It fails when what was
 // consumed cannot be had again.
-func (s *source) rewind() error {
+func (s *Message) Rewind() error {
 	if s.isPipe {
 		if s.gone.Load() {
 			return errors.New("the message comes from a pipe and has been read from")
@@ -53,14 +53,14 @@ func (s *source) rewind() error {
 }
 
 // reader returns the message for an attempt in this process.
-func (s *source) reader() io.Reader {
+func (s *Message) reader() io.Reader {
 	if s.isPipe {
 		return (*pipeReader)(s)
 	}
 	return s.file
 }
 
-type pipeReader source
+type pipeReader Message
 
 func (p *pipeReader) Read(b []byte) (int, error) {
 	p.gone.Store(true)
@@ -91,7 +91,7 @@ func (p *pipeReader) end() error {
 // descriptor returns what a child gets as descriptor 0. done is called after the
 // child has ended. broken is called when the message cannot be read to its end: the child
 // then waits for more, for it must not take that for the end.
-func (s *source) descriptor(broken func(error)) (f *os.File, done func(), err error) {
+func (s *Message) descriptor(broken func(error)) (f *os.File, done func(), err error) {
 	if !s.isPipe {
 		return s.file, func() {}, nil
 	}
@@ -103,14 +103,14 @@ func (s *source) descriptor(broken func(error)) (f *os.File, done func(), err er
 		s.chunks = make(chan []byte)
 		go s.read()
 	})
-	feed := &feed{source: s, r: r, w: w, broken: broken, stop: make(chan struct{}), stopped: make(chan struct{})}
+	feed := &feed{Message: s, r: r, w: w, broken: broken, stop: make(chan struct{}), stopped: make(chan struct{})}
 	go feed.run()
 	return r, feed.done, nil
 }
 
 // A feed hands the message on to one child.
 type feed struct {
-	*source
+	*Message
 	r, w          *os.File
 	broken        func(error)
 	stop, stopped chan struct{}
@@ -171,7 +171,7 @@ func (f *feed) done() {
 
 // read passes the pipe on chunk by chunk. It ends with the pipe, or with the
 // process: a read of descriptor 0 cannot be called off.
-func (s *source) read() {
+func (s *Message) read() {
 	defer close(s.chunks)
 	defer func() {
 		if recover() != nil {

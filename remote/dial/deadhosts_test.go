@@ -1,6 +1,7 @@
-package remote
+package dial
 
 import (
+	"context"
 	"encoding/binary"
 	"net/netip"
 	"os"
@@ -17,7 +18,7 @@ type clock struct{ seconds int64 }
 
 func (c *clock) now() time.Time { return time.Unix(c.seconds, 0) }
 
-func newDead(t *testing.T, table []byte) (*deadHosts, *clock) {
+func newDead(t *testing.T, table []byte) (*DeadHosts, *clock) {
 	t.Helper()
 	folder := t.TempDir()
 	if table != nil {
@@ -26,7 +27,13 @@ func newDead(t *testing.T, table []byte) (*deadHosts, *clock) {
 		}
 	}
 	c := &clock{1_700_000_000}
-	return &deadHosts{folder: folder, pid: 32, now: c.now}, c
+	return &DeadHosts{Folder: folder, Number: 32, Now: c.now}, c
+}
+
+// skips reports whether addr is skipped.
+func (d *DeadHosts) skips(t *testing.T, addr netip.Addr) bool {
+	t.Helper()
+	return d.Skipped(t.Context(), []netip.Addr{addr})[addr] > 0
 }
 
 var (
@@ -37,27 +44,27 @@ var (
 func TestDeadHosts_twoTimeouts(t *testing.T) {
 	for _, addr := range []netip.Addr{host4, host6} {
 		d, c := newDead(t, make([]byte, 1024))
-		d.timedOut(addr)
-		if d.dead(addr) {
+		d.TimedOut(t.Context(), addr)
+		if d.skips(t, addr) {
 			t.Errorf("%s: dead after one time-out", addr)
 		}
 		c.seconds += 119
-		d.timedOut(addr)
-		if d.dead(addr) {
+		d.TimedOut(t.Context(), addr)
+		if d.skips(t, addr) {
 			t.Errorf("%s: a second time-out within 120 s counted", addr)
 		}
 		c.seconds++
-		d.timedOut(addr)
-		if !d.dead(addr) {
+		d.TimedOut(t.Context(), addr)
+		if !d.skips(t, addr) {
 			t.Errorf("%s: not dead after two time-outs", addr)
 		}
 		c.seconds += 60*64 - 1
-		if !d.dead(addr) {
+		if !d.skips(t, addr) {
 			t.Errorf("%s: forgotten too early", addr)
 		}
 		c.seconds++
-		if d.dead(addr) {
-			t.Errorf("%s: not forgotten after (60 + pid mod 32) × 64 s", addr)
+		if d.skips(t, addr) {
+			t.Errorf("%s: not forgotten after (60 + Number mod 32) × 64 s", addr)
 		}
 	}
 }
@@ -65,11 +72,11 @@ func TestDeadHosts_twoTimeouts(t *testing.T) {
 func TestDeadHosts_comesBack(t *testing.T) {
 	for _, addr := range []netip.Addr{host4, host6} {
 		d, c := newDead(t, make([]byte, 1024))
-		d.timedOut(addr)
+		d.TimedOut(t.Context(), addr)
 		c.seconds += 120
-		d.timedOut(addr)
-		d.answered(addr)
-		if d.dead(addr) {
+		d.TimedOut(t.Context(), addr)
+		d.Answered(t.Context(), addr)
+		if d.skips(t, addr) {
 			t.Errorf("%s: dead though it answered", addr)
 		}
 	}
@@ -78,8 +85,8 @@ func TestDeadHosts_comesBack(t *testing.T) {
 // The bytes are qmail's: address, count, three unused, the time in little-endian.
 func TestDeadHosts_bytes(t *testing.T) {
 	d, c := newDead(t, make([]byte, 1024))
-	d.timedOut(host4)
-	table, err := os.ReadFile(filepath.Join(d.folder, "tcpto"))
+	d.TimedOut(t.Context(), host4)
+	table, err := os.ReadFile(filepath.Join(d.Folder, "tcpto"))
 	if err != nil || len(table) != 1024 {
 		t.Fatalf("%d bytes, %v", len(table), err)
 	}
@@ -89,8 +96,8 @@ func TestDeadHosts_bytes(t *testing.T) {
 	if string(table) != string(want) {
 		t.Errorf("record %x, want %x", table[:16], want[:16])
 	}
-	d.timedOut(host6)
-	table, err = os.ReadFile(filepath.Join(d.folder, "tcpto6"))
+	d.TimedOut(t.Context(), host6)
+	table, err = os.ReadFile(filepath.Join(d.Folder, "tcpto6"))
 	if err != nil || len(table) != 64*28 {
 		t.Fatalf("tcpto6: %d bytes, %v", len(table), err)
 	}
@@ -118,13 +125,13 @@ func TestDeadHosts_oddTables(t *testing.T) {
 		{"full", full, true},
 	} {
 		d, c := newDead(t, test.table)
-		d.timedOut(host4)
+		d.TimedOut(t.Context(), host4)
 		c.seconds += 120
-		d.timedOut(host4)
-		if got := d.dead(host4); got != test.remembers {
+		d.TimedOut(t.Context(), host4)
+		if got := d.skips(t, host4); got != test.remembers {
 			t.Errorf("%s: dead is %v, want %v", test.name, got, test.remembers)
 		}
-		if info, err := os.Stat(filepath.Join(d.folder, "tcpto")); err == nil && info.Size() != int64(len(test.table)) {
+		if info, err := os.Stat(filepath.Join(d.Folder, "tcpto")); err == nil && info.Size() != int64(len(test.table)) {
 			t.Errorf("%s: the size of the table changed to %d", test.name, info.Size())
 		} else if err != nil && test.table != nil {
 			t.Error(err)
@@ -140,12 +147,12 @@ func TestDeadHosts_oldestGoes(t *testing.T) {
 		binary.LittleEndian.PutUint32(table[i*16+8:], uint32(1_700_000_000-10-(i+7)%64))
 	}
 	d, _ := newDead(t, table)
-	d.timedOut(host4)
-	if d.dead(netip.MustParseAddr("10.0.0.56")) { // (56+7)%64 is the largest age
+	d.TimedOut(t.Context(), host4)
+	if d.skips(t, netip.MustParseAddr("10.0.0.56")) { // (56+7)%64 is the largest age
 		t.Error("the oldest record was kept")
 	}
 	for i := range 64 {
-		if a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}); i != 56 && !d.dead(a) {
+		if a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}); i != 56 && !d.skips(t, a) {
 			t.Errorf("%s was thrown out", a)
 		}
 	}
@@ -162,8 +169,8 @@ func TestDeadHosts_countKeeps(t *testing.T) {
 	binary.LittleEndian.PutUint32(table[20*16+8:], 1_700_000_000-3000)
 	binary.LittleEndian.PutUint32(table[40*16+8:], 1_700_000_000-2000)
 	d, _ := newDead(t, table)
-	d.timedOut(host4)
-	if !d.dead(netip.MustParseAddr("10.0.0.20")) || d.dead(netip.MustParseAddr("10.0.0.40")) {
+	d.TimedOut(t.Context(), host4)
+	if !d.skips(t, netip.MustParseAddr("10.0.0.20")) || d.skips(t, netip.MustParseAddr("10.0.0.40")) {
 		t.Error("the record with ten time-outs had to go, not the one with three")
 	}
 }
@@ -172,29 +179,29 @@ func TestDeadHosts_countKeeps(t *testing.T) {
 func TestDeadHosts_year2107(t *testing.T) {
 	d, c := newDead(t, make([]byte, 1024))
 	c.seconds = 1<<32 - 60
-	d.timedOut(host4)
+	d.TimedOut(t.Context(), host4)
 	c.seconds += 120
-	d.timedOut(host4)
-	if !d.dead(host4) {
+	d.TimedOut(t.Context(), host4)
+	if !d.skips(t, host4) {
 		t.Error("the wrap lost a time-out")
 	}
 	c.seconds += 60 * 64
-	if d.dead(host4) {
+	if d.skips(t, host4) {
 		t.Error("dead for ever")
 	}
 }
 
 func TestDeadHosts_readOnly(t *testing.T) {
 	d, c := newDead(t, make([]byte, 1024))
-	d.timedOut(host4)
+	d.TimedOut(t.Context(), host4)
 	c.seconds += 120
-	d.timedOut(host4)
-	path := filepath.Join(d.folder, "tcpto")
+	d.TimedOut(t.Context(), host4)
+	path := filepath.Join(d.Folder, "tcpto")
 	if err := os.Chmod(path, 0o444); err != nil {
 		t.Fatal(err)
 	}
-	d.timedOut(netip.MustParseAddr("192.0.2.2")) // no error to be had, none expected
-	if !d.dead(host4) {
+	d.TimedOut(t.Context(), netip.MustParseAddr("192.0.2.2"))
+	if !d.skips(t, host4) {
 		t.Error("a table that can be read is not")
 	}
 }
@@ -203,10 +210,10 @@ func TestDeadHosts_together(t *testing.T) {
 	d, _ := newDead(t, make([]byte, 1024))
 	var all sync.WaitGroup
 	for i := range 40 {
-		all.Go(func() { d.timedOut(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})) })
+		all.Go(func() { d.TimedOut(t.Context(), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})) })
 	}
 	all.Wait()
-	table, err := os.ReadFile(filepath.Join(d.folder, "tcpto"))
+	table, err := os.ReadFile(filepath.Join(d.Folder, "tcpto"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,20 +242,55 @@ func TestDeadHosts_noFile(t *testing.T) {
 		d, c := newDead(t, nil)
 		over := time.AfterFunc(20*time.Second, func() { panic(name + " is waited for") })
 		for _, table := range []string{"tcpto", "tcpto6"} {
-			if err := make(filepath.Join(d.folder, table)); err != nil {
+			if err := make(filepath.Join(d.Folder, table)); err != nil {
 				t.Skip(err)
 			}
 		}
 		for _, addr := range []netip.Addr{host4, host6} {
 			for range 3 {
-				d.timedOut(addr)
+				d.TimedOut(t.Context(), addr)
 				c.seconds += 1000
 			}
-			if d.dead(addr) {
+			if d.skips(t, addr) {
 				t.Errorf("%s: it remembers %s", name, addr)
 			}
-			d.answered(addr)
+			d.Answered(t.Context(), addr)
 		}
 		over.Stop()
+	}
+}
+
+// Each table is read once for all addresses, and tells how long each is to be skipped.
+func TestDeadHosts_skippedFor(t *testing.T) {
+	d, c := newDead(t, make([]byte, 1024))
+	for range 2 {
+		d.TimedOut(t.Context(), host4)
+		d.TimedOut(t.Context(), host6)
+		c.seconds += 120
+	}
+	alive := netip.MustParseAddr("192.0.2.2")
+	skipped := d.Skipped(t.Context(), []netip.Addr{alive, host6, host4})
+	const left = (60*64 - 120) * time.Second
+	if len(skipped) != 2 || skipped[host4] != left || skipped[host6] != left {
+		t.Errorf("skipped: %v, want %s for each", skipped, left)
+	}
+}
+
+// A locked table is waited for, but not longer than the context lasts.
+func TestDeadHosts_locked(t *testing.T) {
+	d, _ := newDead(t, make([]byte, 1024))
+	f, err := os.Open(filepath.Join(d.Folder, "tcpto"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d.TimedOut(ctx, host4)
+	if !d.stuck.Load() {
+		t.Error("the lock was not waited for in vain")
 	}
 }

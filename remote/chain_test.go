@@ -1,35 +1,34 @@
 package remote
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"net/netip"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dial/dialtest"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/transport"
 )
 
 // newChain returns a delivery whose only protocol is spoken by a shell script, and
 // the script's folder, which is its home.
-func newChain(t *testing.T, script string, change func(*control.Settings)) (*delivery, string) {
+func newChain(t *testing.T, script string, change func(*control.Settings)) (*walk, string) {
 	t.Helper()
 	folder := t.TempDir()
 	program := filepath.Join(folder, "client")
 	if err := os.WriteFile(program, []byte("#!/bin/sh\ncd '"+folder+"'\n"+script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d := newDelivery(t, func(s *control.Settings) {
+	d := newTestWalk(t, func(s *control.Settings) {
 		s.Protocols = []control.Protocol{{Service: "smtp", Program: program}}
 		if change != nil {
 			change(s)
@@ -92,10 +91,10 @@ func TestProgram(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			d, folder := newChain(t, "echo >>runs\n"+test.script+"\n", nil)
-			_, one := listen(t, "127.0.0.1:0")
-			_, two := listen(t, "127.0.0.1:0")
+			_, one := dialtest.Listen(t, "127.0.0.1:0")
+			_, two := dialtest.Listen(t, "127.0.0.1:0")
 			began := time.Now()
-			got := shown(d.run(t.Context(), []Candidate{d.candidate(one), d.candidate(two)}))
+			got := shown(d.through(t.Context(), []Candidate{d.candidate(one), d.candidate(two)}))
 			if !regexp.MustCompile(test.want).MatchString(got) {
 				t.Errorf("%.2000q", got)
 			}
@@ -139,8 +138,8 @@ echo '%s' >&2; exit %d`, test.words, test.code), func(s *control.Settings) {
 			s.TLSClient = s.Protocols[0].Program
 			s.Protocols[0].Implicit = true
 		})
-		_, addr := listen(t, "127.0.0.1:0")
-		got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)}))
+		_, addr := dialtest.Listen(t, "127.0.0.1:0")
+		got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)}))
 		if !regexp.MustCompile(`^Z.*` + test.want).MatchString(got) {
 			t.Errorf("%d %q: %q", test.code, test.words, got)
 		}
@@ -158,14 +157,14 @@ func TestProgram_surroundings(t *testing.T) {
 		s.UCSPITLSClient = s.Protocols[0].Program
 		s.Protocols[0].Explicit = true
 		s.TimeoutConnect = (1<<31 - 1) * time.Second
-		s.TLSStrictness = firm
+		s.TLSStrictness = 1
 	})
 	d.Settings.ClientCert, d.Settings.ClientKey = "/cert", "/key" // nobody here reads them
-	d.Environ = []string{"PATH=" + os.Getenv("PATH"), "TCPREMOTEINFO=x", "TLS_UID=1", "TLS_GID=1", "CAFILE=x", "CADIR=x", "SSLCTLFD=9",
+	d.carrier.Environ = []string{"PATH=" + os.Getenv("PATH"), "TCPREMOTEINFO=x", "TLS_UID=1", "TLS_GID=1", "CAFILE=x", "CADIR=x", "SSLCTLFD=9",
 		"SSL_PROTOCOL=x", "PROTO=UDP", "KEEP=a=b", "CERTFILE:x=y", "MXF_TLS=none"}
-	_, addr := listen(t, "127.0.0.1:0")
-	d.connector.timeout = time.Minute
-	if got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)})); got != "r|K|" {
+	_, addr := dialtest.Listen(t, "127.0.0.1:0")
+	d.dialer.Timeout = time.Minute
+	if got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)})); got != "r|K|" {
 		t.Fatalf("%q", got)
 	}
 	read := func(name string) []string {
@@ -223,9 +222,9 @@ func TestProgram_fuse(t *testing.T) {
 			t.Parallel()
 			const fuse = 300 * time.Millisecond
 			d, folder := newChain(t, script, func(s *control.Settings) { s.TimeoutRemote = fuse })
-			_, addr := listen(t, "127.0.0.1:0")
+			_, addr := dialtest.Listen(t, "127.0.0.1:0")
 			began := time.Now()
-			got := shown(d.run(t.Context(), []Candidate{d.candidate(addr), d.candidate(addr)}))
+			got := shown(d.through(t.Context(), []Candidate{d.candidate(addr), d.candidate(addr)}))
 			if took := time.Since(began); took < fuse || took > fuse+30*time.Second {
 				t.Errorf("took %v", took)
 			}
@@ -284,15 +283,15 @@ func TestProgram_leavesItsGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := filepath.Join(t.TempDir(), "pid")
-	d := newDelivery(t, func(s *control.Settings) {
+	d := newTestWalk(t, func(s *control.Settings) {
 		s.Protocols = []control.Protocol{{Service: "smtp", Program: self}}
 		s.TimeoutRemote = 3 * time.Second // it must have left by then
 	})
-	d.Environ = append(os.Environ(), leaver+"="+pid)
-	_, addr := listen(t, "127.0.0.1:0")
+	d.carrier.Environ = append(os.Environ(), leaver+"="+pid)
+	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	over := time.AfterFunc(time.Minute, func() { panic("it is waited for") })
 	defer over.Stop()
-	got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)}))
+	got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)}))
 	if !strings.HasPrefix(got, "ZConnected to 127.0.0.1 but the conversation took longer than 3 seconds") {
 		t.Errorf("%q", got)
 	}
@@ -313,9 +312,9 @@ func TestProgram_pipesHeld(t *testing.T) {
 		`yes & echo $! >child; exit 0`,
 	} {
 		d, folder := newChain(t, script, nil)
-		_, addr := listen(t, "127.0.0.1:0")
+		_, addr := dialtest.Listen(t, "127.0.0.1:0")
 		began := time.Now()
-		d.run(t.Context(), []Candidate{d.candidate(addr)})
+		d.through(t.Context(), []Candidate{d.candidate(addr)})
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%s: took %v", script, took)
 		}
@@ -334,131 +333,6 @@ func atoi(text string) (n int) {
 	return n
 }
 
-// On a machine so busy that the time for reading is over before it began, what is
-// in the pipe counts all the same: a message that was delivered must not be sent
-// again.
-func TestResult_reportsAreReadLate(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, we, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	defer we.Close()
-	_, _ = w.WriteString("r\x00Kok\x00")
-	_, _ = we.WriteString("why")
-	self, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{})
-	if err != nil {
-		t.Skip(err)
-	}
-	// No reader runs: it has met its deadline.
-	p := &process{Process: self, printed: printed{reports: report.Parser{Recipients: 1}}, stdout: r, stderr: e, complete: make(chan struct{})}
-	if stream, err := p.result(t.Context(), 0); err != nil || shown(stream) != "r|Kok|" || string(p.said) != "why" {
-		t.Errorf("%q, %v, %q", shown(stream), err, p.said)
-	}
-}
-
-// However it is cut, what is kept is the same.
-func TestPrinted(t *testing.T) {
-	long := strings.Repeat("x", 3*maxReport)
-	for _, test := range []struct {
-		in, want string // want is the stream, or in the error
-		complete bool
-	}{
-		{"r\x00Kok\x00", "r|Kok|", true},
-		{"r\x00Kok\x00Zand more\x00", "r|Kok|", true},
-		{"Kok\x00", "r|Kok|", true},
-		{"r\x00K" + long + "\x00", "r|K" + long[:maxReport-1] + "|", true},
-		{"h" + long + "\x00Dno\x00", "h" + long[:maxReport-1] + "|Dno|", true},
-		{"", "incomplete reports", false},
-		{"hello\n", `incomplete reports: no zero byte ends "hello\n"`, false},
-		{"r\x00Kok", `incomplete reports: no zero byte ends "Kok"`, false},
-		{long, `ends "` + long[:maxQuoted] + `"`, false},
-		{"goodbye\n\x00", `"goodbye\n" is not a report`, false},
-		{long + "\x00", `"` + long[:maxQuoted] + `" is not a report`, false},
-		{"r\x00r\x00Kok\x00", "more recipient reports than the 1 recipients", false},
-		{strings.Repeat("\x00", 5*maxReport), "a report without a letter", false},
-	} {
-		for _, step := range []int{1, 7, maxReport, max(1, len(test.in))} {
-			p := printed{reports: report.Parser{Recipients: 1}}
-			complete := false
-			for b := range slices.Chunk([]byte(test.in), step) {
-				p.add(b)
-				if complete && !p.complete() {
-					t.Errorf("%.20q by %d: no longer complete", test.in, step)
-				}
-				complete = p.complete()
-			}
-			stream, err := p.stream()
-			if complete != test.complete || (err == nil) != test.complete ||
-				err == nil && shown(stream) != test.want || err != nil && !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%.20q by %d: %.30q, %.300v", test.in, step, shown(stream), err)
-			}
-			if p.nothing() != (test.in == "") || cap(p.bytes) > 4*maxReport {
-				t.Errorf("%.20q by %d: nothing %v, %d bytes kept", test.in, step, p.nothing(), cap(p.bytes))
-			}
-		}
-	}
-}
-
-// What is kept of a thousand long reports has a bound, and every one of them counts.
-func TestPrinted_bound(t *testing.T) {
-	const recipients = 1000
-	p := printed{reports: report.Parser{Recipients: recipients}}
-	long := []byte("s" + strings.Repeat("x", maxReport) + "\x00")
-	for range recipients {
-		p.add(long)
-	}
-	p.add([]byte("Zlater\x00"))
-	stream, err := p.stream()
-	if err != nil || len(stream.Recipients) != recipients || stream.Message.Text != "later" {
-		t.Errorf("%d reports, %q, %v", len(stream.Recipients), stream.Message.Text, err)
-	}
-	if n := len(stream.Bytes()); n > maxReports+maxReport+recipients*(fewReport+10) {
-		t.Errorf("%d bytes are kept", n)
-	}
-}
-
-// Each report is read once, however many there are and in however small pieces they come.
-func TestPrinted_manyReports(t *testing.T) {
-	const recipients = 20_000
-	p := printed{reports: report.Parser{Recipients: recipients}}
-	refusal := []byte("h127.0.0.1 does not like recipient.\nRemote host said: 550 no such user\n\x00")
-	add := func() {
-		for piece := range slices.Chunk(refusal, 16) {
-			p.add(piece)
-			_ = p.complete()
-		}
-	}
-	const measured = 100
-	for range recipients - measured - 1 {
-		add()
-	}
-	// What is read again is allocated again: nothing but the new report is.
-	if n := testing.AllocsPerRun(measured, add); n > 5 {
-		t.Errorf("%v allocations for a report", n)
-	}
-	p.add([]byte("Dgone\n\x00"))
-	if stream, err := p.stream(); err != nil || len(stream.Recipients) != recipients {
-		t.Errorf("%d reports, %v", len(stream.Recipients), err)
-	}
-}
-
-func TestSaid(t *testing.T) {
-	var s said
-	s.add([]byte("begin"))
-	for range 100 {
-		s.add(bytes.Repeat([]byte{'x'}, maxStderr))
-	}
-	s.add([]byte("end"))
-	if len(s) != maxStderr || !bytes.HasPrefix(s, []byte("beginx")) || !bytes.HasSuffix(s, []byte("xend")) {
-		t.Errorf("%d bytes, %q...%q", len(s), s[:10], s[len(s)-10:])
-	}
-}
-
 // A message from a pipe serves the programs that do not read of it, and the first
 // that does.
 func TestProgram_messageFromPipe(t *testing.T) {
@@ -471,10 +345,10 @@ func TestProgram_messageFromPipe(t *testing.T) {
 		{`head -c 1 >/dev/null; exit 75`, 1, `^ZConnected to 127.0.0.1 but connection died`},
 	} {
 		d, folder := newChain(t, "echo >>runs\n"+test.script, nil)
-		d.message = newSource(pipeWith(t, testMessage))
-		_, one := listen(t, "127.0.0.1:0")
-		_, two := listen(t, "127.0.0.1:0")
-		got := shown(d.run(t.Context(), []Candidate{d.candidate(one), d.candidate(two)}))
+		d.mail.Message = transport.NewMessage(pipeWith(t, testMessage))
+		_, one := dialtest.Listen(t, "127.0.0.1:0")
+		_, two := dialtest.Listen(t, "127.0.0.1:0")
+		got := shown(d.through(t.Context(), []Candidate{d.candidate(one), d.candidate(two)}))
 		runs, _ := os.ReadFile(filepath.Join(folder, "runs"))
 		if !regexp.MustCompile(test.want).MatchString(got) || len(runs) != test.runs {
 			t.Errorf("%q in %d runs", got, len(runs))
@@ -494,7 +368,7 @@ func TestProgram_notRunnable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, addr := listen(t, "127.0.0.1:0")
+	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	const neither = "neither a program for this machine nor a script that begins with #! and an interpreter"
 	for program, words := range map[string]string{
 		folder:                                   `" (control/protocols:7): it is a directory`,
@@ -510,7 +384,7 @@ func TestProgram_notRunnable(t *testing.T) {
 		"/dev/null":                              `"/dev/null" (control/protocols:7): it is not a regular file`,
 	} {
 		d.Settings.Protocols[0].Program, d.Settings.Protocols[0].Line = program, 7
-		got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)}))
+		got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)}))
 		if !strings.HasPrefix(got, "ZUnable to run the protocol program: ") || !strings.Contains(got, "(#4.3.0)") ||
 			!strings.Contains(got, words) || strings.Contains(got, "s3cret") {
 			t.Errorf("%s: %q", program, got)
@@ -528,85 +402,16 @@ func TestProgram_nothingLeft(t *testing.T) {
 		return len(open)
 	}
 	d, _ := newChain(t, `case $$ in *[02468]) exit 75;; *) printf 'r\0K\0';; esac`, nil)
-	_, addr := listen(t, "127.0.0.1:0")
-	away := refused(t)
-	d.run(t.Context(), []Candidate{d.candidate(addr)})
+	_, addr := dialtest.Listen(t, "127.0.0.1:0")
+	away := dialtest.Refused(t)
+	d.through(t.Context(), []Candidate{d.candidate(addr)})
 	before := count()
 	for range 20 {
-		d.message = newSource(d.job.Message)
-		d.run(t.Context(), []Candidate{d.candidate(away), d.candidate(addr)})
+		d.mail.Message = transport.NewMessage(d.job.Message)
+		d.through(t.Context(), []Candidate{d.candidate(away), d.candidate(addr)})
 	}
 	if after := count(); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
-	}
-}
-
-// A thousand deliveries, a hundred at a time, to a domain whose first exchanger is
-// dead cost the first few time-outs only. The clock runs fast: a time-out takes
-// two minutes, so that the hundred that are under way count once.
-func TestDeadHosts_thousandDeliveries(t *testing.T) {
-	t.Parallel()
-	const deliveries, atATime, timeout = 1000, 100, 200 * time.Millisecond
-	dead := silent(t)
-	shared, _ := newDead(t, make([]byte, 1024))
-	began := time.Now()
-	now := func() time.Time { return began.Add(time.Since(began) * (deadDebounce * time.Second / timeout)) }
-	var timeouts, asked atomic.Int32
-	slots := make(chan struct{}, atATime)
-	for n := range deliveries {
-		slots <- struct{}{}
-		go func() {
-			defer func() { <-slots }()
-			c := &connector{
-				timeout: timeout,
-				dead:    &deadHosts{folder: shared.folder, pid: n, now: now},
-				trace:   func(string, ...any) {},
-			}
-			if c.dead.dead(dead.Addr()) {
-				return
-			}
-			asked.Add(1)
-			conn, failures := c.connect(t.Context(), []netip.AddrPort{dead}, plenty, false)
-			if conn != nil {
-				conn.Close()
-			}
-			if len(failures) == 1 && strings.HasPrefix(failures[0].err.Error(), "no answer") {
-				timeouts.Add(1)
-			}
-		}()
-	}
-	for range atATime {
-		slots <- struct{}{}
-	}
-	if n := timeouts.Load(); n > 4*atATime || n < atATime {
-		t.Errorf("%d of %d deliveries waited for the dead exchanger", n, deliveries)
-	}
-	if timeouts.Load() != asked.Load() {
-		t.Errorf("%d time-outs of %d", timeouts.Load(), asked.Load())
-	}
-}
-
-// A table that stays locked costs one wait, not one for each address.
-func TestDeadHosts_stuckLock(t *testing.T) {
-	t.Parallel()
-	d, _ := newDead(t, make([]byte, 1024))
-	f, err := os.OpenFile(filepath.Join(d.folder, "tcpto"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if !lock(f) {
-		t.Fatal(errors.New("cannot lock"))
-	}
-	began := time.Now()
-	for range 20 {
-		d.timedOut(host4)
-		if d.dead(host4) {
-			t.Error("dead by a table that cannot be read")
-		}
-	}
-	if took := time.Since(began); took > 30*time.Second {
-		t.Errorf("took %v", took)
 	}
 }
 
@@ -616,31 +421,25 @@ func TestProgram_missingGoesOn(t *testing.T) {
 	d, _ := newChain(t, `cat >/dev/null; printf 'r\0Kdone\0'`, func(s *control.Settings) {
 		s.Protocols = append(s.Protocols, control.Protocol{Service: "nntp", Program: "mxf-remote-nntpc"})
 	})
-	_, addr := listen(t, "127.0.0.1:0")
+	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	missing := d.candidate(addr)
 	missing.Protocol = &d.Settings.Protocols[1]
-	if got := shown(d.run(t.Context(), []Candidate{missing, d.candidate(addr)})); got != "r|Kdone|" {
+	if got := shown(d.through(t.Context(), []Candidate{missing, d.candidate(addr)})); got != "r|Kdone|" {
 		t.Errorf("%q", got)
 	}
 }
 
-// A script in the place of a bundled program is run; the program itself is called.
-func TestOwnProcess_script(t *testing.T) {
-	d, _ := newChain(t, "", nil)
-	protocol := &control.Protocol{Service: "smtp", Program: smtpProgram}
-	place := filepath.Join(d.Programs, smtpProgram)
-	for _, test := range []struct {
-		content string
-		want    bool
-	}{{"", true}, {"\x7fELF", true}, {"#!/bin/sh\n", false}} {
-		os.Remove(place)
-		if test.content != "" {
-			if err := os.WriteFile(place, []byte(test.content), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if got := d.ownProcess(protocol); got != test.want {
-			t.Errorf("%q: in this process: %v", test.content, got)
-		}
+// pipeWith returns a pipe that text comes through.
+func pipeWith(t *testing.T, text string) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { r.Close() })
+	go func() {
+		defer w.Close()
+		_, _ = io.WriteString(w, text)
+	}()
+	return r
 }

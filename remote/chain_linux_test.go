@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dial/dialtest"
+	"nightmare.mail/mxf/remote/transport"
 )
 
 // A message that breaks off is not taken for a whole one, and nobody waits for its rest.
@@ -33,11 +35,11 @@ func TestProgram_messageBreaksOff(t *testing.T) {
 	}
 	slave.Close() // reading the master is an input/output error from now on
 	d, _ := newChain(t, `cat >/dev/null; printf 'r\0Kwhole\0'`, func(s *control.Settings) { s.TimeoutRemote = 0 })
-	d.message = newSource(master)
-	_, addr := listen(t, "127.0.0.1:0")
+	d.mail.Message = transport.NewMessage(master)
+	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	over := time.AfterFunc(time.Minute, func() { panic("it is waited for") })
 	defer over.Stop()
-	if got := shown(d.run(t.Context(), []Candidate{d.candidate(addr)})); got != "ZUnable to read message: input/output error. (#4.3.0)|" {
+	if got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)})); got != "ZUnable to read message: input/output error. (#4.3.0)|" {
 		t.Errorf("%q", got)
 	}
 }

@@ -1,4 +1,4 @@
-package remote
+package transport
 
 import (
 	"io"
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestSource_file(t *testing.T) {
+func TestMessage_file(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "message")
 	if err := os.WriteFile(path, []byte("envelope\nSubject: x\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -22,13 +22,13 @@ func TestSource_file(t *testing.T) {
 	if _, err := f.Seek(9, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	s := newSource(f)
+	s := NewMessage(f)
 	for range 2 {
 		got, err := io.ReadAll(s.reader())
 		if err != nil || string(got) != "Subject: x\n" {
 			t.Fatalf("%q, %v", got, err)
 		}
-		if err := s.rewind(); err != nil {
+		if err := s.Rewind(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -50,23 +50,23 @@ func pipeWith(t *testing.T, text string) *os.File {
 
 // A pipe that nobody has read from serves the next attempt; one that was read
 // from serves none.
-func TestSource_pipeInProcess(t *testing.T) {
-	s := newSource(pipeWith(t, "Subject: x\n"))
+func TestMessage_pipeInProcess(t *testing.T) {
+	s := NewMessage(pipeWith(t, "Subject: x\n"))
 	reader := s.reader()
-	if err := s.rewind(); err != nil {
+	if err := s.Rewind(); err != nil {
 		t.Fatalf("not read from: %v", err)
 	}
 	if got, err := io.ReadAll(reader); err != nil || string(got) != "Subject: x\n" {
 		t.Fatalf("%q, %v", got, err)
 	}
-	if s.rewind() == nil {
+	if s.Rewind() == nil {
 		t.Error("rewound a pipe that was read")
 	}
 }
 
-func TestSource_pipeToChildren(t *testing.T) {
+func TestMessage_pipeToChildren(t *testing.T) {
 	for _, text := range []string{"", "Subject: x\n", strings.Repeat("0123456789abcde\n", 20000)} {
-		s := newSource(pipeWith(t, text))
+		s := NewMessage(pipeWith(t, text))
 		for range 3 {
 			f, done, err := s.descriptor(func(err error) { t.Error(err) })
 			if err != nil {
@@ -75,7 +75,7 @@ func TestSource_pipeToChildren(t *testing.T) {
 			time.Sleep(time.Millisecond) // let some of it arrive; either way must do
 			_ = f
 			done()
-			if err := s.rewind(); err != nil {
+			if err := s.Rewind(); err != nil {
 				t.Fatalf("%d bytes: nobody read: %v", len(text), err)
 			}
 		}
@@ -88,16 +88,16 @@ func TestSource_pipeToChildren(t *testing.T) {
 		if err != nil || string(got) != text {
 			t.Fatalf("%d bytes arrived of %d, %v", len(got), len(text), err)
 		}
-		if text != "" && s.rewind() == nil {
+		if text != "" && s.Rewind() == nil {
 			t.Error("rewound a pipe that was read")
 		}
 	}
 }
 
 // What is left after a child that read nothing can be read in this process.
-func TestSource_pipeChildThenOurselves(t *testing.T) {
+func TestMessage_pipeChildThenOurselves(t *testing.T) {
 	text := strings.Repeat("0123456789abcde\n", 20000)
-	s := newSource(pipeWith(t, text))
+	s := NewMessage(pipeWith(t, text))
 	_, done, err := s.descriptor(func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
@@ -110,14 +110,14 @@ func TestSource_pipeChildThenOurselves(t *testing.T) {
 }
 
 // In some devices one can seem to seek: they are read as pipes are.
-func TestSource_device(t *testing.T) {
+func TestMessage_device(t *testing.T) {
 	for _, name := range []string{"/dev/zero", "/dev/null"} {
 		f, err := os.Open(name)
 		if err != nil {
 			t.Skip(err)
 		}
 		defer f.Close()
-		s := newSource(f)
+		s := NewMessage(f)
 		child, done, err := s.descriptor(func(err error) { t.Error(err) })
 		if err != nil {
 			t.Fatal(err)
@@ -130,7 +130,7 @@ func TestSource_device(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		done()
-		if name == "/dev/zero" && s.rewind() == nil {
+		if name == "/dev/zero" && s.Rewind() == nil {
 			t.Errorf("%s: rewound although a byte is gone", name)
 		}
 	}

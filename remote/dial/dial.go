@@ -1,0 +1,242 @@
+// Package dial connects to one exchanger at a time: its addresses are raced (RFC 8305), and
+// those that timed out lately are known from the table of dead hosts that all of qmail
+// shares.
+//
+//	RFC 8305             Happy Eyeballs
+//	RFC 6724             source addresses
+//	qmail-tcpto(8)       the table of dead hosts
+package dial
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"nightmare.mail/mxf/remote/stack"
+)
+
+const (
+	// attemptDelay separates the starts of connections to one exchanger's
+	// addresses: RFC 8305, section 5, Connection Attempt Delay.
+	attemptDelay = 250 * time.Millisecond
+	// MaxSlow bounds the addresses that one delivery tries, so that a zone with hundreds
+	// of them cannot hold a delivery slot for hours.
+	MaxSlow = 20
+	// MaxQuick bounds those that do not count to MaxSlow because they cost no time: they
+	// refuse at once, or this host has no route to them.
+	MaxQuick = 100
+)
+
+// A Dialer connects to one exchanger at a time.
+type Dialer struct {
+	Timeout time.Duration // for each address; 0: the kernel's
+	Dead    *DeadHosts
+	Trace   func(format string, args ...any)
+}
+
+// A Failure is an address that could not be connected to.
+type Failure struct {
+	Addr netip.AddrPort
+	Err  error
+	Late bool // it did not answer in time
+}
+
+// A Budget is how many addresses may still be tried: how many that take their time, and
+// how many that fail at once.
+type Budget struct{ Slow, Quick int }
+
+// Spent reports whether no further address may be tried.
+func (b Budget) Spent() bool { return b.Slow <= 0 || b.Quick <= 0 }
+
+// Race races the addresses in their order, each started attemptDelay after the one before
+// it or as soon as that one failed, as long as the budget lasts. It returns the first
+// connection, or nil, and the failures that came before it. Addresses that lost the race
+// are in neither. Where a stranger had a say in the port (foreign) the table of dead hosts
+// is not told.
+func (c *Dialer) Race(ctx context.Context, addrs []netip.AddrPort, left Budget, foreign bool) (*net.TCPConn, []Failure) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	type result struct {
+		Failure
+		conn *net.TCPConn
+	}
+	results := make(chan result)
+	running := 0
+	start := func(addr netip.AddrPort) {
+		running++
+		go func() {
+			stack.Grow()
+			r := result{Failure: Failure{Addr: addr}}
+			defer func() {
+				if p := recover(); p != nil {
+					r.conn, r.Err = nil, fmt.Errorf("panic while connecting: %v", p)
+				}
+				results <- r
+			}()
+			r.conn, r.Late, r.Err = c.dial(ctx, addr, foreign)
+		}()
+	}
+	defer func() {
+		// What still runs has been cancelled and ends at once.
+		cancel()
+		for ; running > 0; running-- {
+			if r := <-results; r.conn != nil {
+				r.conn.Close()
+			}
+		}
+	}()
+
+	next := time.NewTimer(0)
+	defer next.Stop()
+	var failures []Failure
+	for {
+		select {
+		case <-next.C:
+			switch {
+			case len(addrs) > 0 && !left.Spent() && running < left.Slow:
+				start(addrs[0])
+				addrs = addrs[1:]
+				next.Reset(attemptDelay)
+			case running == 0:
+				return nil, failures
+			}
+		case r := <-results:
+			running--
+			if r.Err == nil {
+				return r.conn, failures
+			}
+			failures = append(failures, r.Failure)
+			if r.Late {
+				left.Slow--
+			} else {
+				left.Quick--
+			}
+			next.Reset(0)
+		}
+	}
+}
+
+// dial makes one connection and tells the table of dead hosts how it went. late reports
+// that no answer came in time.
+func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (conn *net.TCPConn, late bool, err error) {
+	began := time.Now()
+	dialer := net.Dialer{Timeout: c.Timeout}
+	connected, err := dialer.DialContext(ctx, "tcp", addr.String())
+	took := time.Since(began).Milliseconds()
+	deadline, limited := ctx.Deadline()
+	if err != nil && (ctx.Err() != nil || limited && !time.Now().Before(deadline)) {
+		// It lost the race, which says nothing about the host.
+		return nil, false, cmp.Or(ctx.Err(), context.DeadlineExceeded)
+	}
+	late = timedOut(err)
+	switch {
+	case foreign:
+	case late:
+		c.Dead.TimedOut(ctx, addr.Addr())
+	case err == nil, errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+		c.Dead.Answered(ctx, addr.Addr())
+	default: // this host has no descriptor, port or route, or may not connect: that says nothing about the other
+	}
+	if err == nil {
+		c.Trace("connect %s: connected (%d ms)", addr, took)
+		return connected.(*net.TCPConn), false, nil
+	}
+	if late {
+		err = fmt.Errorf("no answer within %d s", took/1000)
+	} else {
+		err = cause(err)
+	}
+	c.Trace("connect %s: %v (%d ms)", addr, err, took)
+	return nil, late, err
+}
+
+// cause returns what the system said, without the operation and the address, which the
+// trace and the report name themselves.
+func cause(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// timedOut reports whether err says that no answer came, by the kernel's limit or
+// by ours. (EAGAIN, by which some kernels say that no port is free, calls itself a
+// time-out too.)
+func timedOut(err error) bool {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno == syscall.ETIMEDOUT
+	}
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// Order returns an exchanger's addresses in the order in which they are tried: the families
+// alternate, each shuffled, IPv6 first when this host can use it.
+func Order(addrs []netip.Addr, rnd *rand.Rand) []netip.Addr {
+	var six, four []netip.Addr
+	for _, a := range addrs {
+		if a.Is4() {
+			four = append(four, a)
+		} else {
+			six = append(six, a)
+		}
+	}
+	for _, family := range [][]netip.Addr{six, four} {
+		rnd.Shuffle(len(family), func(i, j int) { family[i], family[j] = family[j], family[i] })
+	}
+	first, second := four, six
+	if len(six) > 0 && len(four) > 0 && hasGlobalIPv6(six[0]) {
+		first, second = six, four
+	}
+	ordered := make([]netip.Addr, 0, len(addrs))
+	for i := range max(len(first), len(second)) {
+		if i < len(first) {
+			ordered = append(ordered, first[i])
+		}
+		if i < len(second) {
+			ordered = append(ordered, second[i])
+		}
+	}
+	return ordered
+}
+
+// hasGlobalIPv6 reports whether the kernel would use a global source address
+// towards to (RFC 6724). Connecting a UDP socket sends nothing.
+func hasGlobalIPv6(to netip.Addr) bool {
+	const discard = 9
+	conn, err := net.DialUDP("udp6", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discard)))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	local, ok := conn.LocalAddr().(*net.UDPAddr)
+	return ok && local.IP.IsGlobalUnicast() && !local.IP.IsPrivate()
+}
+
+// RemoteAddr is the address that conn leads to, unmapped.
+func RemoteAddr(conn *net.TCPConn) netip.AddrPort { return unmapped(conn.RemoteAddr()) }
+
+// LocalAddr is the address that conn comes from, unmapped.
+func LocalAddr(conn *net.TCPConn) netip.AddrPort { return unmapped(conn.LocalAddr()) }
+
+func unmapped(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	addr := tcp.AddrPort()
+	return netip.AddrPortFrom(addr.Addr().Unmap().WithZone(""), addr.Port())
+}

@@ -1,0 +1,281 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/tlsc"
+)
+
+// maxHandshake is the longest that -K of s6-tlsc takes, an unsigned int of
+// milliseconds.
+const maxHandshake = (1<<32 - 1) * time.Millisecond
+
+// inChain carries an attempt out by the programs that the control files name.
+func (c *Carrier) inChain(ctx context.Context, a *Attempt) (report.Stream, error) {
+	args, err := c.command(a)
+	if err != nil {
+		return report.Stream{}, err
+	}
+	ctx, broken := context.WithCancelCause(ctx)
+	defer broken(nil)
+	stdin, done, err := a.Message.descriptor(func(err error) {
+		broken(&report.Error{Case: report.Unreadable,
+			Facts: report.Facts{Reason: cause(err).Error()}, Err: err})
+	})
+	if err != nil {
+		return report.Stream{}, err
+	}
+	network, err := blockingCopy(a.Conn)
+	if err != nil {
+		done()
+		return report.Stream{}, err
+	}
+	// From here on the connection is the chain's.
+	a.Conn.Close()
+	p, stop, err := c.spawn(args, c.environ(a), stdin, network, len(a.Recipients))
+	network.Close()
+	if err != nil {
+		done()
+		first := args[0]
+		if a.Manner.TLS == policy.Clear {
+			first = a.Protocol.Program // as it is spelled
+		}
+		return report.Stream{}, &report.Error{Case: report.ProgramFailed,
+			Facts: report.Facts{Reason: fmt.Sprintf("%q%s: %v", args[0], c.namedBy(first), notStarted(args[0], err))}, Err: err}
+	}
+	stream, err := p.result(ctx, c.patience(a))
+	stop()
+	done()
+	var unreadable *report.Error
+	if err != nil && errors.As(context.Cause(ctx), &unreadable) {
+		return report.Stream{}, unreadable
+	}
+	return c.meaning(a, p, stream, err)
+}
+
+// patience is how long a chain may run before it is killed, 0 for ever. A program
+// inside implicit TLS lights its fuse when the handshake is done, which has a
+// limit of its own.
+func (c *Carrier) patience(a *Attempt) time.Duration {
+	remote := c.Settings.TimeoutRemote
+	if remote == 0 {
+		return 0
+	}
+	patience := remote + fuseGrace
+	if a.Protocol.Implicit {
+		patience += c.handshakeLimit(a.Protocol)
+	}
+	return patience
+}
+
+// command returns the words of the chain for a.
+func (c *Carrier) command(a *Attempt) ([]string, error) {
+	protocol := a.Protocol
+	program, err := c.programPath(protocol.Program)
+	if err != nil {
+		return nil, err
+	}
+	var args []string
+	if a.Manner.TLS != policy.Clear {
+		args = append(args, c.tlsClientPath(protocol), "-S", "-j", "-z", "-v", "0",
+			"-K", strconv.FormatInt(min(c.handshakeLimit(protocol), maxHandshake).Milliseconds(), 10))
+		if !a.Manner.NoName {
+			args = append(args, "-k", a.serverName())
+		}
+		if c.Settings.ClientCert != "" {
+			args = append(args, "-y")
+		}
+		if a.Manner.TLS != policy.Verified {
+			args = append(args, "--no-verify-cert")
+		}
+		args = append(args, "--")
+	}
+	args = append(args, program, a.Host, a.Sender)
+	return append(args, a.Recipients...), nil
+}
+
+// environ returns the environment of the chain, as a UCSPI-TCP client would make
+// it, with what the TLS client and the protocol program look for.
+func (c *Carrier) environ(a *Attempt) []string {
+	set := map[string]string{
+		"PROTO":         "TCP",
+		"TCPREMOTEIP":   a.ip(),
+		"TCPREMOTEPORT": strconv.Itoa(int(a.Addr.Port())),
+		"TCPREMOTEHOST": a.Exchanger,
+		"TCPLOCALIP":    a.Local.Addr().String(),
+		"TCPLOCALPORT":  strconv.Itoa(int(a.Local.Port())),
+		"TCPLOCALHOST":  c.Settings.HeloHost,
+		"CADIR":         c.Settings.TrustAnchors.Dir,
+		"CAFILE":        c.Settings.TrustAnchors.File,
+		"CERTFILE":      c.Settings.ClientCert,
+		"KEYFILE":       c.Settings.ClientKey,
+		"MXF_HOME":      c.Settings.Home,
+		"MXF_SERVICE":   a.Protocol.Service,
+		"MXF_TLS":       "",
+		"MXF_INTLS":     "",
+		"MXF_TLSHELLO":  "",
+		"MXF_TLSFAILED": "",
+		"MXF_SMTPAVOID": a.avoid().String(),
+	}
+	if a.Protocol.Explicit || a.Protocol.Implicit {
+		set["MXF_TLS"] = a.Manner.TLS.String()
+	}
+	if a.Protocol.Implicit {
+		set["MXF_INTLS"] = "1"
+	}
+	if a.Manner.SmallHello {
+		set["MXF_TLSHELLO"] = "small"
+	}
+	if a.Manner.TLSFailed {
+		set["MXF_TLSFAILED"] = "1"
+	}
+	environ := make([]string, 0, len(c.Environ)+len(set))
+	for _, assignment := range c.Environ {
+		name, _, _ := strings.Cut(assignment, "=")
+		if _, ours := set[name]; !ours && !foreignToChain(name) {
+			environ = append(environ, assignment)
+		}
+	}
+	for name, value := range set {
+		if value != "" {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	return environ
+}
+
+// foreignToChain reports whether a variable that the router happened to inherit would say
+// something untrue in the chain.
+func foreignToChain(name string) bool {
+	switch name {
+	case "TCPREMOTEINFO", "TLS_UID", "TLS_GID", "SSLCTLFD", "SSLREADFD", "SSLWRITEFD":
+		return true
+	}
+	return strings.HasPrefix(name, "SSL_") && name != "SSL_CERT_FILE" && name != "SSL_CERT_DIR" ||
+		strings.HasPrefix(name, "CERTFILE:") || strings.HasPrefix(name, "KEYFILE:")
+}
+
+// meaning turns the end of a chain into the values of Carry.
+func (c *Carrier) meaning(a *Attempt, p *process, stream report.Stream, err error) (report.Stream, error) {
+	ip := a.ip()
+	var fatal fatal
+	said := strings.Trim(string(p.said), "\n")
+	if a.Manner.TLS != policy.Clear { // else there is no TLS client that could have said it
+		fatal, said = diagnosis(said)
+	}
+	// A conversation that TLS has ended is one that was lost, to its program.
+	because := func(r report.Report) report.Report {
+		if fatal.what != "" && r.Lost(ip) {
+			return r.With(report.TLSFailureLine(fatal.what))
+		}
+		return r
+	}
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		if stream.Message.Letter == report.Temporary {
+			stream.Message = because(stream.Message)
+		}
+		return stream, err
+	}
+	fuse := report.Facts{IP: ip, Seconds: int64(c.Settings.TimeoutRemote / time.Second)}
+	if exit.killed {
+		return report.Stream{}, &report.Fuse{Reason: report.New(report.FuseBlown, fuse)}
+	}
+	code := -1
+	if exit.state != nil && exit.state.Exited() && p.printed.nothing() {
+		code = exit.state.ExitCode()
+	}
+	facts := report.Facts{IP: ip}
+	switch exits := &c.Exits; {
+	case code == exits.Fuse:
+		return report.Stream{}, &report.Fuse{Reason: because(report.ReasonFrom(said, report.FuseBlown, fuse))}
+	case code == exits.Next, code == exits.Group, code == exits.NoEHLO:
+		reason := report.ReasonFrom(said, report.ConnectionDied, facts)
+		if fatal.what != "" && a.Protocol.Implicit && reason.Lost(ip) {
+			return report.Stream{}, brokenTLS(fatal.what, nil, ip)
+		}
+		return report.Stream{}, left(because(reason), exits.failure(code))
+	case code == exits.NoTLS, a.Protocol.Implicit && slices.Contains(exits.TLS, code):
+		return report.Stream{}, noTLS(fatal, said, ip)
+	}
+	program := a.Protocol.Program
+	reason := fmt.Sprintf("%q%s ended with %v", program, c.namedBy(program), exit)
+	if !p.printed.nothing() {
+		reason += fmt.Sprintf(" after reports that make no sense (%v)", exit.parse)
+	}
+	if all := strings.TrimSpace(string(p.said)); all != "" {
+		reason += ", saying: " + report.Diagnostic(all)
+	}
+	return report.Stream{}, &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: reason}, Err: err}
+}
+
+// failure is what code says, as package policy asks for it; nil where no rung follows.
+func (e *Exits) failure(code int) error {
+	switch code {
+	case e.Group:
+		return policy.ErrStumbled
+	case e.NoEHLO:
+		return policy.ErrEHLOLost
+	}
+	return nil
+}
+
+// A fatal is the last line of a TLS client, for which it ended: mxf-tlsc's and s6-tlsc's
+// begin with their name and ": fatal: ".
+type fatal struct{ program, what string }
+
+// diagnosis parts what a chain said on its standard error: the TLS client's fatal line,
+// if there is one, and the rest. Lines that repeat a server begin with its reply code,
+// and no program's name begins with a digit.
+func diagnosis(said string) (fatal, string) {
+	const mark = ": fatal: "
+	var f fatal
+	var rest strings.Builder
+	for line := range strings.Lines(said) {
+		program, what, found := strings.Cut(line, mark)
+		if !found || program == "" || strings.ContainsAny(program, " \t:") || '0' <= program[0] && program[0] <= '9' {
+			rest.WriteString(line)
+			continue
+		}
+		f = fatal{program, strings.TrimSpace(what)}
+	}
+	return f, strings.Trim(rest.String(), "\n")
+}
+
+// noTLS is the failure of TLS in a chain. The TLS client's own line says best why; then
+// comes the sentence of a protocol program. Only a line of our own client can have a cause
+// that something is done about.
+func noTLS(f fatal, said, ip string) *report.NoTransaction {
+	facts := report.Facts{IP: ip}
+	failure := policy.ErrTLS
+	switch {
+	case f.what != "":
+		facts.Reason = f.what
+		var cause error
+		if f.program == "mxf-tlsc" || f.program == "mxf-ucspitlsc" {
+			cause = tlsc.Cause(f.what)
+		}
+		return left(report.New(report.TLSUnavailable, facts), policy.ErrTLS, cause)
+	case said == report.New(report.TLSNotOffered, facts).Text:
+		failure = policy.ErrNotOffered
+	case said == "":
+		facts.Reason = "the TLS client gave no reason"
+	default:
+		facts.Reason = said
+	}
+	return left(report.ReasonFrom(said, report.TLSUnavailable, facts), failure)
+}
+
+// left is the error of an attempt that began no transaction, with what errors.Is is to find
+// in it.
+func left(reason report.Report, causes ...error) *report.NoTransaction {
+	return &report.NoTransaction{Reason: reason, Err: errors.Join(causes...)}
+}

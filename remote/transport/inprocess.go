@@ -1,0 +1,176 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/qmtpc"
+	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/smtpc"
+	"nightmare.mail/mxf/tlsc"
+)
+
+// inProcess carries an attempt out by calling the packages that the bundled programs are
+// made of. What the chain would tell them by their environment they are told by their jobs;
+// everything else is theirs.
+func (c *Carrier) inProcess(ctx context.Context, a *Attempt) (report.Stream, error) {
+	var conn net.Conn = socket{a.Conn}
+	var environ []string
+	if a.Protocol.Implicit {
+		tls, err := c.startTLS(ctx, a)
+		if err != nil {
+			return report.Stream{}, brokenTLS(err.Error(), err, a.ip())
+		}
+		conn, environ = tls, tls.Description().Environ()
+	}
+	speak := c.speakSMTP
+	if a.Protocol.Program == control.QMTPProgram {
+		speak = c.speakQMTP
+	}
+	stream, err := speak(ctx, a, conn, environ)
+	var none *report.NoTransaction
+	if !errors.As(err, &none) {
+		return stream, err
+	}
+	if why := report.TLSFailure(err); why != "" && a.Protocol.Implicit {
+		return stream, brokenTLS(why, none.Err, a.ip())
+	}
+	return stream, left(none.Reason, failures[none.Why], none.Err)
+}
+
+// failures are those of package policy.
+var failures = map[report.Why]error{
+	report.WantOfTLS: policy.ErrTLS, report.NoTLSOffered: policy.ErrNotOffered,
+	report.GroupStumbled: policy.ErrStumbled, report.EHLOLost: policy.ErrEHLOLost,
+}
+
+// brokenTLS is the failure of implicit TLS before a transaction began. That can come after
+// the handshake: a server of TLS 1.3 looks at the client's certificate only when the client
+// has finished.
+func brokenTLS(why string, cause error, ip string) *report.NoTransaction {
+	return left(report.New(report.TLSUnavailable, report.Facts{IP: ip, Reason: why}), policy.ErrTLS, cause)
+}
+
+func (c *Carrier) speakQMTP(ctx context.Context, a *Attempt, conn net.Conn, environ []string) (report.Stream, error) {
+	stream, err := qmtpc.Deliver(ctx, conn, &qmtpc.Job{
+		Sender:        a.Sender,
+		Recipients:    a.Recipients,
+		Message:       a.Message.reader(),
+		RemoteIP:      a.ip(),
+		ServerName:    a.serverName(),
+		Environ:       environ,
+		Verified:      a.Manner.TLS == policy.Verified,
+		TimeoutRemote: c.Settings.TimeoutRemote,
+		Trace:         a.Trace,
+	})
+	if err == nil {
+		conn.Close() // in TLS, not without close_notify
+	}
+	return stream, err
+}
+
+func (c *Carrier) speakSMTP(ctx context.Context, a *Attempt, conn net.Conn, environ []string) (report.Stream, error) {
+	job := &smtpc.Job{
+		Sender:         a.Sender,
+		Recipients:     a.Recipients,
+		Message:        a.Message.reader(),
+		HeloHost:       c.Settings.HeloHost,
+		RemoteIP:       a.ip(),
+		RemotePort:     int(a.Addr.Port()),
+		ServerName:     a.serverName(),
+		TLS:            policies[a.Manner.TLS],
+		Avoid:          a.avoid(),
+		TLSFailed:      a.Manner.TLSFailed,
+		Environ:        environ,
+		TimeoutRemote:  c.Settings.TimeoutRemote,
+		TimeoutConnect: c.Settings.TimeoutConnect,
+		Trace:          a.Trace,
+	}
+	if a.Protocol.Explicit && a.Manner.TLS != policy.Clear {
+		job.StartTLS = func(ctx context.Context) (net.Conn, []string, error) {
+			tls, err := c.startTLS(ctx, a)
+			if err != nil {
+				return nil, nil, err
+			}
+			return tls, tls.Description().Environ(), nil
+		}
+	}
+	return smtpc.Deliver(ctx, conn, job)
+}
+
+// policies are the words of smtpc for the levels.
+var policies = map[policy.Level]smtpc.Policy{
+	policy.Clear: smtpc.None, policy.May: smtpc.May, policy.Must: smtpc.Must, policy.Verified: smtpc.Verify,
+}
+
+// A socket can tell whether something has arrived.
+type socket struct{ *net.TCPConn }
+
+// Readable tells, without waiting, whether Read would return at once.
+func (s socket) Readable() bool {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return true
+	}
+	readable := true
+	_ = raw.Control(func(fd uintptr) {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds[:], 0)
+		readable = n > 0 || err != nil
+	})
+	return readable
+}
+
+// LoadTLS reads what the control files name for TLS: a client key that cannot be read, or
+// trust anchors where each certificate is verified, stop all deliveries before anything is
+// looked up. None becomes one in the clear because of them. That goes for TLS clients that a
+// control file names too, which are given the same files. Errors are *control.Error.
+func (c *Carrier) LoadTLS(verify bool) error {
+	s := c.Settings
+	c.tls = tlsc.Settings{
+		Verify:  verify,
+		Anchors: tlsc.Anchors{File: s.TrustAnchors.File, Dir: s.TrustAnchors.Dir},
+		Now:     time.Now,
+	}
+	if s.ClientCert != "" {
+		var err error
+		if c.tls.Certificate, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
+			file := "control/clientcert"
+			if fault := new(tlsc.Error); errors.As(err, &fault) && fault.File == s.ClientKey {
+				file = "control/clientkey"
+			}
+			return &control.Error{File: file, Line: 1, What: err.Error()}
+		}
+	}
+	if s.TrustAnchors == (control.Anchors{}) {
+		return nil // a client that is named sees to its own
+	}
+	if err := c.tls.Load(); err != nil {
+		return &control.Error{File: "control/trustanchors", Line: 1, What: err.Error()}
+	}
+	return nil
+}
+
+// startTLS makes the handshake on a's connection, as the control files want it.
+func (c *Carrier) startTLS(ctx context.Context, a *Attempt) (*tlsc.Conn, error) {
+	settings := c.tls
+	settings.ServerName = a.serverName()
+	settings.NoSNI, settings.SmallHello = a.Manner.NoName, a.Manner.SmallHello
+	settings.Verify, settings.Trace = a.Manner.TLS == policy.Verified, a.Trace
+	settings.HandshakeTimeout = c.handshakeLimit(a.Protocol)
+	conn, err := tlsc.Client(ctx, a.Conn, &settings)
+	if err != nil {
+		var timeout net.Error
+		if errors.As(err, &timeout) && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, err
+	}
+	return conn, nil
+}

@@ -1,0 +1,386 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"nightmare.mail/mxf/remote/dial"
+	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/transport"
+)
+
+// A walk is one job on its way through the steps of its plan.
+type walk struct {
+	*Router
+	job    *Job
+	mail   *transport.Mail
+	dialer dial.Dialer
+
+	tried   map[target]bool // what was connected to, or could not be
+	quick   int             // of those, what refused at once, or could not be reached from here
+	began   time.Time       // start of the first connection
+	reasons []report.Report // why each attempt was left, in their order
+	pass    policy.Pass     // the present one
+	waiting [policy.Passes][]*visit
+}
+
+// A target is an address and the service that is expected there: an exchanger that both SRV
+// and MX name is not tried twice. Under another name the same address may have another
+// certificate, once it was connected to.
+type target struct {
+	service string
+	addr    netip.AddrPort
+	name    string // in lower case; empty where there was no connection, or is no TLS
+}
+
+// A visit is one address of a step, and the manner in which it is tried, or is to be tried
+// next.
+type visit struct {
+	step   *Step
+	addr   *Address
+	manner policy.Manner
+	left   *report.NoTransaction // why the last attempt was left, nil before
+	next   *policy.Rung          // what waits for its pass
+	notes  []string              // what was changed so far and why, for the report
+}
+
+func newWalk(r *Router, job *Job) *walk {
+	return &walk{
+		Router: r,
+		job:    job,
+		mail: &transport.Mail{Host: job.Host, Sender: job.Sender, Recipients: job.Recipients,
+			Message: transport.NewMessage(job.Message), Trace: job.Trace},
+		dialer: dial.Dialer{Timeout: r.Settings.TimeoutConnect, Dead: r.deadHosts(job), Trace: job.tracef},
+		tried:  make(map[target]bool),
+	}
+}
+
+// run tries step after step until one attempt reports.
+func (w *walk) run(ctx context.Context, steps []Step) report.Stream {
+	conversed := false
+	for i := range steps {
+		s := &steps[i]
+		if !s.Twin {
+			conversed = false
+		} else if conversed {
+			w.job.tracef("skip %s %s: the conversation in the protocol of its slice had begun", s.Protocol.Service, s.Host)
+			continue
+		}
+		stream, final := w.try(ctx, s, &conversed)
+		if final {
+			return stream
+		}
+	}
+	for w.pass = policy.Second; w.pass < policy.Passes; w.pass++ {
+		for _, v := range w.waiting[w.pass] {
+			w.climb(v)
+			if stream, final := w.visit(ctx, v, nil); final {
+				return stream
+			}
+		}
+	}
+	return report.Only(w.lastReason())
+}
+
+// try tries the addresses of one step until none is left. It sets conversed when a protocol
+// was spoken with one of them.
+func (w *walk) try(ctx context.Context, s *Step, conversed *bool) (stream report.Stream, final bool) {
+	addrs := w.open(s)
+	if len(addrs) == 0 {
+		return report.Stream{}, false
+	}
+	if s.Err != nil {
+		w.job.tracef("skip %s: %v", s.Protocol.Service, s.Err)
+		w.reasons = append(w.reasons, report.For(s.Err))
+		return report.Stream{}, false
+	}
+	for len(addrs) > 0 {
+		if w.began.IsZero() {
+			w.began = time.Now()
+		} else if w.late() {
+			w.job.tracef("no further attempt: timeoutremote has gone by since the first")
+			return report.Only(w.lastReason()), true
+		}
+		conn, failures := w.connect(ctx, s, addrs)
+		for _, f := range failures {
+			addrs = without(addrs, f.Addr)
+			w.noConnection(s, f, nil)
+		}
+		if conn == nil {
+			break
+		}
+		addr := dial.RemoteAddr(conn)
+		addrs = without(addrs, addr)
+		v := w.firstVisit(s, addr)
+		stream, final := w.visit(ctx, v, conn)
+		if v.spoke() {
+			*conversed = true
+		}
+		if final {
+			return stream, true
+		}
+	}
+	return report.Stream{}, false
+}
+
+// open returns the addresses of s that may be tried, in order: those that were not tried and
+// did not time out lately.
+func (w *walk) open(s *Step) []netip.AddrPort {
+	var addrs []netip.AddrPort
+	if w.left().Spent() {
+		w.enough(s)
+		return nil
+	}
+	for _, a := range s.Addresses {
+		switch {
+		case a.Silent > 0:
+			table, see := "tcpto6", "queue/lock/tcpto6; to have it tried again, empty that file"
+			if a.Addr().Is4() {
+				table, see = "tcpto", "qmail-tcpto"
+			}
+			w.job.tracef("skip %s %s: it did not answer lately (%s)", s.Protocol.Service, a.AddrPort, table)
+			w.reasons = append(w.reasons, report.New(report.NoConnection, report.Facts{
+				Protocol: strings.ToUpper(s.Protocol.Service),
+				Detail:   fmt.Sprintf("%s did not answer lately and was not tried (see %s)", place(s, a.AddrPort), see),
+			}))
+		case w.tried[target{s.Protocol.Service, a.AddrPort, ""}], w.tried[s.target(a.AddrPort)]:
+			w.job.tracef("skip %s %s: it was tried already", s.Protocol.Service, a.AddrPort)
+		default:
+			addrs = append(addrs, a.AddrPort)
+		}
+	}
+	return addrs
+}
+
+// left is how many addresses this delivery may still try.
+func (w *walk) left() dial.Budget {
+	return dial.Budget{Slow: dial.MaxSlow - (len(w.tried) - w.quick), Quick: dial.MaxQuick - w.quick}
+}
+
+func (w *walk) enough(s *Step) {
+	w.job.tracef("skip %s %s: %d addresses, or %d that refuse at once, are enough for one delivery",
+		s.Protocol.Service, cmp.Or(s.Host, "address"), dial.MaxSlow, dial.MaxQuick)
+}
+
+// target is that of a connection to addr.
+func (s *Step) target(addr netip.AddrPort) target {
+	t := target{service: s.Protocol.Service, addr: addr}
+	if s.Requirement.First != policy.Clear {
+		t.name = strings.ToLower(s.Host)
+	}
+	return t
+}
+
+// connect connects to one of addrs, or, where that was tried, to the one of them
+// once more.
+func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*net.TCPConn, []dial.Failure) {
+	left := w.left()
+	again := w.tried[s.target(addrs[0])]
+	if again {
+		left = dial.Budget{Slow: 1, Quick: 1}
+	}
+	if left.Spent() {
+		w.enough(s)
+		return nil, nil
+	}
+	conn, failures := w.dialer.Race(ctx, addrs, left, s.ForeignPort)
+	if again {
+		return conn, failures // it was counted
+	}
+	for _, f := range failures {
+		t := target{s.Protocol.Service, f.Addr, ""}
+		if !f.Late && !w.tried[t] {
+			w.quick++
+		}
+		w.tried[t] = true
+	}
+	if conn != nil {
+		w.tried[s.target(dial.RemoteAddr(conn))] = true
+	}
+	return conn, failures
+}
+
+// late reports whether the time in which attempts may be started is over.
+func (w *walk) late() bool {
+	limit := w.Settings.TimeoutRemote
+	return limit > 0 && time.Since(w.began) >= limit
+}
+
+func (w *walk) noConnection(s *Step, f dial.Failure, notes []string) {
+	w.reasons = append(w.reasons, report.New(report.NoConnection, report.Facts{
+		Protocol: strings.ToUpper(s.Protocol.Service),
+		Detail:   fmt.Sprintf("%s: %v", place(s, f.Addr), f.Err),
+	}).With(notes...))
+}
+
+// firstVisit is the one with which an address is tried first.
+func (w *walk) firstVisit(s *Step, addr netip.AddrPort) *visit {
+	v := &visit{step: s, addr: &Address{AddrPort: addr}}
+	for i := range s.Addresses {
+		if s.Addresses[i].AddrPort == addr {
+			v.addr = &s.Addresses[i]
+		}
+	}
+	v.manner = s.manner(v.addr)
+	if v.addr.AvoidLine > 0 {
+		note := fmt.Sprintf("%s is not asked for %s (control/smtpavoid:%d)", addr.Addr(), v.addr.Avoid, v.addr.AvoidLine)
+		w.job.tracef("%s", note)
+		v.notes = append(v.notes, note+".")
+	}
+	return v
+}
+
+// visit tries one address, rung after rung of what is required of it, until reports end the
+// delivery or nothing is left in this pass. conn is nil for an address that is to be
+// connected to again. All that can follow a failure is read here in one piece; the rungs
+// themselves are in package policy.
+func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream report.Stream, final bool) {
+	for {
+		if conn == nil {
+			if w.late() {
+				return report.Only(w.lastReason()), true
+			}
+			var failures []dial.Failure
+			conn, failures = w.connect(ctx, v.step, []netip.AddrPort{v.addr.AddrPort})
+			for _, f := range failures {
+				w.noConnection(v.step, f, v.notes)
+			}
+		}
+		connected := conn != nil
+		if connected {
+			stream, err := w.attempt(ctx, v, conn)
+			if stream, final := w.settled(v, stream, err); final {
+				return stream, true
+			}
+		}
+		v.next = v.step.Requirement.Next(v.manner, v.left, w.pass, connected)
+		if v.next == nil {
+			return report.Stream{}, false
+		}
+		if v.next.In > w.pass {
+			w.job.tracef("later: %s %s", v.addr, v.next.Words)
+			w.waiting[v.next.In] = append(w.waiting[v.next.In], v)
+			return report.Stream{}, false
+		}
+		w.climb(v)
+		conn = nil
+	}
+}
+
+// climb has v go on to its next rung.
+func (w *walk) climb(v *visit) {
+	w.job.tracef("retry %s %s", v.addr, v.next.Words)
+	v.notes = append(v.notes, fmt.Sprintf("Tried again %s, after: %s", v.next.Words, clip(oneLine(v.left.Reason.Text))))
+	v.manner = v.step.Requirement.Take(v.next, v.manner, v.left)
+}
+
+// attempt carries out one attempt on conn, which it closes.
+func (w *walk) attempt(ctx context.Context, v *visit, conn *net.TCPConn) (report.Stream, error) {
+	defer conn.Close()
+	w.job.tracef("attempt %s with %s: %s", v.addr, v.step.Protocol.Service, v.step.Why)
+	return w.carrier.Carry(ctx, &transport.Attempt{
+		Mail: w.mail, Protocol: v.step.Protocol, Exchanger: v.step.Host, Addr: v.addr.AddrPort,
+		Local: dial.LocalAddr(conn), Conn: conn, InProcess: v.step.InProcess, Manner: v.manner, Avoid: v.addr.Avoid,
+	})
+}
+
+// settled reports whether an attempt ends the delivery, and with which reports. The
+// reason of one that does not is remembered, and the message set back.
+func (w *walk) settled(v *visit, stream report.Stream, err error) (report.Stream, bool) {
+	var none *report.NoTransaction
+	var fuse *report.Fuse
+	switch {
+	case err == nil:
+	case errors.As(err, &fuse):
+		if !fuse.Begun {
+			stream = report.Only(fuse.Reason)
+		}
+	case errors.As(err, &none):
+		w.job.tracef("left: %s", oneLine(none.Reason.Text))
+		v.left = none
+		w.reasons = append(w.reasons, none.Reason.With(v.notes...))
+		if err := w.mail.Message.Rewind(); err != nil {
+			w.job.tracef("no further attempt: %v", err)
+			return report.Only(w.lastReason()), true
+		}
+		return report.Stream{}, false
+	default:
+		stream = report.Only(report.For(err))
+	}
+	if stream.Message.Letter == report.Temporary {
+		stream.Message = stream.Message.With(v.notes...)
+	}
+	return stream, true
+}
+
+// spoke reports whether the protocol was spoken with the address of v, as far as it was
+// tried.
+func (v *visit) spoke() bool {
+	return v.step.Protocol.Explicit || v.left == nil || !policy.OfTLS(v.left)
+}
+
+// lastReason is what is reported when nothing is left to try: the last reason, and
+// how many addresses were tried. A permanent one stands only when all are: a
+// server that could not be asked might have said yes. Else it is the last temporary one.
+func (w *walk) lastReason() report.Report {
+	if len(w.reasons) == 0 {
+		return report.New(report.NoConnection, report.Facts{Protocol: "SMTP"})
+	}
+	last := w.reasons[len(w.reasons)-1]
+	for _, r := range w.reasons {
+		if r.Letter == report.Temporary {
+			last = r
+		}
+	}
+	addrs := make(map[netip.Addr]bool)
+	for t := range w.tried {
+		addrs[t.addr.Addr()] = true
+	}
+	switch n := len(addrs); n {
+	case 0:
+		last.Text += "\nNo address was tried."
+	case 1:
+		last.Text += "\n1 address was tried."
+	default:
+		last.Text += fmt.Sprintf("\n%d addresses were tried; this is about the last.", n)
+	}
+	return last
+}
+
+// place is an address of s, as reports have it.
+func place(s *Step, addr netip.AddrPort) string {
+	if s.Host == "" {
+		return fmt.Sprintf("%s port %d", addr.Addr(), addr.Port())
+	}
+	return fmt.Sprintf("%s (%s) port %d", s.Host, addr.Addr(), addr.Port())
+}
+
+func without(addrs []netip.AddrPort, addr netip.AddrPort) []netip.AddrPort {
+	kept := make([]netip.AddrPort, 0, len(addrs))
+	for _, a := range addrs {
+		if a != addr {
+			kept = append(kept, a)
+		}
+	}
+	return kept
+}
+
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", " / ") }
+
+// maxNote bounds what a note repeats of the reason for it, in bytes: a report has room for
+// all of them.
+const maxNote = 500
+
+func clip(text string) string {
+	if len(text) <= maxNote {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxNote], "") + "..."
+}
