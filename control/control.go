@@ -14,9 +14,6 @@
 //	mxf-control(5)            every file, its format and its default
 //	qmail-control(5)          me, helohost, smtproutes, timeoutconnect, timeoutremote
 //	RFC 2782                  the service names of protocols
-//	RFC 5321 4.1.3            address literals, in routes
-//	RFC 5890, UTS 46          names beyond ASCII, in helohost and routes
-//	RFC 4291 2.2, RFC 5952    IPv6 addresses: every spelling is read, one is compared
 //	MXPS                      slices (cr.yp.to/proto/mxps.txt)
 package control
 
@@ -27,6 +24,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"nightmare.mail/mxf/control/domain"
 )
 
 // Defaults of control files that have one.
@@ -140,6 +139,30 @@ func (d dir) heloHost() (string, error) {
 	}
 	return "", d.malformed("helohost", 0, fmt.Sprintf(
 		"expected a host name here or in control/me, and both are missing or empty (home is %q)", d.home))
+}
+
+// maxHeloHost is RFC 5321 4.5.3.1.2, in bytes.
+const maxHeloHost = 255
+
+// parseHeloHost accepts whatever a server can read as one word: me is often a
+// name that exists nowhere, or an address literal. Names beyond ASCII become
+// A-labels, because no server is known to speak SMTPUTF8 before it is greeted.
+// It returns what is wrong, or "".
+func parseHeloHost(s string) (host, problem string) {
+	const expected = "a host name without blanks and control bytes"
+	host, err := domain.ToASCII(s)
+	if err != nil {
+		return "", fmt.Sprintf("expected %s, found %s, which is not a valid international name", expected, found(s))
+	}
+	for i := range len(host) {
+		if host[i] <= ' ' || host[i] == 0x7f {
+			return "", fmt.Sprintf("expected %s, found %s", expected, found(s))
+		}
+	}
+	if len(host) > maxHeloHost {
+		return "", fmt.Sprintf("expected %s, of at most %d bytes, found %d", expected, maxHeloHost, len(host))
+	}
+	return host, ""
 }
 
 func (d dir) tls(s *Settings) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/domain/domaintest"
 )
 
 // files is what a test puts into home/control.
@@ -136,23 +137,25 @@ func TestSingleValuedFileIsItsFirstLineWithoutTrailingBlanks(t *testing.T) {
 }
 
 func TestHeloHost(t *testing.T) {
-	for _, test := range []struct {
+	type name struct {
 		f    files
 		want string
-	}{
+	}
+	tests := []name{
 		{files{}, "mx.example.org"},
 		{files{"helohost": "out.example.org\n"}, "out.example.org"},
 		{files{"helohost": "\n"}, "mx.example.org"},
 		{files{"helohost": "out.example.org", "me": ""}, "out.example.org"},
 		{files{"helohost": "out.example.org", "me": "two words"}, "out.example.org"}, // me is not asked
-		{files{"helohost": "[192.0.2.1]"}, "[192.0.2.1]"},
-		{files{"helohost": "[IPv6:2001:db8::1]"}, "[IPv6:2001:db8::1]"},
-		{files{"helohost": "under_score"}, "under_score"},
-		{files{"helohost": "b\u00fccher.example"}, "xn--bcher-kva.example"}, // EHLO is ASCII
-		{files{"helohost": "\ufeffmx.example.org"}, "mx.example.org"},       // an editor's byte order mark
-		{files{"helohost": "Mixed.Example.ORG"}, "Mixed.Example.ORG"},
 		{files{"helohost": strings.Repeat("a", 255)}, strings.Repeat("a", 255)},
-	} {
+	}
+	for _, n := range domaintest.ASCII {
+		tests = append(tests, name{files{"helohost": n.Text}, n.Text})
+	}
+	for _, n := range domaintest.Unicode { // EHLO is ASCII
+		tests = append(tests, name{files{"helohost": n.Text}, n.Want})
+	}
+	for _, test := range tests {
 		h := home(t, test.f)
 		s, err := control.Read(h)
 		if err != nil {
@@ -398,9 +401,9 @@ func TestMalformedAnywhereReadsNothing(t *testing.T) {
 		}
 		refused(t, err, name, 1, "expected ")
 	}
-	for _, bad := range []string{
-		"two words", "tab\tbed", "bell\a", "del\x7f", "mx.example.org\x1b[2J", strings.Repeat("a", 256), "\xff\xfe", "b\u00fccher example", "\u00ad\u00ad", " mx.example.org",
-	} {
+	for _, bad := range append([]string{
+		"two words", "tab\tbed", "bell\a", "del\x7f", "mx.example.org\x1b[2J", strings.Repeat("a", 256), " mx.example.org",
+	}, domaintest.BadUnicode...) {
 		_, err := control.Read(home(t, files{"helohost": bad}))
 		refused(t, err, "helohost", 1, "a host name without blanks")
 		_, err = control.ReadClient(home(t, files{"me": bad}))

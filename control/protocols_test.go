@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/control/domain"
+	"nightmare.mail/mxf/control/domain/domaintest"
 )
 
 var goodProtocols = []struct {
@@ -161,11 +164,12 @@ func checkError(t *testing.T, err error, file string, data []byte) {
 // FuzzValue: what has one value is refused or means one thing.
 func FuzzValue(f *testing.F) {
 	for _, s := range []string{
-		"", "0", "60", "007", "2147483647", "2147483648", "-1", "60s", "mx.example.org", "two words", "b\u00fccher.example", "xn--bcher-kva.example",
-		"[IPv6:2001:db8::1]", "\ufeffmx.example.org", "\xff", "a..b", "a\x7f", strings.Repeat("a", 256), "[192.0.2.1]", "[::ffff:192.0.2.1]",
-		"[fe80::1%eth0]", "[IPv6:192.0.2.1]", ".example.org", "example.org.", "1.2.3", "_dmarc.example.org",
+		"", "0", "60", "007", "2147483647", "2147483648", "-1", "60s", "mx.example.org", "two words", "a..b", "a\x7f", strings.Repeat("a", 256),
 	} {
 		f.Add(s)
+	}
+	for _, n := range domaintest.Unicode {
+		f.Add(n.Text)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if n, ok := decimal(s, maxNumber); ok {
@@ -174,27 +178,11 @@ func FuzzValue(f *testing.F) {
 			}
 		}
 		if host, problem := parseHeloHost(s); problem == "" {
-			if host == "" && s != "" || len(host) > 255 || !isASCII(host) || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			if host == "" && s != "" || len(host) > 255 || !domain.IsASCII(host) || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 				t.Errorf("helohost %q", host)
 			}
 			if again, problem := parseHeloHost(host); again != host || problem != "" {
 				t.Errorf("%q becomes %q, %s", host, again, problem)
-			}
-		}
-		if name, ok := parseName(s); ok {
-			if len(name) > 253 || strings.ToLower(name) != name || strings.Contains("."+name+".", "..") || !isASCII(name) {
-				t.Errorf("name %q", name)
-			}
-			if again, ok := parseName(name); again != name || !ok {
-				t.Errorf("%q becomes %q", name, again)
-			}
-		}
-		if addr, ok := parseLiteral(s); ok {
-			if addr.Zone() != "" || addr.Is4In6() {
-				t.Errorf("%q is %v", s, addr)
-			}
-			if again, ok := parseLiteral("[" + addr.String() + "]"); again != addr || !ok {
-				t.Errorf("%v becomes %v", addr, again)
 			}
 		}
 	})

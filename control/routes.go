@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"nightmare.mail/mxf/control/domain"
 	"nightmare.mail/mxf/control/regular"
 )
 
@@ -73,16 +74,15 @@ func (d dir) readRoutes(file string) (*Routes, error) {
 	return r, err
 }
 
-// Lookup returns the route for domain, or nil when there is none. domain is in the
-// form that [ParseDomain] returns. The exact domain wins, then the
-// longest suffix, then the empty domain; where a domain has two lines the last
-// of them wins, as in qmail. An error, possible only when a long table was
-// changed since it was read, is an *Error.
-func (r *Routes) Lookup(domain string) (*Relay, error) {
+// Lookup returns the route for host, or nil when there is none. host is what
+// [domain.Domain.String] returns. The exact domain wins, then the longest suffix, then
+// the empty domain; if a domain has two lines the last of them wins, as in qmail. An
+// error is an *Error. It is possible only if a long table has changed since it was read.
+func (r *Routes) Lookup(host string) (*Relay, error) {
 	if r == nil {
 		return nil, nil
 	}
-	s := search{domain: domain, unicode: r.unicode, rank: -1}
+	s := search{host: host, unicode: r.unicode, rank: -1}
 	if err := r.scan(&s); err != nil {
 		return nil, err
 	}
@@ -179,11 +179,11 @@ func (c *checker) check(r *Routes, block []byte, before int) error {
 		if len(entry) == 0 || entry[0] == '#' {
 			continue
 		}
-		domain, relay, ok := cutRoute(entry)
+		pattern, relay, ok := cutRoute(entry)
 		if !ok {
 			return r.dir.malformed(r.file, line, fmt.Sprintf("expected domain:relay or domain:relay:port, found %s", found(string(entry))))
 		}
-		if problem := c.checkDomain(domain); problem != "" {
+		if problem := c.checkPattern(pattern); problem != "" {
 			return r.dir.malformed(r.file, line, problem)
 		}
 		if isPlainRelay(relay) {
@@ -196,16 +196,15 @@ func (c *checker) check(r *Routes, block []byte, before int) error {
 	return nil
 }
 
-func (c *checker) checkDomain(domain []byte) string {
-	name := bytes.TrimPrefix(domain, []byte("."))
-	if len(domain) == 0 || IsName(name) {
+func (c *checker) checkPattern(pattern []byte) string {
+	if len(pattern) == 0 || domain.IsName(bytes.TrimPrefix(pattern, []byte("."))) {
 		return "" // nearly all of them
 	}
-	if !isASCII(domain) {
+	if !domain.IsASCII(pattern) {
 		c.unicode = true
 	}
-	if _, ok := canonicalDomain(string(domain)); !ok {
-		return fmt.Sprintf("expected a domain, a .suffix, an address in brackets or nothing before the colon, found %s", found(string(domain)))
+	if _, err := parsePattern(string(pattern)); err != nil {
+		return fmt.Sprintf("expected a domain, a .suffix, an address in brackets or nothing before the colon, found %s", found(string(pattern)))
 	}
 	return ""
 }
@@ -219,9 +218,9 @@ func cutLine(block []byte) (line, rest []byte) {
 	return trim(block[:n]), block[n+1:]
 }
 
-// cutRoute cuts a line at the colon after the domain, which is not one of those
+// cutRoute cuts a line at the colon behind the pattern, which is not one of those
 // inside the brackets of a literal.
-func cutRoute(entry []byte) (domain, relay []byte, ok bool) {
+func cutRoute(entry []byte) (pattern, relay []byte, ok bool) {
 	n := 0
 	if entry[0] == '[' {
 		n = bytes.IndexByte(entry, ']') + 1
@@ -234,17 +233,23 @@ func cutRoute(entry []byte) (domain, relay []byte, ok bool) {
 	return entry[:n], entry[n+1:], true
 }
 
-// canonicalDomain returns the domain of a route as Lookup compares it.
-func canonicalDomain(s string) (domain string, ok bool) {
+// parsePattern reads a domain, a .suffix, a literal, or nothing, and returns the form
+// that is compared with a host: lower case, A-labels, no final dot.
+func parsePattern(s string) (string, error) {
 	if s == "" {
-		return "", true
+		return "", nil
 	}
-	if suffix, found := strings.CutPrefix(s, "."); found {
-		name, ok := parseName(suffix)
-		return "." + name, ok
+	suffix, isSuffix := strings.CutPrefix(s, ".")
+	d, err := domain.Parse(suffix)
+	switch {
+	case err != nil:
+		return "", err
+	case !isSuffix:
+		return d.String(), nil
+	case d.Addr().IsValid():
+		return "", errors.New("nothing ends in an address")
 	}
-	domain, _, ok = ParseDomain(s)
-	return domain, ok
+	return "." + d.String(), nil
 }
 
 // parseRelay parses what stands behind the domain's colon: relay or relay:port.
@@ -264,19 +269,19 @@ func parseRelay(s string) (relay Relay, problem string) {
 	case host == "":
 		return relay, ""
 	case host[0] == '[':
-		addr, ok := parseLiteral(host)
-		if !ok {
+		literal, err := domain.Parse(host)
+		if err != nil {
 			return Relay{}, fmt.Sprintf("expected an address in brackets as the relay, found %s", found(host))
 		}
-		relay.Addr = addr
+		relay.Addr = literal.Addr()
 		return relay, ""
 	}
 	if addr, err := netip.ParseAddr(host); err == nil && addr.Is4() {
 		relay.Addr = addr
 		return relay, ""
 	}
-	name, ok := spelledName(host)
-	if !ok || EndsInNumber(name) {
+	name, err := domain.HostName(host)
+	if err != nil {
 		return Relay{}, fmt.Sprintf("expected a host name, an IPv4 address, an address in brackets or nothing as the relay, found %s", found(host))
 	}
 	relay.Host = name
@@ -295,7 +300,7 @@ func foundPort(port string) string {
 // without a port, as nearly all of them are. Where it is false parseRelay decides.
 func isPlainRelay(relay []byte) bool {
 	host, port, hasPort := bytes.Cut(relay, []byte(":"))
-	if !IsName(host) || '0' <= host[len(host)-1] && host[len(host)-1] <= '9' {
+	if !domain.IsName(host) || '0' <= host[len(host)-1] && host[len(host)-1] <= '9' {
 		return false
 	}
 	if !hasPort {
@@ -327,7 +332,7 @@ func bracketHint(s string) string {
 
 // search is one lookup on its way through a table.
 type search struct {
-	domain  string
+	host    string
 	unicode bool // there may be domains beyond ASCII
 
 	rank  int    // of the best route so far: see match; -1: none
@@ -343,39 +348,40 @@ func (s *search) block(block []byte, before int) {
 		if len(entry) == 0 || entry[0] == '#' {
 			continue
 		}
-		domain, relay, ok := cutRoute(entry)
+		pattern, relay, ok := cutRoute(entry)
 		if !ok {
 			continue // checked before
 		}
-		if rank := s.match(domain); rank >= 0 && rank >= s.rank {
+		if rank := s.match(pattern); rank >= 0 && rank >= s.rank {
 			s.rank, s.line = rank, line
 			s.relay = append(s.relay[:0], relay...)
 		}
 	}
 }
 
-// match ranks a route: by the length of what its domain matches, and an exact
+// match ranks a route: by the length of what its pattern matches, and an exact
 // match, which is as long as any suffix can get and one dot longer, highest. It
-// returns -1 when the domain does not match.
-func (s *search) match(domain []byte) int {
-	if len(domain) == 0 {
+// returns -1 when the pattern does not match.
+func (s *search) match(pattern []byte) int {
+	if len(pattern) == 0 {
 		return 0
 	}
-	if domain[0] == '[' || domain[len(domain)-1] == '.' || s.unicode && !isASCII(domain) {
-		if domain[0] == '[' && (s.domain == "" || s.domain[0] != '[') {
+	literal := pattern[0] == '['
+	if literal || pattern[len(pattern)-1] == '.' || s.unicode && !domain.IsASCII(pattern) {
+		if literal && !strings.HasPrefix(s.host, "[") {
 			return -1
 		}
-		canonical, ok := canonicalDomain(string(domain))
-		if !ok {
+		parsed, err := parsePattern(string(pattern))
+		if err != nil {
 			return -1
 		}
-		domain = []byte(canonical)
+		pattern = []byte(parsed)
 	}
-	switch rest := len(s.domain) - len(domain); {
-	case rest == 0 && equalFold(domain, s.domain):
-		return len(s.domain) + 1
-	case rest > 0 && domain[0] == '.' && equalFold(domain, s.domain[rest:]):
-		return len(domain)
+	switch rest := len(s.host) - len(pattern); {
+	case rest == 0 && equalFold(pattern, s.host):
+		return len(s.host) + 1
+	case rest > 0 && pattern[0] == '.' && equalFold(pattern, s.host[rest:]):
+		return len(pattern)
 	}
 	return -1
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+
+	"nightmare.mail/mxf/control/domain/domaintest"
 )
 
 var goodRelays = []struct {
@@ -21,9 +23,6 @@ var goodRelays = []struct {
 	{"", Relay{}},
 	{"relay", Relay{Host: "relay"}},
 	{"Relay.Example.ORG", Relay{Host: "Relay.Example.ORG"}},
-	{"relay.example.org.", Relay{Host: "relay.example.org"}},
-	{"under_score.example.org", Relay{Host: "under_score.example.org"}},
-	{"4you.example", Relay{Host: "4you.example"}},
 	{"relay.example.org:26", Relay{Host: "relay.example.org", Port: 26}},
 	{"relay:1", Relay{Host: "relay", Port: 1}},
 	{"relay:65535", Relay{Host: "relay", Port: 65535}},
@@ -31,12 +30,9 @@ var goodRelays = []struct {
 	{"b\u00fccher.example:26", Relay{Host: "xn--bcher-kva.example", Port: 26}},
 	{"192.0.2.1", Relay{Addr: netip.MustParseAddr("192.0.2.1")}},
 	{"192.0.2.1:26", Relay{Addr: netip.MustParseAddr("192.0.2.1"), Port: 26}},
-	{"[192.0.2.1]", Relay{Addr: netip.MustParseAddr("192.0.2.1")}},
 	{"[192.0.2.1]:26", Relay{Addr: netip.MustParseAddr("192.0.2.1"), Port: 26}},
-	{"[2001:db8::25]", Relay{Addr: netip.MustParseAddr("2001:db8::25")}},
 	{"[2001:db8::25]:26", Relay{Addr: netip.MustParseAddr("2001:db8::25"), Port: 26}},
 	{"[IPv6:2001:DB8:0::25]:26", Relay{Addr: netip.MustParseAddr("2001:db8::25"), Port: 26}},
-	{"[::ffff:192.0.2.1]", Relay{Addr: netip.MustParseAddr("192.0.2.1")}},
 }
 
 var badRelays = []struct{ relay, expected string }{
@@ -52,33 +48,14 @@ var badRelays = []struct{ relay, expected string }{
 	{"::1", "in brackets: [::1]"},                                  // no brackets
 	{":", "a port"},                                                // neither
 	{":26", "no port where there is no relay"},                     // of what?
-	{" relay", "a host name"},                                      // blank
 	{"two relays", "a host name"},                                  // blank
 	{"relay\texample", "a host name"},                              // blank
-	{"-relay.example", "a host name"},                              // hyphen at a label's edge
-	{"relay-.example", "a host name"},                              // likewise
-	{"relay.example-", "a host name"},                              // likewise
-	{"relay..example", "a host name"},                              // empty label
 	{".example.org", "a host name"},                                // empty label
-	{".", "a host name"},                                           // the root
-	{"relay@example.org", "a host name"},                           // an address
-	{"relay/25", "a host name"},                                    // slash
 	{"192.0.2.256", "a host name"},                                 // no address, no name
 	{"192.0.2", "a host name"},                                     // no address, no name
 	{"10", "a host name"},                                          // no address, no name
 	{"192.0.2.1.", "a host name"},                                  // no address, no name
-	{strings.Repeat("a", 64) + ".example", "a host name"},          // long label
-	{strings.Repeat("a.", 127) + "a", "a host name"},               // long name
-	{"b\u00fc cher.example", "a host name"},                        // blank
-	{"\xff.example", "a host name"},                                // not UTF-8
-	{"[192.0.2.1", "an address in brackets"},                       // unclosed
-	{"[]", "an address in brackets"},                               // empty
-	{"[relay]", "an address in brackets"},                          // a name
-	{"[192.0.2.1]x", "an address in brackets"},                     // something behind it
 	{"[192.0.2.1]26", "an address in brackets"},                    // no colon
-	{"[fe80::1%eth0]", "an address in brackets"},                   // a zone
-	{"[IPv6:192.0.2.1]", "an address in brackets"},                 // not IPv6
-	{"[IPv6:]", "an address in brackets"},                          // empty
 	{"[2001:db8::25]:", "a port"},                                  // none
 	{"[2001:db8::25]:0", "a port"},                                 // out of range
 }
@@ -89,85 +66,69 @@ func TestParseRelay(t *testing.T) {
 			t.Errorf("%q: got %+v, %q, want %+v", test.relay, got, problem, test.want)
 		}
 	}
+	for _, n := range domaintest.Good() {
+		got, problem := parseRelay(n.Text)
+		if problem != "" || strings.ToLower(whither(&got)) != strings.Trim(n.Want, "[]") {
+			t.Errorf("%q: got %+v, %q, want %q", n.Text, got, problem, n.Want)
+		}
+	}
 	for _, test := range badRelays {
 		got, problem := parseRelay(test.relay)
 		if !strings.HasPrefix(problem, "expected ") || !strings.Contains(problem, test.expected) || got != (Relay{}) {
 			t.Errorf("%q: got %+v, %q, want %q", test.relay, got, problem, test.expected)
 		}
 	}
-}
-
-// goodDomains are spellings and what Lookup is asked for.
-var goodDomains = map[string]string{
-	"":                              "",
-	"example.com":                   "example.com",
-	"Example.COM":                   "example.com",
-	"example.com.":                  "example.com",
-	"com":                           "com",
-	"192.0.2.1":                     "192.0.2.1", // a name as far as anyone can tell
-	"_under-score.example":          "_under-score.example",
-	".example.com":                  ".example.com",
-	".COM":                          ".com",
-	".example.com.":                 ".example.com",
-	"[192.0.2.1]":                   "[192.0.2.1]",
-	"[2001:DB8:0:0::1]":             "[2001:db8::1]",
-	"[IPv6:2001:DB8:0::1]":          "[2001:db8::1]",
-	"[ipv6:2001:db8::1]":            "[2001:db8::1]",
-	"[::ffff:192.0.2.1]":            "[192.0.2.1]",
-	strings.Repeat("a.", 126) + "a": strings.Repeat("a.", 126) + "a",
-}
-
-var badDomains = []string{
-	" example.com",                   // blank
-	"example.com ",                   // blank before the colon
-	"exam ple.com",                   // blank
-	" ",                              // nothing but a blank
-	"*.example.com",                  // not how a suffix is spelt
-	"*",                              // not how the empty domain is spelt
-	"user@example.com",               // an address
-	"-example.com",                   // hyphen at a label's edge
-	"example-.com",                   // likewise
-	".example-",                      // likewise
-	"example..com",                   // empty label
-	"..example.com",                  // empty label
-	".",                              // a suffix of nothing
-	"..",                             // likewise
-	"[192.0.2.256]",                  // no address
-	"[example.com]",                  // no address
-	"[]",                             // no address
-	"[fe80::1%eth0]",                 // zone
-	"[192.0.2.0/24]",                 // network
-	".[192.0.2.1]",                   // a suffix of an address
-	"192.0.2.1]",                     // unopened
-	"ex\x01ample.com",                // control byte
-	"\xff.example",                   // not UTF-8
-	strings.Repeat("a", 64) + ".com", // long label
-	strings.Repeat("a.", 127) + "a",  // long name, 255 bytes
-}
-
-func TestCanonicalDomain(t *testing.T) {
-	for s, want := range goodDomains {
-		if got, ok := canonicalDomain(s); !ok || got != want {
-			t.Errorf("%q: got %q, %v, want %q", s, got, ok, want)
-		}
-		r := table(t, s+":relay.example.org:26")
-		if s == "" || s[0] == '.' {
-			want = "x" + want // what ends so
-		}
-		if relay, err := r.Lookup(want); err != nil || relay == nil || relay.Port != 26 {
-			t.Errorf("%q does not match %q: %v, %v", s, want, relay, err)
+	for _, relay := range domaintest.Bad() {
+		if got, problem := parseRelay(relay); !strings.HasPrefix(problem, "expected ") || got != (Relay{}) {
+			t.Errorf("%q: got %+v, %q", relay, got, problem)
 		}
 	}
-	for _, s := range badDomains {
-		_, err := parseTable(s + ":relay")
+}
+
+// goodPatterns are spellings of what stands before the colon, and their form.
+var goodPatterns = append([]domaintest.Name{
+	{Text: "", Want: ""},
+	{Text: ".example.com", Want: ".example.com"},
+	{Text: ".COM", Want: ".com"},
+	{Text: ".example.com.", Want: ".example.com"},
+	{Text: ".B\u00fccher.example", Want: ".xn--bcher-kva.example"},
+}, domaintest.Good()...)
+
+var badPatterns = append([]string{
+	".example-",    // a hyphen at a label's edge
+	".[192.0.2.1]", // a suffix of an address
+}, domaintest.Bad()...)
+
+func TestPatterns(t *testing.T) {
+	for _, n := range goodPatterns {
+		if got, err := parsePattern(n.Text); err != nil || got != n.Want {
+			t.Errorf("%q: got %q, %v, want %q", n.Text, got, err, n.Want)
+		}
+		host := n.Want
+		if host == "" || host[0] == '.' {
+			host = "x" + host // what ends so
+		}
+		if relay, err := table(t, n.Text+":relay.example.org:26").Lookup(host); err != nil || relay == nil || relay.Port != 26 {
+			t.Errorf("%q does not match %q: %v, %v", n.Text, host, relay, err)
+		}
+	}
+	for _, pattern := range badPatterns {
+		if got, err := parsePattern(pattern); err == nil {
+			t.Errorf("%q: got %q", pattern, got)
+		}
+		what := "expected a domain"
+		if pattern[0] == '[' && strings.IndexByte(pattern, ']') != len(pattern)-1 {
+			what = "expected domain:relay" // where the domain ends is not clear
+		}
+		_, err := parseTable(pattern + ":relay")
 		var e *Error
-		if !errors.As(err, &e) || e.Line != 1 || !strings.HasPrefix(e.What, "expected a domain") {
-			t.Errorf("%q: got %v", s, err)
+		if !errors.As(err, &e) || e.Line != 1 || !strings.HasPrefix(e.What, what) {
+			t.Errorf("%q: got %v", pattern, err)
 		}
 	}
-	for _, s := range []string{"example.com", "[192.0.2.1", "[192.0.2.1]", "[192.0.2.1]relay", "[192.0.2.1] :relay", "[2001:db8::1", "x", "relay 26"} {
-		if _, err := parseTable(s); err == nil || !strings.Contains(err.Error(), "domain:relay or domain:relay:port") {
-			t.Errorf("%q: got %v", s, err)
+	for _, line := range []string{"example.com", "[192.0.2.1", "[192.0.2.1]", "[192.0.2.1]relay", "[192.0.2.1] :relay", "[2001:db8::1", "x", "relay 26"} {
+		if _, err := parseTable(line); err == nil || !strings.Contains(err.Error(), "domain:relay or domain:relay:port") {
+			t.Errorf("%q: got %v", line, err)
 		}
 	}
 }
@@ -403,13 +364,13 @@ func reference(text, domain string) (relay *Relay, bad int) {
 		if colon < 0 {
 			return nil, i + 1
 		}
-		canonical, ok := canonicalDomain(line[:colon])
+		pattern, err := parsePattern(line[:colon])
 		relay, problem := parseRelay(line[colon+1:])
-		if !ok || problem != "" {
+		if err != nil || problem != "" {
 			return nil, i + 1
 		}
 		relay.Line = i + 1
-		routes[canonical] = relay
+		routes[pattern] = relay
 	}
 	keys := []string{domain}
 	for i := 1; i < len(domain); i++ {
@@ -428,16 +389,16 @@ func reference(text, domain string) (relay *Relay, bad int) {
 // seedRoutes gives each of the tables of this file to add, with a domain.
 func seedRoutes(add func(text, domain string)) {
 	var all strings.Builder
-	for s, domain := range goodDomains {
-		add(s+":relay\n", domain)
-		add(s+":relay\n", "x"+domain)
-		all.WriteString(s + ":relay." + fmt.Sprint(len(s)) + ".example\n")
+	for _, n := range goodPatterns {
+		add(n.Text+":relay\n", n.Want)
+		add(n.Text+":relay\n", "x"+n.Want)
+		all.WriteString(n.Text + ":relay." + fmt.Sprint(len(n.Text)) + ".example\n")
 	}
-	for _, domain := range goodDomains {
-		add(all.String(), domain)
-		add(all.String()+"# end", "www"+domain)
+	for _, n := range goodPatterns {
+		add(all.String(), n.Want)
+		add(all.String()+"# end", "www"+n.Want)
 	}
-	for _, s := range badDomains {
+	for _, s := range badPatterns {
 		add(s+":relay", "example.com")
 		add("example.com:relay\n\n"+s+":relay\r\n", "example.com")
 	}
@@ -457,7 +418,7 @@ func seedRoutes(add func(text, domain string)) {
 }
 
 func checkAgainstReference(t *testing.T, text, domain string) {
-	if d, ok := canonicalDomain(domain); !ok || d != domain || strings.HasPrefix(d, ".") {
+	if d, err := parsePattern(domain); err != nil || d != domain || strings.HasPrefix(d, ".") {
 		return // the router never asks so
 	}
 	want, bad := reference(text, domain)
@@ -486,7 +447,7 @@ func checkAgainstReference(t *testing.T, text, domain string) {
 func checkPieces(t *testing.T, text, domain string, want *Relay, bad int) {
 	r := &Routes{file: "smtproutes"}
 	var c checker
-	s := search{domain: domain, rank: -1, unicode: true}
+	s := search{host: domain, rank: -1, unicode: true}
 	err := r.pieces(iotest.HalfReader(strings.NewReader(text)), make([]byte, MaxLine+1), func(block []byte, before int) error {
 		if err := c.check(r, block, before); err != nil {
 			return err

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"nightmare.mail/mxf/control/domain"
 )
 
 // avoidable are the words of control/smtpavoid.
@@ -15,7 +17,7 @@ var avoidable = []string{"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "EHLO"}
 type Avoided []avoided
 
 type avoided struct {
-	exchanger string // as ParseDomain has it, or a suffix with its dot, or empty
+	exchanger string // as parsePattern returns it
 	words     []string
 	line      int
 }
@@ -26,14 +28,15 @@ func (d dir) smtpAvoid(s *Settings) error {
 		return err
 	}
 	return d.entries("smtpavoid", data, func(line int, entry string) string {
-		a := avoided{line: line}
 		exchanger, words, ok := cutRoute([]byte(entry))
 		if !ok || len(words) == 0 {
 			return fmt.Sprintf("expected exchanger:word,word, found %s", found(entry))
 		}
-		if a.exchanger, ok = canonicalDomain(string(exchanger)); !ok {
+		pattern, err := parsePattern(string(exchanger))
+		if err != nil {
 			return fmt.Sprintf("expected a host name, a suffix that begins with a dot, or an address in brackets, found %s", found(string(exchanger)))
 		}
+		a := avoided{exchanger: pattern, line: line}
 		for word := range strings.SplitSeq(string(words), ",") {
 			if !slices.Contains(avoidable, word) {
 				return fmt.Sprintf("expected words of %s with commas between, found %s", strings.Join(avoidable, ", "), found(word))
@@ -54,9 +57,9 @@ func (a Avoided) Lookup(host string, addr netip.Addr) (words []string, line int)
 		return nil, 0
 	}
 	var patterns []string
-	if name, literal, ok := ParseDomain(host); ok && !literal.IsValid() {
-		patterns = append(patterns, name)
-		for rest := name; ; {
+	if name, err := domain.Parse(host); err == nil && !name.Addr().IsValid() {
+		patterns = append(patterns, name.String())
+		for rest := name.String(); ; {
 			_, after, found := strings.Cut(rest, ".")
 			if !found {
 				break

@@ -3,6 +3,8 @@ package control
 import (
 	"fmt"
 	"strings"
+
+	"nightmare.mail/mxf/control/domain"
 )
 
 // A Trace says which deliveries are traced, and where to.
@@ -17,12 +19,12 @@ func (t Trace) For(host string) string {
 	if len(t.Domains) == 0 {
 		return t.File
 	}
-	name, _, ok := ParseDomain(host)
-	if !ok {
+	d, err := domain.Parse(host)
+	if err != nil {
 		return ""
 	}
-	for _, domain := range t.Domains {
-		if name == domain || domain[0] == '.' && strings.HasSuffix(name, domain) {
+	for _, pattern := range t.Domains {
+		if d.String() == pattern || pattern[0] == '.' && strings.HasSuffix(d.String(), pattern) {
 			return t.File
 		}
 	}
@@ -39,12 +41,12 @@ func (d dir) trace(s *Settings) error {
 	words := strings.FieldsFunc(value, func(r rune) bool { return r < 0x80 && isBlank(byte(r)) })
 	s.Trace.File = d.absolute(words[0])
 	for _, word := range words[1:] {
-		domain, ok := canonicalDomain(word)
-		if !ok {
+		pattern, err := parsePattern(word)
+		if err != nil {
 			return d.malformed("trace", 1, fmt.Sprintf(
 				"expected a path and then domains, .suffixes or addresses in brackets, found %s", found(word)))
 		}
-		s.Trace.Domains = append(s.Trace.Domains, domain)
+		s.Trace.Domains = append(s.Trace.Domains, pattern)
 	}
 	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/domain"
 	"nightmare.mail/mxf/remote/report"
 )
 
@@ -28,16 +28,16 @@ func ParseHost(text string) (Host, error) {
 		return Host{}, &report.Error{Case: report.BadHost, Facts: report.Facts{Host: text}}
 	}
 	// By the rules of the routes files, or a route would not be found.
-	name, addr, ok := control.ParseDomain(text)
-	if !ok {
+	d, err := domain.Parse(text)
+	if err != nil {
 		return Host{}, &report.Error{Case: report.NoSuchHost, Facts: report.Facts{Host: text}}
 	}
-	return Host{Name: name, Addr: addr}, nil
+	return Host{Name: d.String(), Addr: d.Addr()}, nil
 }
 
 // targetName returns the host name that a record's target spells, without the
 // final dot; false when it is an address, or cannot be a host's name.
 func targetName(target string) (string, bool) {
-	name := strings.TrimSuffix(target, ".")
-	return name, control.IsName(name) && !control.EndsInNumber(name)
+	name, err := domain.HostName(target)
+	return name, err == nil
 }
