@@ -6,22 +6,22 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/net/idna"
+	"nightmare.mail/mxf/control/domain"
 )
 
-// errControlByte says that an address can never be sent: a line end in it would
+// errControlByte means that an address can never be sent: a line end in it would
 // be a command of its own.
 var errControlByte = errors.New("there is a control byte in it")
 
-// An address is an envelope address as it stands between < and >.
+// An address is an envelope address as it is written between < and >.
 type address struct {
 	text string
-	utf8 bool // it has a byte above 127 and so needs SMTPUTF8
+	utf8 bool // it has a byte above 127 and needs SMTPUTF8
 }
 
 // parseAddress turns an address as qmail has it, not quoted, into what SMTP
-// wants: the local part quoted where RFC 5321 section 4.1.2 says so, the domain
-// in A-labels. An address that comes quoted is taken as it is.
+// wants: the local part quoted where RFC 5321 section 4.1.2 says so, a domain
+// beyond ASCII in A-labels. An address that comes quoted is taken as it is.
 func parseAddress(raw string, quoted bool) (address, error) {
 	if hasControl(raw) {
 		return address{}, errControlByte
@@ -31,34 +31,18 @@ func parseAddress(raw string, quoted bool) (address, error) {
 		if !quoted && strings.ContainsAny(raw, "<>") {
 			return address{}, errors.New("there is an angle bracket in it")
 		}
-		return address{raw, !isASCII(raw)}, nil
+		return address{raw, !domain.IsASCII(raw)}, nil
 	}
-	local, domain := raw[:at], raw[at+1:]
-	if strings.ContainsAny(domain, " <>") {
-		return address{}, fmt.Errorf("%q is not a domain", domain)
+	local, host := raw[:at], raw[at+1:]
+	ascii, err := domain.ToASCII(host)
+	if err != nil || strings.ContainsAny(ascii, " <>") {
+		return address{}, fmt.Errorf("%q is not a domain", host)
 	}
-	domain, err := aLabels(domain)
-	if err != nil {
-		return address{}, err
-	}
-	return address{quoteLocal(local) + "@" + domain, !isASCII(local)}, nil
+	return address{quoteLocal(local) + "@" + ascii, !domain.IsASCII(local)}, nil
 }
 
-// aLabels returns domain for the wire (RFC 5890); one in ASCII is left alone.
-func aLabels(domain string) (string, error) {
-	if isASCII(domain) {
-		return domain, nil
-	}
-	if utf8.ValidString(domain) {
-		if ascii, err := idna.Lookup.ToASCII(domain); err == nil && isASCII(ascii) {
-			return ascii, nil
-		}
-	}
-	return "", fmt.Errorf("%q is not a domain", domain)
-}
-
-// quoteLocal returns local as a Dot-string when it is one, else as a
-// Quoted-string (RFC 5321 section 4.1.2).
+// quoteLocal returns local as it is if it is a Dot-string, else as a Quoted-string
+// (RFC 5321 section 4.1.2).
 func quoteLocal(local string) string {
 	if isDotString(local) {
 		return local
@@ -77,7 +61,7 @@ func quoteLocal(local string) string {
 }
 
 func isDotString(local string) bool {
-	dot := true // a dot, or the beginning, came last
+	dot := true // what came last is a dot, or the beginning
 	for i := range len(local) {
 		c := local[i]
 		switch {
@@ -105,13 +89,4 @@ func hasControl(s string) bool {
 		}
 	}
 	return false
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }

@@ -3,6 +3,9 @@ package smtpc
 import (
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/control/domain"
+	"nightmare.mail/mxf/control/domain/domaintest"
 )
 
 var goodAddresses = []struct {
@@ -29,8 +32,7 @@ var goodAddresses = []struct {
 	{"a@host_name.example", "a@host_name.example", false},
 	{"jos\u00e9@example.org", "jos\u00e9@example.org", true},
 	{"jos\u00e9 p@example.org", "\"jos\u00e9 p\"@example.org", true},
-	{"a@b\u00fccher.example", "a@xn--bcher-kva.example", false},
-	{"a@B\u00dcCHER.example", "a@xn--bcher-kva.example", false},
+	{"jos\u00e9@b\u00fccher.example", "jos\u00e9@xn--bcher-kva.example", true},
 	{"\xff@example.org", "\xff@example.org", true},
 	{"\u00e9", "\u00e9", true},
 }
@@ -46,7 +48,7 @@ var badAddresses = []string{
 	"a@x> SIZE=1",          // a parameter of MAIL
 	"a@<x",                 // a path
 	"x> BODY=7BIT",         // without @
-	"a@\xff.example",       // not UTF-8
+	"a@b\u00fc cher.example",
 }
 
 func TestAddresses(t *testing.T) {
@@ -59,6 +61,26 @@ func TestAddresses(t *testing.T) {
 	for _, raw := range badAddresses {
 		if a, err := parseAddress(raw, false); err == nil {
 			t.Errorf("address %q: %q", raw, a.text)
+		}
+	}
+}
+
+// The domains that are good for HOST are good for recipients. In ASCII any is: the
+// server judges it as it is spelled.
+func TestAddresses_domains(t *testing.T) {
+	for _, n := range domaintest.ASCII {
+		if a, err := parseAddress("a@"+n.Text, false); err != nil || a.text != "a@"+n.Text {
+			t.Errorf("domain %q: %q, error %v", n.Text, a.text, err)
+		}
+	}
+	for _, n := range domaintest.Unicode {
+		if a, err := parseAddress("a@"+n.Text, false); err != nil || a.text != "a@"+n.Want || a.utf8 {
+			t.Errorf("domain %q: %q, utf8 %v, error %v; want %q", n.Text, a.text, a.utf8, err, n.Want)
+		}
+	}
+	for _, text := range domaintest.BadUnicode {
+		if a, err := parseAddress("a@"+text, false); err == nil {
+			t.Errorf("domain %q: %q", text, a.text)
 		}
 	}
 }
@@ -104,6 +126,9 @@ func FuzzAddress(f *testing.F) {
 	for _, raw := range badAddresses {
 		f.Add(raw)
 	}
+	for _, n := range domaintest.Unicode {
+		f.Add("a@" + n.Text)
+	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		a, err := parseAddress(raw, false)
 		if err != nil {
@@ -119,7 +144,7 @@ func FuzzAddress(f *testing.F) {
 			}
 			return
 		}
-		if strings.ContainsAny(a.text[at:], "<> ") || !isASCII(a.text[at:]) {
+		if strings.ContainsAny(a.text[at:], "<> ") || !domain.IsASCII(a.text[at:]) {
 			t.Fatalf("address %q: domain of %q", raw, a.text)
 		}
 		if got, want := unquote(t, a.text[:at]), raw[:strings.LastIndexByte(raw, '@')]; got != want {
