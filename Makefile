@@ -2,7 +2,7 @@
 # make try        builds, then delivers messages through servers of its own
 # make check      vet, staticcheck, manual pages, every test under the race detector;
 #                 says in the end what was not tested, and what it needs
-# make bench      the table of figures of doc/DESIGN.md
+# make bench      the table of doc/FIGURES.md
 # make bench-loops  Go benchmarks of the hot loops, with allocations
 # make install    copies what was built to $(DESTDIR)$(HOME_DIR)/bin; it builds nothing
 

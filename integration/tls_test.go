@@ -1122,8 +1122,8 @@ func testBothWriteFirst(t *testing.T, rig *tlsRig) {
 	}
 }
 
-// long tells whether tests are to take the time that the words of the contract
-// take, such as minutes and 10 GB; see doc/DESIGN.md.
+// long reports whether tests are to take the time that the words of the contract
+// take, such as minutes and 10 GB; see doc/FIGURES.md.
 func long() bool { return os.Getenv("MXF_LONG") == "1" }
 
 // longLimit bounds what takes minutes.
