@@ -8,8 +8,8 @@ import (
 	"nightmare.mail/mxf/control"
 )
 
-// BenchmarkRead is what a delivery pays for control files: a home with a me
-// only, and one with all of them and a thousand routes.
+// BenchmarkRead measures what a delivery pays for control files: in a home that has
+// only me, and in one that has all files and a thousand routes.
 func BenchmarkRead(b *testing.B) {
 	var routes strings.Builder
 	for i := range 1000 {
@@ -52,8 +52,7 @@ func BenchmarkReadClient(b *testing.B) {
 	}
 }
 
-// BenchmarkRoutes is a million routes: first to check them, as every delivery
-// does, then to find one.
+// BenchmarkRoutes checks a million routes, as every delivery does, and finds one.
 func BenchmarkRoutes(b *testing.B) {
 	var routes strings.Builder
 	for i := range 1_000_000 {

@@ -1,15 +1,14 @@
 // Package control reads the control files of a qmail home.
 //
-// Absent, default and malformed are three different answers. A file that is
-// not there takes its default; so does one that has one value and is empty.
-// A file that is there and cannot be read, or says something that has no
-// meaning, is an *Error that names the file, the line and what was expected:
-// nothing is ever guessed.
+// Absent, default and malformed are three different answers. A file that does
+// not exist takes its default. So does an empty file that has one value. A file
+// that exists and cannot be read, or has no meaning, is an *Error that names the
+// file, the line and what was expected. Nothing is ever guessed.
 //
-// In files with one value the first line counts. In lists every line is an
-// entry, but for empty ones and those that begin with '#'. Trailing spaces,
-// tabs and carriage returns are not part of a line: a file that went through
-// an editor with CR LF line ends means what it seems to mean.
+// A file with one value is its first line. A list has an entry in each line,
+// except in empty lines and those that begin with '#'. Trailing spaces, tabs and
+// carriage returns are not part of a line: an editor that writes CR LF does not
+// change what a file means.
 //
 //	mxf-control(5)            every file, its format and its default
 //	qmail-control(5)          me, helohost, smtproutes, timeoutconnect, timeoutremote
@@ -28,38 +27,38 @@ import (
 	"nightmare.mail/mxf/control/domain"
 )
 
-// Defaults of control files that have one.
+// The defaults of the time limits.
 const (
 	DefaultTimeoutConnect = 60 * time.Second
 	DefaultTimeoutRemote  = 1200 * time.Second
 	DefaultTimeoutDNS     = 60 * time.Second
 )
 
-// Client is what a protocol program must know.
+// A Client has what a protocol program must know.
 type Client struct {
 	HeloHost       string        // said in HELO and EHLO: ASCII, 1 to 255 bytes, no blanks
 	TimeoutRemote  time.Duration // for the whole conversation; 0: no limit
 	TimeoutConnect time.Duration // for one TCP connection, the TLS handshake and the answer to STARTTLS; 0: no limit
 }
 
-// Settings is what the router must know.
+// Settings has what the router must know.
 type Settings struct {
 	Client
 
 	Home      string     // absolute
 	Protocols []Protocol // at least one, in order of liking
 
-	TLSClient      string // absolute path of the implicit-TLS client; empty: none is named
-	UCSPITLSClient string // absolute path of the explicit-TLS client; empty: none is named
+	TLSClient      string // absolute path of the implicit-TLS client; empty: the bundled one
+	UCSPITLSClient string // absolute path of the explicit-TLS client; empty: the bundled one
 
 	TrustAnchors Anchors
 	ClientCert   string // absolute path; empty: none
-	ClientKey    string // absolute path; empty exactly when ClientCert is
+	ClientKey    string // absolute path; empty if and only if ClientCert is
 
 	TLSStrictness int // 0, 1 or 2
 
-	IPMe        []netip.Addr // never delivered to; no zones, IPv4-mapped addresses as IPv4
-	IPMeDefault bool         // there is no ipme: the addresses of the machine's interfaces, and all of loopback; IPMe is empty
+	IPMe        []netip.Addr // our own addresses; no zones, IPv4-mapped addresses as IPv4
+	IPMeDefault bool         // there is no ipme, and IPMe is empty: ours are those of the interfaces and all of loopback
 
 	SMTPAvoid  Avoided
 	TimeoutDNS time.Duration // for all lookups together; 0: no limit
@@ -67,14 +66,14 @@ type Settings struct {
 	Trace Trace
 }
 
-// Anchors says where the trust anchors are: an absolute path in one of the
-// two, or, when there are none, in neither.
+// Anchors has the absolute path of the trust anchors in one of its fields. Both are
+// empty if there are none.
 type Anchors struct {
 	File string // PEM
 	Dir  string // a directory of certificates
 }
 
-// Read reads every control file of the router, routes included, in home/control.
+// Read reads every control file of the router in home/control, routes included.
 // An error is an *Error.
 func Read(home string) (*Settings, error) {
 	d, err := openDir(home)
@@ -93,7 +92,7 @@ func Read(home string) (*Settings, error) {
 }
 
 // ReadClient reads the control files of a protocol program in home/control:
-// helohost, or else me, timeoutremote and timeoutconnect. An error is an *Error.
+// helohost or me, timeoutremote and timeoutconnect. An error is an *Error.
 func ReadClient(home string) (Client, error) {
 	d, err := openDir(home)
 	if err != nil {
@@ -120,8 +119,8 @@ func (d dir) readClient() (c Client, err error) {
 	return c, nil
 }
 
-// heloHost reads me only where helohost leaves it the word: a me that nothing
-// here uses cannot stop mail.
+// heloHost reads me only if helohost has no value: a malformed me that is not used
+// must not stop mail.
 func (d dir) heloHost() (string, error) {
 	for _, name := range []string{"helohost", "me"} {
 		value, err := d.value(name)
@@ -141,13 +140,13 @@ func (d dir) heloHost() (string, error) {
 		"expected a host name here or in control/me, and both are missing or empty (home is %q)", d.home))
 }
 
-// maxHeloHost is RFC 5321 4.5.3.1.2, in bytes.
+// maxHeloHost is the longest domain in a command, in bytes (RFC 5321 4.5.3.1.2).
 const maxHeloHost = 255
 
-// parseHeloHost accepts whatever a server can read as one word: me is often a
-// name that exists nowhere, or an address literal. Names beyond ASCII become
-// A-labels, because no server is known to speak SMTPUTF8 before it is greeted.
-// It returns what is wrong, or "".
+// parseHeloHost accepts every text that a server reads as one word: me is often a
+// name that exists nowhere, or an address literal. A name beyond ASCII becomes
+// A-labels, because nobody knows before EHLO whether a server speaks SMTPUTF8. problem
+// says what is wrong, and is "" if nothing is.
 func parseHeloHost(s string) (host, problem string) {
 	const expected = "a host name without blanks and control bytes"
 	host, err := domain.ToASCII(s)
@@ -243,8 +242,8 @@ func (d dir) timeouts(s *Settings) (err error) {
 	return err
 }
 
-// maxNumber is the largest number in a control file: 2^31-1, over 68 years,
-// which fits a time.Duration and every C program that reads the same file.
+// maxNumber is the largest number in a control file, 2^31-1. As seconds these are 68
+// years, which fit a time.Duration and every C program that reads the same file.
 const maxNumber = 1<<31 - 1
 
 // seconds reads a file with a number of seconds. 0 means no limit.
@@ -254,8 +253,8 @@ func (d dir) seconds(name string, missing time.Duration) (time.Duration, error) 
 	return time.Duration(n) * time.Second, err
 }
 
-// number reads a file with one number from 0 to highest. When it is missing or
-// empty the answer is missing.
+// number reads a file with one number from 0 to highest. It returns missing if the
+// file is missing or empty.
 func (d dir) number(name string, missing, highest int64, expected string) (int64, error) {
 	value, err := d.value(name)
 	if err != nil {
@@ -271,10 +270,9 @@ func (d dir) number(name string, missing, highest int64, expected string) (int64
 	return n, nil
 }
 
-// decimal reads ASCII digits and nothing else. It is false for anything that
-// is not a number from 0 to highest, which is at most maxNumber.
-func decimal[S string | []byte](s S, highest int64) (int64, bool) {
-	n := int64(0)
+// decimal reads a number from 0 to highest, which is at most maxNumber, in ASCII
+// digits alone.
+func decimal[S string | []byte](s S, highest int64) (n int64, ok bool) {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
 			return 0, false
@@ -301,7 +299,7 @@ func (d dir) path(name string) (string, error) {
 	return value, nil
 }
 
-// absolute makes a path that is relative to home absolute.
+// absolute returns path, which is relative to home if it is not absolute.
 func (d dir) absolute(path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -309,8 +307,8 @@ func (d dir) absolute(path string) string {
 	return d.home + "/" + path
 }
 
-// program is absolute for a path with a slash in it. A bare name is beside our
-// own executable, or else in home/bin.
+// program returns the absolute path of a program. A name without a slash is a file
+// beside our own executable or, if there is none, in home/bin.
 func (d dir) program(name string) string {
 	if strings.Contains(name, "/") {
 		return d.absolute(name)

@@ -20,7 +20,7 @@ import (
 // files is what a test puts into home/control.
 type files map[string]string
 
-// home makes a home with a control folder and, unless f says otherwise, a me.
+// home makes a home with a control folder. It has a me unless f has another.
 func home(t testing.TB, f files) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -96,11 +96,8 @@ func TestMissingFileTakesItsDefault(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
 	}
 	for i, r := range routes {
-		if r == nil {
-			t.Fatalf("protocol %d has nil routes", i)
-		}
-		if relay, err := r.Lookup("example.com"); relay != nil || err != nil {
-			t.Errorf("protocol %d: missing routes give %v, %v", i, relay, err)
+		if relay, err := r.Lookup("example.com"); r == nil || relay != nil || err != nil {
+			t.Errorf("protocol %d: missing routes %v give %v, %v", i, r, relay, err)
 		}
 	}
 }
@@ -146,7 +143,7 @@ func TestHeloHost(t *testing.T) {
 		{files{"helohost": "out.example.org\n"}, "out.example.org"},
 		{files{"helohost": "\n"}, "mx.example.org"},
 		{files{"helohost": "out.example.org", "me": ""}, "out.example.org"},
-		{files{"helohost": "out.example.org", "me": "two words"}, "out.example.org"}, // me is not asked
+		{files{"helohost": "out.example.org", "me": "two words"}, "out.example.org"}, // me is not read
 		{files{"helohost": strings.Repeat("a", 255)}, strings.Repeat("a", 255)},
 	}
 	for _, n := range domaintest.ASCII {
@@ -185,7 +182,7 @@ func TestNoNameToSayIsRefused(t *testing.T) {
 			}
 			_, err := control.Read(h)
 			refused(t, err, "helohost", 0, "control/me")
-			refused(t, err, "helohost", 0, h) // which home it is, for $MXF_HOME may be wrong
+			refused(t, err, "helohost", 0, h) // the home is named: $MXF_HOME may be wrong
 			_, err = control.ReadClient(h)
 			refused(t, err, "helohost", 0, "control/me")
 		}
@@ -302,14 +299,14 @@ func TestBareTLSClientIsBesideUsOrInBin(t *testing.T) {
 }
 
 func TestClientCertificateAndKeyBothOrNeither(t *testing.T) {
-	_, err := control.Read(home(t, files{"clientcert": "/c"}))
-	refused(t, err, "clientkey", 0, "both or neither")
-	_, err = control.Read(home(t, files{"clientcert": "/c", "clientkey": "\n"}))
-	refused(t, err, "clientkey", 0, "both or neither")
-	_, err = control.Read(home(t, files{"clientkey": "/k"}))
-	refused(t, err, "clientcert", 0, "both or neither")
-	_, err = control.Read(home(t, files{"clientkey": "/k", "clientcert": ""}))
-	refused(t, err, "clientcert", 0, "both or neither")
+	for _, f := range []files{{"clientcert": "/c"}, {"clientcert": "/c", "clientkey": "\n"}} {
+		_, err := control.Read(home(t, f))
+		refused(t, err, "clientkey", 0, "both or neither")
+	}
+	for _, f := range []files{{"clientkey": "/k"}, {"clientkey": "/k", "clientcert": ""}} {
+		_, err := control.Read(home(t, f))
+		refused(t, err, "clientcert", 0, "both or neither")
+	}
 	if s := read(t, files{"clientcert": "/c", "clientkey": "/k"}); s.ClientCert != "/c" || s.ClientKey != "/k" {
 		t.Errorf("got %q, %q", s.ClientCert, s.ClientKey)
 	}
@@ -411,7 +408,7 @@ func TestMalformedAnywhereReadsNothing(t *testing.T) {
 	}
 }
 
-// every names all control files of the default protocols, helohost without me.
+// every names the control files of the default protocols.
 var every = []string{
 	"helohost", "me", "protocols", "qmtpsroutes", "qmtproutes", "smtproutes", "tlsclient", "ucspitlsclient", "trustanchors",
 	"clientcert", "clientkey", "tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns",
@@ -527,7 +524,7 @@ func TestFileLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = control.Read(h)
-	refused(t, err, "smtproutes", 2, "at most 4096 bytes") // a line of zeros, not the file
+	refused(t, err, "smtproutes", 2, "at most 4096 bytes") // the line of zeros is too long, the file is not
 }
 
 func TestErrorsQuoteForeignText(t *testing.T) {
@@ -538,8 +535,8 @@ func TestErrorsQuoteForeignText(t *testing.T) {
 	}
 }
 
-// A report goes to the log and to strangers: of a malformed line one word is in it, and
-// never what stands behind that, where other programs have their passwords.
+// A report goes to the log and to strangers. It repeats one word of a malformed line and
+// nothing behind that: other programs keep passwords there.
 func TestSecretsAreNotQuoted(t *testing.T) {
 	const secret = "s3cret-word"
 	for _, test := range []struct{ file, line, found string }{
@@ -567,6 +564,9 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 		{"timeoutremote", "1200;" + secret, `found "1200" and more behind it`},
 		{"tlsstrictness", "2 " + secret, `found "2" and more behind it`},
 		{"tlsclient", " " + secret, `found " " first`},
+		{"smtpavoid", "mx.example.org:PASSWORD " + secret, `found "PASSWORD" and more behind it`},
+		{"trace", "/tmp/t a_b/c|" + secret, `found "a_b/c" and more behind it`},
+		{"trace", "/tmp/t me:" + secret + "@x/y", "a word with an @"},
 		{"clientkey", "-----BEGIN " + secret, "found what should be in that file"},
 		{"clientcert", "-----BEGIN " + secret, "found what should be in that file"},
 		{"trustanchors", "-----BEGIN " + secret, "found what should be in that file"},

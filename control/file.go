@@ -13,19 +13,19 @@ import (
 	"nightmare.mail/mxf/control/regular"
 )
 
-// Limits. Real files are far below them; what is above is not a control file.
+// Limits. Real control files are far below them.
 const (
 	MaxLine   = 4096     // bytes of a line without its newline
 	MaxFile   = 1 << 20  // bytes of a file that is not a table of routes
-	MaxRoutes = 64 << 20 // bytes of a table of routes: about 1,500,000 of them
+	MaxRoutes = 64 << 20 // bytes of a table of routes: about 1,500,000 lines
 )
 
-// maxQuoted is how much of a file's own text an error repeats, in bytes: it
-// must fit a line of the log beside what was expected.
+// maxQuoted is how much of a file's text an error repeats, in bytes. A line of the log
+// must have room for it and for what was expected.
 const maxQuoted = 80
 
-// An Error says what is wrong with a control file. Its text is the file's name
-// below home, the line, what was expected, for example
+// An Error says what is wrong with a control file: its name below home, the line, and
+// what was expected. For example
 //
 //	control/smtproutes:3: expected a port from 1 to 65535, found "smtp"
 type Error struct {
@@ -33,7 +33,7 @@ type Error struct {
 	Line int    // from 1; 0: the file as a whole
 	What string // what was expected, and what was found instead
 
-	err error // of the operating system, when the file could not be read
+	err error // of the operating system, if the file cannot be read
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.What) }
@@ -42,7 +42,7 @@ func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %s", e.File, e.Line,
 func (e *Error) Unwrap() error { return e.err }
 
 // dir is home/control.
-type dir struct{ home string }
+type dir struct{ home string } // absolute
 
 func openDir(home string) (dir, error) {
 	absolute, err := filepath.Abs(home)
@@ -62,17 +62,17 @@ func (d dir) unreadable(file string, err error) error {
 	reason := err
 	var p *fs.PathError
 	if errors.As(err, &p) {
-		reason = p.Err // the path stands before it already
+		reason = p.Err // Error names the file already
 	}
 	return &Error{File: "control/" + file, What: fmt.Sprintf("expected a file that can be read: %v", reason), err: err}
 }
 
-// stat finds a control file without opening it, since opening a FIFO would
-// wait for its writer. It returns nil when there is none.
-func (d dir) stat(file string) (fs.FileInfo, error) {
-	// Most files are missing, and the link itself tells so in one call.
+// stat finds a control file without opening it: to open a FIFO is to wait for its
+// writer. info is nil if there is no such file.
+func (d dir) stat(file string) (info fs.FileInfo, err error) {
+	// Most files are missing, and lstat sees that in one call.
 	path := d.name(file)
-	info, err := os.Lstat(path)
+	info, err = os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -92,9 +92,9 @@ func (d dir) stat(file string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-// read returns what is in a file of at most MaxFile bytes, its lines checked.
-// It returns nil when there is none, and never nil when there is one.
-func (d dir) read(file string) ([]byte, error) {
+// read returns the content of a file of at most MaxFile bytes, with its lines checked.
+// data is nil if and only if there is no such file.
+func (d dir) read(file string) (data []byte, err error) {
 	info, err := d.stat(file)
 	if info == nil || err != nil {
 		return nil, err
@@ -110,8 +110,8 @@ func (d dir) read(file string) ([]byte, error) {
 	return d.readAll(file, f, info.Size())
 }
 
-// readAll reads f, which should have size bytes but may have changed since, to
-// its end, but at most MaxFile bytes, and checks its lines.
+// readAll reads f to its end, at most MaxFile bytes, and checks its lines. It had size
+// bytes when it was opened, and may have changed since.
 func (d dir) readAll(file string, f io.Reader, size int64) ([]byte, error) {
 	data := bytes.NewBuffer(make([]byte, 0, min(size, MaxFile)+bytes.MinRead))
 	n, err := data.ReadFrom(io.LimitReader(f, MaxFile+1))
@@ -128,7 +128,7 @@ func (d dir) tooLarge(file string, limit int) error {
 	return d.malformed(file, 0, fmt.Sprintf("expected a file of at most %d bytes, found a longer one", limit))
 }
 
-// checkLines checks what holds in every control file. before is the number of
+// checkLines checks what every control file must comply with. before is the number of
 // lines before data.
 func (d dir) checkLines(file string, data []byte, before int) error {
 	if i := bytes.IndexByte(data, 0); i >= 0 {
@@ -152,7 +152,7 @@ func (d dir) tooLong(file string, line int) error {
 	return d.malformed(file, line, fmt.Sprintf("expected a line of at most %d bytes, found a longer one", MaxLine))
 }
 
-// value reads a file with one value: its first line, or "" when there is none.
+// value returns the value of a file with one value, "" if the file is missing.
 func (d dir) value(file string) (string, error) {
 	data, err := d.read(file)
 	if err != nil {
@@ -162,8 +162,8 @@ func (d dir) value(file string) (string, error) {
 	return string(trim(line)), nil
 }
 
-// entries calls each for every entry of a list. each returns what is wrong
-// with it, or "".
+// entries calls each for every entry of a list. each returns what is wrong with the
+// entry, or "".
 func (d dir) entries(file string, data []byte, each func(line int, entry string) string) error {
 	line := 0
 	for text := range bytes.Lines(data) {
@@ -189,12 +189,13 @@ func trim(line []byte) []byte {
 	return line
 }
 
-// found is what an error repeats of text that it did not expect: one word of it. A
-// report goes to the log and in the end to the sender, and what stands behind the word
-// may be a password: other programs have them in their routes.
+// found returns what an error repeats of unexpected text: its first word. A report goes
+// to the log and in the end to the sender, and a password may follow the word: other
+// programs keep passwords in their routes.
 func found(text string) string { return foundUpTo(text, strings.IndexAny(text, " \t\r|;")) }
 
-// foundUpTo is found for a word that ends before byte end; -1: the whole text is it.
+// foundUpTo is found for a word that ends before byte end. If end is -1 the word is the
+// whole text.
 func foundUpTo(text string, end int) string {
 	word := text
 	if end >= 0 {
@@ -211,7 +212,7 @@ func foundUpTo(text string, end int) string {
 	return fmt.Sprintf("%q", clip(word))
 }
 
-// clip cuts a word that is too long to be repeated.
+// clip shortens a word that is too long to be repeated.
 func clip(s string) string {
 	if len(s) <= maxQuoted {
 		return s

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestManual holds mxf-control(5) to what is true: its defaults are ours, and
-// its examples of lists are well-formed.
+// TestManual compares mxf-control(5) with the code: its defaults are ours, and its
+// examples of lists are well-formed.
 func TestManual(t *testing.T) {
 	page, err := os.ReadFile("../doc/mxf-control.5")
 	if err != nil {
@@ -45,7 +45,7 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// between returns text from the first begin, which it has, to the end after it.
+// between returns text from the first begin to the next end. text must have both.
 func between(text, begin, end string) string {
 	return text[strings.Index(text, begin):][:strings.Index(text[strings.Index(text, begin):], end)]
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// defaultProtocols stands for control/protocols where that is missing: QMTP
-// with TLS, QMTP without, then SMTP under a STARTTLS client.
+// defaultProtocols is used if control/protocols is missing: QMTP with TLS, QMTP
+// without, then SMTP with STARTTLS.
 const defaultProtocols = `qmtps:6209:-1:Y:N:mxf-remote-qmtpc
 qmtp:209:1:N:N:mxf-remote-qmtpc
 smtp:25:0:N:Y:mxf-remote-smtpc
@@ -20,24 +20,24 @@ const (
 	QMTPProgram = "mxf-remote-qmtpc"
 )
 
-// maxService is the longest service name: with its underscore it is one label
-// of the SRV record's name (RFC 2782, RFC 1035 2.3.4).
+// maxService is the length of the longest service name. With an underscore in front it
+// is one label in the name of an SRV record (RFC 2782, RFC 1035 2.3.4).
 const maxService = 62
 
 // Slices of MXPS.
 const (
-	NoSlice  = -1 // the protocol is never selected by an MX record's preference
-	maxSlice = 15 // the slice is what remains of a division by 16
+	NoSlice  = -1 // no MX record's preference selects the protocol
+	maxSlice = 15 // a slice is a preference modulo 16
 )
 
 // A Protocol is one line of control/protocols.
 type Protocol struct {
 	Service  string // a to z, 0 to 9, hyphen; 1 to 62 bytes
-	Port     uint16 // where nothing more specific is known; never 0
+	Port     uint16 // used if nothing more specific is known; never 0
 	Slice    int    // NoSlice to 15
 	Implicit bool   // TLS from the first byte
 	Explicit bool   // TLS on request; never together with Implicit
-	Program  string // with a slash an absolute path; else a bare name: beside the router's executable, then in home/bin
+	Program  string // an absolute path, or a name without a slash: beside the router's executable, then in home/bin
 	Line     int    // of control/protocols, from 1; 0: there is no such file
 
 	Routes *Routes // never nil after Read
@@ -55,7 +55,7 @@ func (d dir) protocols(s *Settings) error {
 	s.Protocols, err = d.parseProtocols(data)
 	if byDefault {
 		for i := range s.Protocols {
-			s.Protocols[i].Line = 0 // there is no such file
+			s.Protocols[i].Line = 0
 		}
 	}
 	return err
@@ -86,8 +86,8 @@ func (d dir) parseProtocols(data []byte) (protocols []Protocol, err error) {
 	return protocols, nil
 }
 
-// parseProtocol parses one line of control/protocols, Program as it is spelt.
-// It returns what is wrong, or "".
+// parseProtocol parses one line of control/protocols and leaves Program as it is
+// written. problem says what is wrong, and is "" if nothing is.
 func parseProtocol(entry string) (p Protocol, problem string) {
 	wrong := func(expected, text string) (Protocol, string) {
 		return Protocol{}, fmt.Sprintf("expected %s, found %s", expected, found(text))

@@ -63,7 +63,7 @@ var badProtocols = []struct{ entry, expected string }{
 	{"smtp:25:0:Y:Y:prog", "not both"},                  // both
 	{"smtp:25:0:N:Y:", "a program"},                     // none
 	{"smtp:25:0:N:Y: prog", "a program"},                // blank
-	{"smtp:25:0:N:Y:..", "a program"},                   // a directory whatever happens
+	{"smtp:25:0:N:Y:..", "a program"},                   // always a directory
 	{strings.Repeat("s", 63) + ":1:0:N:N:p", "1 to 62"}, // too long for _service
 }
 
@@ -82,15 +82,14 @@ func TestParseProtocol(t *testing.T) {
 	}
 }
 
-// spell is a line of control/protocols that says p.
+// spell returns the line of control/protocols that means p.
 func spell(p Protocol) string {
 	yn := map[bool]string{true: "Y", false: "N"}
 	return fmt.Sprintf("%s:%d:%d:%s:%s:%s", p.Service, p.Port, p.Slice, yn[p.Implicit], yn[p.Explicit], p.Program)
 }
 
-// FuzzProtocols: a file is either malformed, with a line that exists, or gives
-// protocols of which every sentence of mxf-control(5) is true, and which, spelt
-// out, give the same again.
+// FuzzProtocols wants of every file that it is malformed in a line that exists, or gives
+// protocols that are as mxf-control(5) says. Written out, these give the same again.
 func FuzzProtocols(f *testing.F) {
 	f.Add([]byte(defaultProtocols))
 	f.Add([]byte("# none\n\n"))
@@ -119,7 +118,7 @@ func FuzzProtocols(f *testing.F) {
 			if p.Line <= i || p.Line > 1+strings.Count(string(data), "\n") {
 				t.Errorf("%q: line %d", p.Service, p.Line)
 			}
-			protocols[i].Line = i + 1 // where it stands spelt out
+			protocols[i].Line = i + 1 // where spell writes it below
 			if seen[p.Service] {
 				t.Errorf("%q twice", p.Service)
 			}
@@ -146,7 +145,7 @@ func checkProtocol(t *testing.T, p Protocol) {
 
 func trimString(s string) string { return string(trim([]byte(s))) }
 
-// checkError wants one line of text about file, with a line number that data has.
+// checkError wants an error about file, of one line, with a line number that data has.
 func checkError(t *testing.T, err error, file string, data []byte) {
 	t.Helper()
 	e, ok := err.(*Error)
@@ -161,7 +160,7 @@ func checkError(t *testing.T, err error, file string, data []byte) {
 	}
 }
 
-// FuzzValue: what has one value is refused or means one thing.
+// FuzzValue wants of every value that it is refused or means one thing.
 func FuzzValue(f *testing.F) {
 	for _, s := range []string{
 		"", "0", "60", "007", "2147483647", "2147483648", "-1", "60s", "mx.example.org", "two words", "a..b", "a\x7f", strings.Repeat("a", 256),

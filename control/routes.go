@@ -14,29 +14,28 @@ import (
 	"nightmare.mail/mxf/control/regular"
 )
 
-// A Relay is where a route leads. Host and Addr are never both set; when
-// neither is, the domain is looked up as if there were no routes, and Port is 0.
+// A Relay is where a route leads. Host and Addr are never both set. If neither is, the
+// domain is looked up as if there were no routes, and Port is 0.
 type Relay struct {
-	Host string     // a name as it is spelled, in A-labels, without the final dot
-	Addr netip.Addr // valid when the relay is an address; no zone, IPv4-mapped addresses as IPv4
+	Host string     // a name as the file spells it, in A-labels, without the final dot
+	Addr netip.Addr // valid if the relay is an address; no zone, IPv4-mapped addresses as IPv4
 	Port uint16     // 0: the protocol's
 	Line int        // of the route, from 1
 }
 
 // Routes are the artificial routes of one service.
 //
-// A table is not turned into a map: one process makes one delivery, and so one
-// lookup, and a million routes would cost it 100 MB and half a second to
-// arrange for that. It is checked line by line when it is read, and scanned
-// line by line for each lookup. A table of up to MaxFile bytes is kept as it
-// is; a longer one is read again in pieces, so that a hundred deliveries at a
-// time do not hold a hundred copies of it.
+// A table does not become a map. One process makes one delivery, which is one lookup,
+// and a map of a million routes costs 100 MB and half a second. So the table is checked
+// line by line when it is read, and scanned line by line for each lookup. A table of up
+// to MaxFile bytes stays in memory. A longer one is read again in pieces, so that a
+// hundred deliveries at a time do not hold a hundred copies of it.
 type Routes struct {
 	dir     dir
 	file    string      // its name in dir
-	data    []byte      // all of it, unless it is longer than MaxFile
-	info    fs.FileInfo // of a longer one, when it was checked
-	unicode bool        // there are domains beyond ASCII
+	data    []byte      // the whole table, unless it is longer than MaxFile
+	info    fs.FileInfo // of a longer table, when it was checked
+	unicode bool        // some patterns are beyond ASCII
 }
 
 // blockSize is how much of a long table is in memory at a time.
@@ -74,7 +73,7 @@ func (d dir) readRoutes(file string) (*Routes, error) {
 	return r, err
 }
 
-// Lookup returns the route for host, or nil when there is none. host is what
+// Lookup returns the route for host, or nil if there is none. host is what
 // [domain.Domain.String] returns. The exact domain wins, then the longest suffix, then
 // the empty domain; if a domain has two lines the last of them wins, as in qmail. An
 // error is an *Error. It is possible only if a long table has changed since it was read.
@@ -123,8 +122,8 @@ func (r *Routes) scan(s *search) error {
 	})
 }
 
-// blocks calls each for all of a long table in pieces of whole lines. before is
-// the number of lines before the piece.
+// blocks calls each for every piece of a long table. A piece has whole lines, and
+// before is the number of lines before it.
 func (r *Routes) blocks(each func(block []byte, before int) error) error {
 	f, info, err := regular.OpenKnown(r.dir.name(r.file), os.O_RDONLY, 0)
 	if err != nil {
@@ -137,7 +136,7 @@ func (r *Routes) blocks(each func(block []byte, before int) error) error {
 	return r.pieces(f, make([]byte, blockSize), each)
 }
 
-// pieces does what blocks says with a buffer longer than MaxLine.
+// pieces is blocks for a file that is open, with a buffer longer than MaxLine.
 func (r *Routes) pieces(f io.Reader, buf []byte, each func(block []byte, before int) error) error {
 	filled, before, total := 0, 0, 0
 	for {
@@ -163,9 +162,9 @@ func (r *Routes) pieces(f io.Reader, buf []byte, each func(block []byte, before 
 	}
 }
 
-// checker goes through a table block by block.
+// A checker checks a table block by block.
 type checker struct {
-	unicode bool // there are domains beyond ASCII
+	unicode bool // some patterns are beyond ASCII
 }
 
 // check finds the first malformed line.
@@ -218,8 +217,8 @@ func cutLine(block []byte) (line, rest []byte) {
 	return trim(block[:n]), block[n+1:]
 }
 
-// cutRoute cuts a line at the colon behind the pattern, which is not one of those
-// inside the brackets of a literal.
+// cutRoute cuts a line at the colon behind the pattern. Colons inside the brackets of a
+// literal do not count.
 func cutRoute(entry []byte) (pattern, relay []byte, ok bool) {
 	n := 0
 	if entry[0] == '[' {
@@ -252,8 +251,8 @@ func parsePattern(s string) (string, error) {
 	return "." + d.String(), nil
 }
 
-// parseRelay parses what stands behind the domain's colon: relay or relay:port.
-// It returns what is wrong, or "".
+// parseRelay parses what follows the pattern's colon: relay or relay:port. problem says
+// what is wrong, and is "" if nothing is.
 func parseRelay(s string) (relay Relay, problem string) {
 	host, port, hasPort := cutPort(s)
 	if hasPort {
@@ -288,16 +287,16 @@ func parseRelay(s string) (relay Relay, problem string) {
 	return relay, ""
 }
 
-// foundPort is found for a port: what is no part of a service's name or number ends it.
-// A second colon may stand before a password.
+// foundPort is found for a port. It ends before the first byte that neither a number
+// nor a service's name has: a password may follow a second colon.
 func foundPort(port string) string {
 	return foundUpTo(port, strings.IndexFunc(port, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
 	}))
 }
 
-// isPlainRelay tells, without allocating, whether relay is a host name with or
-// without a port, as nearly all of them are. Where it is false parseRelay decides.
+// isPlainRelay reports, without allocating, whether relay is a host name with or
+// without a port, as nearly all are. If it is not, parseRelay decides.
 func isPlainRelay(relay []byte) bool {
 	host, port, hasPort := bytes.Cut(relay, []byte(":"))
 	if !domain.IsName(host) || '0' <= host[len(host)-1] && host[len(host)-1] <= '9' {
@@ -310,8 +309,7 @@ func isPlainRelay(relay []byte) bool {
 	return ok
 }
 
-// cutPort cuts at the colon after the relay, which is not one of those inside
-// brackets.
+// cutPort cuts at the colon behind the relay. Colons inside brackets do not count.
 func cutPort(s string) (host, port string, hasPort bool) {
 	if strings.HasPrefix(s, "[") {
 		if n := strings.IndexByte(s, ']') + 1; n > 0 && n < len(s) && s[n] == ':' {
@@ -322,7 +320,7 @@ func cutPort(s string) (host, port string, hasPort bool) {
 	return strings.Cut(s, ":")
 }
 
-// bracketHint explains the commonest cause of a bad port.
+// bracketHint explains the most frequent cause of a bad port.
 func bracketHint(s string) string {
 	if addr, err := netip.ParseAddr(s); err == nil && addr.Is6() {
 		return fmt.Sprintf("; an IPv6 address stands in brackets: [%s]", addr)
@@ -330,17 +328,17 @@ func bracketHint(s string) string {
 	return ""
 }
 
-// search is one lookup on its way through a table.
+// A search is one lookup on its way through a table.
 type search struct {
 	host    string
-	unicode bool // there may be domains beyond ASCII
+	unicode bool // some patterns may be beyond ASCII
 
 	rank  int    // of the best route so far: see match; -1: none
-	relay []byte // behind the domain's colon, a copy
+	relay []byte // a copy of what follows its pattern's colon
 	line  int
 }
 
-// block looks at every line of a piece of the table.
+// block goes through a piece of the table.
 func (s *search) block(block []byte, before int) {
 	for line := before + 1; len(block) > 0; line++ {
 		var entry []byte
@@ -359,9 +357,8 @@ func (s *search) block(block []byte, before int) {
 	}
 }
 
-// match ranks a route: by the length of what its pattern matches, and an exact
-// match, which is as long as any suffix can get and one dot longer, highest. It
-// returns -1 when the pattern does not match.
+// match ranks a route by the length of what its pattern matches. A whole domain ranks
+// above every suffix. The rank is -1 if the pattern does not match.
 func (s *search) match(pattern []byte) int {
 	if len(pattern) == 0 {
 		return 0
@@ -386,7 +383,7 @@ func (s *search) match(pattern []byte) int {
 	return -1
 }
 
-// equalFold compares two texts of one length. b is in lower case.
+// equalFold compares two texts of the same length without case. b is in lower case.
 func equalFold(a []byte, b string) bool {
 	for i, c := range a {
 		if 'A' <= c && c <= 'Z' {

@@ -47,7 +47,7 @@ var badRelays = []struct{ relay, expected string }{
 	{"2001:db8::25", "an IPv6 address stands in brackets: [2001:"}, // no brackets
 	{"::1", "in brackets: [::1]"},                                  // no brackets
 	{":", "a port"},                                                // neither
-	{":26", "no port where there is no relay"},                     // of what?
+	{":26", "no port where there is no relay"},                     // a port of nothing
 	{"two relays", "a host name"},                                  // blank
 	{"relay\texample", "a host name"},                              // blank
 	{".example.org", "a host name"},                                // empty label
@@ -85,7 +85,7 @@ func TestParseRelay(t *testing.T) {
 	}
 }
 
-// goodPatterns are spellings of what stands before the colon, and their form.
+// goodPatterns are spellings of a route's pattern, and their one form.
 var goodPatterns = append([]domaintest.Name{
 	{Text: "", Want: ""},
 	{Text: ".example.com", Want: ".example.com"},
@@ -106,7 +106,7 @@ func TestPatterns(t *testing.T) {
 		}
 		host := n.Want
 		if host == "" || host[0] == '.' {
-			host = "x" + host // what ends so
+			host = "x" + host // a suffix matches what ends with it
 		}
 		if relay, err := table(t, n.Text+":relay.example.org:26").Lookup(host); err != nil || relay == nil || relay.Port != 26 {
 			t.Errorf("%q does not match %q: %v, %v", n.Text, host, relay, err)
@@ -133,7 +133,7 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
-// parseTable is a short table, checked.
+// parseTable reads a short table.
 func parseTable(text string) (*Routes, error) {
 	r := &Routes{dir: dir{"/home"}, file: "smtproutes", data: []byte(text)}
 	if err := r.dir.checkLines(r.file, r.data, 0); err != nil {
@@ -189,7 +189,7 @@ not.example.com:192.0.2.25
 			{"other.example.net", "net.example.org", 0, 8},
 			{"[192.0.2.1]", "v4.example.org", 0, 10},
 			{"[2001:db8::1]", "2001:db8::25", 26, 11},
-			{"twice.example", "second.example.org", 0, 13}, // the last one, as in qmail
+			{"twice.example", "second.example.org", 0, 13}, // the last line wins, as in qmail
 			{"blanks.example", "blanks.example.org", 0, 15},
 			{"com", "all", 0, 0},
 			{"example.net", "all", 0, 0},
@@ -236,7 +236,7 @@ func TestNilAndEmptyRoutesHaveNothing(t *testing.T) {
 	}
 }
 
-// long makes a table above MaxFile with line as its last one.
+// long returns a table that is longer than MaxFile and ends with line.
 func long(line string) string {
 	var b strings.Builder
 	for i := 0; b.Len() <= MaxFile; i++ {
@@ -344,7 +344,7 @@ func TestOneTableManyLookups(t *testing.T) {
 	wg.Wait()
 }
 
-// reference is the obvious way to do what Routes does.
+// reference does what Routes does in the obvious way.
 func reference(text, domain string) (relay *Relay, bad int) {
 	routes := map[string]Relay{}
 	for i, line := range strings.Split(text, "\n") {
@@ -386,7 +386,7 @@ func reference(text, domain string) (relay *Relay, bad int) {
 	return nil, 0
 }
 
-// seedRoutes gives each of the tables of this file to add, with a domain.
+// seedRoutes calls add for each table of this file, with a domain.
 func seedRoutes(add func(text, domain string)) {
 	var all strings.Builder
 	for _, n := range goodPatterns {
@@ -419,7 +419,7 @@ func seedRoutes(add func(text, domain string)) {
 
 func checkAgainstReference(t *testing.T, text, domain string) {
 	if d, err := parsePattern(domain); err != nil || d != domain || strings.HasPrefix(d, ".") {
-		return // the router never asks so
+		return // the router never asks for it
 	}
 	want, bad := reference(text, domain)
 	r, err := parseTable(text)
@@ -443,7 +443,7 @@ func checkAgainstReference(t *testing.T, text, domain string) {
 	}
 }
 
-// checkPieces wants of a table that is read in pieces what a short one gives.
+// checkPieces wants the same of a table in pieces as of a short one.
 func checkPieces(t *testing.T, text, domain string, want *Relay, bad int) {
 	r := &Routes{file: "smtproutes"}
 	var c checker
@@ -477,8 +477,8 @@ func FuzzRoutes(f *testing.F) {
 	})
 }
 
-// TestEveryShortTable compares with the obvious way for all tables of up to
-// three lines made of domains that can match a.b.c in some manner.
+// TestEveryShortTable compares with the obvious way for all tables of up to three of
+// these lines. Each can match a.b.c in some manner, or is malformed.
 func TestEveryShortTable(t *testing.T) {
 	lines := []string{"", "# a.b.c:r", "a.b.c:r1", "A.B.C.:r2", ".b.c:r3", ".B.c:", ".c:r5:5", ":r6", ".a.b.c:r7", "b.c:r8", ".b.c"}
 	for _, a := range lines {

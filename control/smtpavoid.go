@@ -12,8 +12,8 @@ import (
 // avoidable are the words of control/smtpavoid.
 var avoidable = []string{"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "EHLO"}
 
-// An Avoided is what servers must not be asked for although they offer it, in the
-// order of the file.
+// Avoided is what servers must not be asked for although they offer it, in the order of
+// the file.
 type Avoided []avoided
 
 type avoided struct {
@@ -48,10 +48,10 @@ func (d dir) smtpAvoid(s *Settings) error {
 	})
 }
 
-// Lookup returns the words for a server, and the line that has them, or nothing. host
-// is its name as the record spells it, empty for none. The first that fits wins: the
-// name, its suffixes from the longest, the address, the entry for all; and of two
-// lines for one exchanger the earlier.
+// Lookup returns the words for a server and the line that has them, or no words and
+// line 0. host is the server's name as the record spells it, "" if it has none. The
+// first of these that has a line wins: the name, its suffixes from the longest, the
+// address, the empty pattern. If it has two lines the first of them wins.
 func (a Avoided) Lookup(host string, addr netip.Addr) (words []string, line int) {
 	if len(a) == 0 {
 		return nil, 0

@@ -7,14 +7,14 @@ import (
 	"nightmare.mail/mxf/control/domain"
 )
 
-// A Trace says which deliveries are traced, and where to.
+// A Trace says which deliveries are traced, and to which file.
 type Trace struct {
 	File    string   // absolute path; empty: nothing is traced
-	Domains []string // as Routes.Lookup compares them, a suffix with its dot; none: all
+	Domains []string // as parsePattern returns them; none: all deliveries are traced
 }
 
-// For returns the file that a delivery to host is traced to, "" for none. host is
-// as it stands in the arguments of the router.
+// For returns the file that a delivery to host is traced to, or "". host is the
+// router's argument as it came.
 func (t Trace) For(host string) string {
 	if len(t.Domains) == 0 {
 		return t.File
@@ -31,8 +31,8 @@ func (t Trace) For(host string) string {
 	return ""
 }
 
-// trace reads one line, a path and then domains. No trace file is opened here, nor
-// looked at: one that cannot be written to changes no delivery.
+// trace reads one line: a path, then domains. The trace file is not looked at here: if
+// nobody can write to it the mail goes all the same.
 func (d dir) trace(s *Settings) error {
 	value, err := d.path("trace")
 	if err != nil || value == "" {

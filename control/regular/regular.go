@@ -1,6 +1,6 @@
-// Package regular opens regular files and nothing else: not a FIFO, whose writer would
-// be waited for, nor a terminal, a device or a directory, which somebody may have put
-// where a control file, a table or a certificate is to be read.
+// Package regular opens regular files and nothing else. Somebody may have put a FIFO, a
+// terminal, a device or a directory where a control file, a table or a certificate
+// belongs, and to open a FIFO is to wait for its writer.
 package regular
 
 import (
@@ -10,15 +10,15 @@ import (
 	"syscall"
 )
 
-// ErrNot says that a path leads to a directory, device, FIFO or socket, where a file
-// should be.
+// ErrNot means that a path leads to a directory, a device, a FIFO or a socket.
 var ErrNot = errors.New("it is not a regular file")
 
-// Open is os.OpenFile for a regular file. It never waits, and does not make the line of
-// a terminal ours. What is not a file is not even opened, for some devices do something
-// then.
+// Open is os.OpenFile for a regular file. It never waits, and a terminal does not become
+// our controlling terminal. Anything else is not even opened, because opening has an
+// effect on some devices.
 //
-// The error is a *fs.PathError; errors.Is finds ErrNot in it where there is no file.
+// The error is a *fs.PathError. errors.Is finds ErrNot in it if path leads to something
+// that is not a regular file.
 func Open(path string, flag int, perm fs.FileMode) (*os.File, fs.FileInfo, error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, nil, not(path)
@@ -26,7 +26,7 @@ func Open(path string, flag int, perm fs.FileMode) (*os.File, fs.FileInfo, error
 	return OpenKnown(path, flag, perm)
 }
 
-// OpenKnown is Open for who has seen that the path does not lead to a device.
+// OpenKnown is Open for a caller that has seen that path does not lead to a device.
 func OpenKnown(path string, flag int, perm fs.FileMode) (*os.File, fs.FileInfo, error) {
 	f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK|syscall.O_NOCTTY, perm)
 	if err != nil {

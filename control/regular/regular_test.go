@@ -39,7 +39,7 @@ func TestOpen(t *testing.T) {
 		}
 		f.Close()
 	}
-	// What took the place of a file since it was looked at.
+	// A FIFO has taken the place of the file.
 	if _, _, err := OpenKnown(path("fifo"), os.O_RDONLY, 0); !errors.Is(err, ErrNot) {
 		t.Errorf("a FIFO: %v", err)
 	}
