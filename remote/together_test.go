@@ -1,0 +1,72 @@
+package remote
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/report"
+)
+
+// deliveriesTogether is how many deliveries one Router carries out at a time here.
+const deliveriesTogether = 300
+
+// Hundreds of deliveries share a Router, its resolver and its TLS client. Each message
+// arrives once, with its own envelope, over verified TLS.
+func TestRouter_shared(t *testing.T) {
+	h := newHouse(t, control.SMTPProgram)
+	folder := t.TempDir()
+	var all sync.WaitGroup
+	for n := range deliveriesTogether {
+		all.Go(func() {
+			path := filepath.Join(folder, fmt.Sprint(n))
+			text := fmt.Sprintf("Subject: %d\n\nbody of %d\n", n, n)
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Error(err)
+				return
+			}
+			message, err := os.Open(path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer message.Close()
+			job := &Job{Host: "example.org", Sender: fmt.Sprintf("s%d@example.net", n), Recipients: []string{fmt.Sprintf("r%d@example.org", n)},
+				Message: message, Number: n, Trace: func(string) {}}
+			stream := Deliver(t.Context(), job, func() (*Router, error) { return h.router, nil })
+			if stream.Message.Letter != report.Delivered || !strings.Contains(stream.Message.Text, " verified "+serverName) {
+				t.Errorf("%d: %q", n, stream.Bytes())
+			}
+			if at, _ := message.Seek(0, io.SeekCurrent); at != int64(len(text)) {
+				t.Errorf("%d: read to %d of %d", n, at, len(text))
+			}
+		})
+	}
+	all.Wait()
+	for end := time.Now().Add(panicPatience); h.taken() < deliveriesTogether; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d messages arrived", h.taken(), deliveriesTogether)
+		}
+	}
+	seen := make(map[string]bool)
+	for _, c := range h.server.Conversations() {
+		if !c.Accepted {
+			continue // another server's MX
+		}
+		var n int
+		if _, err := fmt.Sscanf(string(c.Message), "Subject: %d\r\n", &n); err != nil || seen[string(c.Message)] {
+			t.Errorf("%q has come before, or is nobody's: %v", c.Message, err)
+		}
+		seen[string(c.Message)] = true
+		envelope := strings.Join(c.Commands, " ")
+		if !strings.Contains(envelope, fmt.Sprintf("MAIL FROM:<s%d@example.net>", n)) || !strings.Contains(envelope, fmt.Sprintf("RCPT TO:<r%d@example.org>", n)) {
+			t.Errorf("message %d came with %q", n, envelope)
+		}
+	}
+}
