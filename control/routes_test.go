@@ -79,8 +79,12 @@ func TestParseRelay(t *testing.T) {
 		}
 	}
 	for _, relay := range domaintest.Bad() {
-		if got, problem := parseRelay(relay); !strings.HasPrefix(problem, "expected ") || got != (Relay{}) {
-			t.Errorf("%q: got %+v, %q", relay, got, problem)
+		expected := "expected a host name"
+		if relay[0] == '[' {
+			expected = "expected an address in brackets"
+		}
+		if got, problem := parseRelay(relay); !strings.HasPrefix(problem, expected) || got != (Relay{}) {
+			t.Errorf("%q: got %+v, %q, want %q", relay, got, problem, expected)
 		}
 	}
 }
