@@ -32,6 +32,7 @@ var arrows = map[string]map[string]string{
 		"control":               "what a program reads for itself",
 		"qmtpc":                 "mxf-remote-qmtpc",
 		"remote":                "mxf-remote",
+		"remote/dns":            "mxf-remote: which name servers",
 		"remote/report":         "mxf-remote: exit codes of a chain",
 		"remote/transport":      "mxf-remote: exit codes of a chain",
 		"smtpc":                 "mxf-remote-smtpc, qmail-remote-io",
@@ -44,14 +45,23 @@ var arrows = map[string]map[string]string{
 	"control/regular":           {},
 	"remote": {
 		"control":          "the files that decide",
-		"control/domain":   "HOST, and the targets of records",
-		"control/regular":  "resolv.conf",
 		"remote/dial":      "connections, the order of addresses, dead hosts",
+		"remote/dns":       "the resolver that is handed on, and why there is none",
 		"remote/policy":    "what each way must have, and what is tried after a failure",
 		"remote/report":    "what is said in the end",
-		"remote/stack":     "lookups are goroutines",
+		"remote/route":     "the candidates",
 		"remote/transport": "attempts",
 		"smtpc":            "a plan says what a server is not asked for",
+	},
+	"remote/dns": {
+		"control/regular": "resolv.conf",
+		"remote/stack":    "lookups are goroutines",
+	},
+	"remote/dns/dnstest": {},
+	"remote/route": {
+		"control":        "protocols and routes",
+		"control/domain": "HOST, and the targets of records",
+		"remote/dns":     "questions and answers",
 	},
 	"remote/dial": {
 		"control/regular": "the tables of dead hosts",
@@ -96,11 +106,11 @@ var arrows = map[string]map[string]string{
 // reserved lists packages that have one home.
 var reserved = map[string][]string{
 	"crypto/tls":                  {"tlsc", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
-	"github.com/miekg/dns":        {"remote", "integration/lab"},
-	"syscall":                     {"cmd/internal/chain", "control/regular", "remote", "remote/dial", "remote/dial/dialtest", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"github.com/miekg/dns":        {"remote/dns", "remote/dns/dnstest", "integration/lab"},
+	"syscall":                     {"cmd/internal/chain", "control/regular", "remote", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
 	"golang.org/x/sys/unix":       {"cmd/internal/chain", "remote/dial", "remote/transport", "integration/lab", "integration/peers"},
 	"os/exec":                     {"cmd/internal/chain", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
-	"testing":                     {"integration/peers", "smtpc/smtptest", "qmtpc/qmtptest"},
+	"testing":                     {"integration/peers", "remote/dns/dnstest", "smtpc/smtptest", "qmtpc/qmtptest"},
 	"net/http":                    {},
 	"github.com/emersion/go-smtp": {"integration/lab"},
 }

@@ -11,6 +11,7 @@ import (
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/dial/dialtest"
+	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/transport"
 )
 
@@ -39,7 +40,7 @@ func TestProgram_messageBreaksOff(t *testing.T) {
 	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	over := time.AfterFunc(time.Minute, func() { panic("it is waited for") })
 	defer over.Stop()
-	if got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)})); got != "ZUnable to read message: input/output error. (#4.3.0)|" {
+	if got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr)})); got != "ZUnable to read message: input/output error. (#4.3.0)|" {
 		t.Errorf("%q", got)
 	}
 }

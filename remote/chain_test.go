@@ -16,6 +16,7 @@ import (
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/dial/dialtest"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/transport"
 )
 
@@ -94,7 +95,7 @@ func TestProgram(t *testing.T) {
 			_, one := dialtest.Listen(t, "127.0.0.1:0")
 			_, two := dialtest.Listen(t, "127.0.0.1:0")
 			began := time.Now()
-			got := shown(d.through(t.Context(), []Candidate{d.candidate(one), d.candidate(two)}))
+			got := shown(d.through(t.Context(), []route.Candidate{d.candidate(one), d.candidate(two)}))
 			if !regexp.MustCompile(test.want).MatchString(got) {
 				t.Errorf("%.2000q", got)
 			}
@@ -139,7 +140,7 @@ echo '%s' >&2; exit %d`, test.words, test.code), func(s *control.Settings) {
 			s.Protocols[0].Implicit = true
 		})
 		_, addr := dialtest.Listen(t, "127.0.0.1:0")
-		got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)}))
+		got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr)}))
 		if !regexp.MustCompile(`^Z.*` + test.want).MatchString(got) {
 			t.Errorf("%d %q: %q", test.code, test.words, got)
 		}
@@ -164,7 +165,7 @@ func TestProgram_surroundings(t *testing.T) {
 		"SSL_PROTOCOL=x", "PROTO=UDP", "KEEP=a=b", "CERTFILE:x=y", "MXF_TLS=none"}
 	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	d.dialer.Timeout = time.Minute
-	if got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)})); got != "r|K|" {
+	if got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr)})); got != "r|K|" {
 		t.Fatalf("%q", got)
 	}
 	read := func(name string) []string {
@@ -224,7 +225,7 @@ func TestProgram_fuse(t *testing.T) {
 			d, folder := newChain(t, script, func(s *control.Settings) { s.TimeoutRemote = fuse })
 			_, addr := dialtest.Listen(t, "127.0.0.1:0")
 			began := time.Now()
-			got := shown(d.through(t.Context(), []Candidate{d.candidate(addr), d.candidate(addr)}))
+			got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr), d.candidate(addr)}))
 			if took := time.Since(began); took < fuse || took > fuse+30*time.Second {
 				t.Errorf("took %v", took)
 			}
@@ -291,7 +292,7 @@ func TestProgram_leavesItsGroup(t *testing.T) {
 	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	over := time.AfterFunc(time.Minute, func() { panic("it is waited for") })
 	defer over.Stop()
-	got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)}))
+	got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr)}))
 	if !strings.HasPrefix(got, "ZConnected to 127.0.0.1 but the conversation took longer than 3 seconds") {
 		t.Errorf("%q", got)
 	}
@@ -314,7 +315,7 @@ func TestProgram_pipesHeld(t *testing.T) {
 		d, folder := newChain(t, script, nil)
 		_, addr := dialtest.Listen(t, "127.0.0.1:0")
 		began := time.Now()
-		d.through(t.Context(), []Candidate{d.candidate(addr)})
+		d.through(t.Context(), []route.Candidate{d.candidate(addr)})
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%s: took %v", script, took)
 		}
@@ -348,7 +349,7 @@ func TestProgram_messageFromPipe(t *testing.T) {
 		d.mail.Message = transport.NewMessage(pipeWith(t, testMessage))
 		_, one := dialtest.Listen(t, "127.0.0.1:0")
 		_, two := dialtest.Listen(t, "127.0.0.1:0")
-		got := shown(d.through(t.Context(), []Candidate{d.candidate(one), d.candidate(two)}))
+		got := shown(d.through(t.Context(), []route.Candidate{d.candidate(one), d.candidate(two)}))
 		runs, _ := os.ReadFile(filepath.Join(folder, "runs"))
 		if !regexp.MustCompile(test.want).MatchString(got) || len(runs) != test.runs {
 			t.Errorf("%q in %d runs", got, len(runs))
@@ -384,7 +385,7 @@ func TestProgram_notRunnable(t *testing.T) {
 		"/dev/null":                              `"/dev/null" (control/protocols:7): it is not a regular file`,
 	} {
 		d.Settings.Protocols[0].Program, d.Settings.Protocols[0].Line = program, 7
-		got := shown(d.through(t.Context(), []Candidate{d.candidate(addr)}))
+		got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr)}))
 		if !strings.HasPrefix(got, "ZUnable to run the protocol program: ") || !strings.Contains(got, "(#4.3.0)") ||
 			!strings.Contains(got, words) || strings.Contains(got, "s3cret") {
 			t.Errorf("%s: %q", program, got)
@@ -404,11 +405,11 @@ func TestProgram_nothingLeft(t *testing.T) {
 	d, _ := newChain(t, `case $$ in *[02468]) exit 75;; *) printf 'r\0K\0';; esac`, nil)
 	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	away := dialtest.Refused(t)
-	d.through(t.Context(), []Candidate{d.candidate(addr)})
+	d.through(t.Context(), []route.Candidate{d.candidate(addr)})
 	before := count()
 	for range 20 {
 		d.mail.Message = transport.NewMessage(d.job.Message)
-		d.through(t.Context(), []Candidate{d.candidate(away), d.candidate(addr)})
+		d.through(t.Context(), []route.Candidate{d.candidate(away), d.candidate(addr)})
 	}
 	if after := count(); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
@@ -424,7 +425,7 @@ func TestProgram_missingGoesOn(t *testing.T) {
 	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	missing := d.candidate(addr)
 	missing.Protocol = &d.Settings.Protocols[1]
-	if got := shown(d.through(t.Context(), []Candidate{missing, d.candidate(addr)})); got != "r|Kdone|" {
+	if got := shown(d.through(t.Context(), []route.Candidate{missing, d.candidate(addr)})); got != "r|Kdone|" {
 		t.Errorf("%q", got)
 	}
 }

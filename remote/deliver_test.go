@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/remote/dns/dnstest"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
@@ -36,14 +38,15 @@ func newHouse(t *testing.T, program string) *house {
 	// A connection that a panic has left open ends with the process; here, when it is
 	// found to be nobody's.
 	t.Cleanup(runtime.GC)
-	names := newNameServer(t, "example.org. MX 10 mx1.example.org.\nexample.org. MX 20 "+serverName+".\n"+
+	names := dnstest.New(t, "example.org. MX 10 mx1.example.org.\nexample.org. MX 20 "+serverName+".\n"+
 		"mx1.example.org. A 127.0.0.9\n"+serverName+". A 127.0.0.1\n", nil)
 	d := newTestWalk(t, func(s *control.Settings) {
 		s.Protocols = []control.Protocol{{Service: "smtp", Port: exchanger.Port(), Explicit: program == control.SMTPProgram, Program: program}}
 		s.TrustAnchors.File = right.file(t)
 	})
 	h.message, h.router = d.job.Message, d.Router
-	h.router.Resolver = &Resolver{Servers: []netip.AddrPort{names.addr}}
+	h.router.finder.Resolver = dns.NewClient(dns.Config{Servers: []netip.AddrPort{names.Addr}})
+
 	return h
 }
 

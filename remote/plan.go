@@ -9,6 +9,7 @@ import (
 
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/transport"
 	"nightmare.mail/mxf/smtpc"
 )
@@ -16,12 +17,14 @@ import (
 // A Plan is what would be done for a job, and why. Making one connects to no exchanger and
 // needs no message.
 type Plan struct {
-	Steps []Step // in the order in which they are tried
+	Route *route.Result // what routes files and DNS say
+	Steps []Step        // in the order in which they are tried
+	Err   error         // why there are none; a *route.Error
 }
 
 // A Step is one candidate, with what is required of it and what we say about ourselves.
 type Step struct {
-	Candidate
+	route.Candidate
 	Requirement policy.Requirement
 	Identity    Identity
 	Addresses   []Address // of the candidate, in the order in which they are tried
@@ -46,20 +49,18 @@ type Address struct {
 
 // Plan returns the plan for job, of which it needs host, number and trace. The lookups take
 // timeoutdns at most.
-//
-// The error is that of [Finder.Candidates].
-func (r *Router) Plan(ctx context.Context, job *Job) (*Plan, error) {
+func (r *Router) Plan(ctx context.Context, job *Job) *Plan {
 	rnd := r.random()
-	finder := Finder{Settings: r.Settings, Resolver: r.Resolver, Ours: r.ours, Rand: rnd, Trace: job.Trace, Usable: r.usable}
-	candidates, err := finder.Candidates(ctx, job.Host)
-	if err != nil {
-		return nil, err
+	found, err := r.finder.Find(ctx, route.Request{Host: job.Host, Rand: rnd, Trace: job.Trace})
+	p := &Plan{Route: found, Err: err}
+	if err == nil {
+		p.Steps = r.steps(ctx, job, found.Candidates, rnd)
 	}
-	return &Plan{Steps: r.steps(ctx, job, candidates, rnd)}, nil
+	return p
 }
 
 // steps makes steps of candidates.
-func (r *Router) steps(ctx context.Context, job *Job, candidates []Candidate, rnd *rand.Rand) []Step {
+func (r *Router) steps(ctx context.Context, job *Job, candidates []route.Candidate, rnd *rand.Rand) []Step {
 	var all []netip.Addr
 	for i := range candidates {
 		all = append(all, candidates[i].Addrs...)

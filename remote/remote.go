@@ -2,46 +2,29 @@
 // message goes and in which protocol, connects, and has a protocol client deliver
 // it. This is how:
 //
-//  1. HOST is an address literal, or a domain that is turned into A-labels.
-//  2. The routes files of the usable protocols are asked, in the order of
-//     control/protocols. If any names a relay, the relays are the candidates.
-//  3. Otherwise an address literal is its own only candidate, in every protocol
-//     that has a slice; and for a domain SRV of every usable protocol and MX are
-//     looked up at once. A null MX ends the delivery. Candidates are those from SRV,
-//     in RFC 2782 order (plain QMTP at its own port alone), then those from MX by
-//     preference, each in the protocol of its MXPS slice and then, as its twin, in
-//     that of slice 0. Without SRV and MX the host itself is the candidate in every
-//     usable protocol. One that the host declines by SRV (the target ".") is not used.
-//  4. Names become addresses, those of the first thirty exchangers, all at once.
-//     Candidates at which we ourselves stand are dropped with all of the same or worse
-//     standing.
-//  5. Each candidate becomes a step of the [Plan]: with its addresses in the order in which
+//  1. The candidates for HOST are found (package route), by the routes files and by the
+//     answers of DNS.
+//  2. Each candidate becomes a step of the [Plan]: with its addresses in the order in which
 //     they are tried, without those that timed out lately (tcpto), and with the requirement
 //     (package policy) of control/tlsstrictness.
-//  6. Steps are walked one after the other, a twin only if its elder could not be
+//  3. Steps are walked one after the other, a twin only if its elder could not be
 //     connected to. The addresses of one exchanger are raced (RFC 8305). One delivery tries
 //     twenty at most, and a hundred more that refuse at once, and starts no attempt once
 //     timeoutremote has gone by since the first.
-//  7. Once connected, the attempt is carried out (package transport), in this process or by
+//  4. Once connected, the attempt is carried out (package transport), in this process or by
 //     a chain of programs. Its reports end the delivery, whatever they say.
-//  8. An attempt that began no transaction is followed by another at the same address,
+//  5. An attempt that began no transaction is followed by another at the same address,
 //     if its failure leads to a rung of the requirement; otherwise, or when the rung is for
 //     later, by the exchanger's next address and then the next step. The message is set back
 //     to its beginning.
-//  9. When nothing is left, the last reason is reported; a temporary one, if there
+//  6. When nothing is left, the last reason is reported; a temporary one, if there
 //     was any.
 //
 // What it goes by:
 //
-//	RFC 2782                SRV
-//	RFC 5321 section 5      MX
-//	RFC 7505                null MX
-//	RFC 8305, 6724          Happy Eyeballs, source addresses
-//	RFC 5890 to 5895        names beyond ASCII, as UTS 46 maps them
-//	RFC 1035, 2308, 6891    DNS, answers without data, EDNS0
-//	MXPS                    slices (cr.yp.to/proto/mxps.txt)
-//	qmail-remote(8)         arguments, reports
-//	qmail-tcpto(8)          the table of dead hosts
+//	qmail-remote(8)       arguments, reports
+//	qmail-rspawn(8)       what is done with them
+//	RFC 5321 section 5.1  which exchanger is tried, and when the next one is
 package remote
 
 import (
@@ -57,8 +40,10 @@ import (
 	"syscall"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/transport"
 )
 
@@ -77,7 +62,7 @@ type Job struct {
 // A Config is what a Router goes by. It is not changed once a Router has it.
 type Config struct {
 	Settings *control.Settings
-	Resolver *Resolver
+	Resolver dns.Resolver
 	Programs string   // the folder of our own executable, where programs are found
 	Environ  []string // what a chain of programs inherits
 	Exits    transport.Exits
@@ -96,7 +81,7 @@ type Router struct {
 	Config
 	requirement policy.Requirement
 	carrier     transport.Carrier
-	ours        func(netip.Addr) bool // reports whether this machine answers at an address
+	finder      route.Finder
 }
 
 // New returns a Router. The error of settings that cannot be kept is a *control.Error: a
@@ -110,8 +95,8 @@ func New(c Config) (*Router, error) {
 	if err := r.loadTLS(); err != nil {
 		return r, err
 	}
-	var err error
-	r.ours, err = ours(c.Settings)
+	ours, err := ours(c.Settings)
+	r.finder = route.Finder{Protocols: c.Settings.Protocols, Usable: r.usable, Resolver: c.Resolver, Timeout: c.Settings.TimeoutDNS, Ours: ours}
 	return r, err
 }
 
@@ -180,27 +165,18 @@ func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (st
 		stream, err = router.deliver(ctx, job)
 	}
 	if err != nil {
-		return report.Only(report.For(controlError(err)))
+		return report.Only(report.For(refusal(err)))
 	}
 	return stream
 }
 
 // deliver makes a plan for job and walks it.
 func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
-	plan, err := r.Plan(ctx, job)
-	if err != nil {
-		return report.Stream{}, err
+	plan := r.Plan(ctx, job)
+	if plan.Err != nil {
+		return report.Stream{}, plan.Err
 	}
 	return newWalk(r, job).run(ctx, plan.Steps), nil
-}
-
-// controlError gives a *control.Error its report.
-func controlError(err error) error {
-	var malformed *control.Error
-	if !errors.As(err, &malformed) {
-		return err
-	}
-	return &report.Error{Case: report.ControlFiles, Facts: report.Facts{Reason: malformed.Error()}, Err: err}
 }
 
 // forbidden is what would end an argument, or an SMTP command, before its end.

@@ -29,6 +29,7 @@ import (
 	"nightmare.mail/mxf/remote/dial/dialtest"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/transport"
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
@@ -83,20 +84,20 @@ func newTestWalk(t *testing.T, change func(*control.Settings)) *walk {
 var exits = transport.Exits{Next: 75, NoTLS: 76, Group: 77, NoEHLO: 78, Fuse: 124, TLS: []int{96, 97, 98}}
 
 // through walks through candidates.
-func (w *walk) through(ctx context.Context, candidates []Candidate) report.Stream {
+func (w *walk) through(ctx context.Context, candidates []route.Candidate) report.Stream {
 	w.tried, w.reasons = make(map[target]bool), nil
 	return w.run(ctx, w.steps(ctx, w.job, candidates, w.random()))
 }
 
 // candidate is a server as an exchanger in the first protocol.
-func (w *walk) candidate(addr netip.AddrPort) Candidate {
-	return Candidate{Protocol: &w.Settings.Protocols[0], Host: serverName, Port: addr.Port(),
+func (w *walk) candidate(addr netip.AddrPort) route.Candidate {
+	return route.Candidate{Protocol: &w.Settings.Protocols[0], Host: serverName, Port: addr.Port(),
 		Addrs: []netip.Addr{addr.Addr()}, Why: "test"}
 }
 
 // step is a candidate as the only step.
-func (w *walk) step(c Candidate) *Step {
-	return &w.steps(context.Background(), w.job, []Candidate{c}, w.random())[0]
+func (w *walk) step(c route.Candidate) *Step {
+	return &w.steps(context.Background(), w.job, []route.Candidate{c}, w.random())[0]
 }
 
 // An authority makes certificates.
@@ -280,7 +281,7 @@ func TestAttempts(t *testing.T) {
 				}
 			})
 			var seen diary
-			var candidates []Candidate
+			var candidates []route.Candidate
 			for n, kind := range strings.Split(test.servers, ",") {
 				candidates = append(candidates, d.candidate(seen.start(t, n, kind, right, wrong)))
 			}
@@ -324,7 +325,7 @@ func TestAttempts_noNameThenAway(t *testing.T) {
 		s.Serve(c)
 		conn.Close()
 	}()
-	d.through(t.Context(), []Candidate{d.candidate(addr)})
+	d.through(t.Context(), []route.Candidate{d.candidate(addr)})
 	<-served
 	if n := len(d.waiting[policy.Second]); n != 1 {
 		t.Errorf("%d addresses for the second pass, want 1", n)
@@ -349,7 +350,7 @@ func TestAttempts_sameAddress(t *testing.T) {
 		})
 		var seen diary
 		addr := seen.start(t, 0, test.kind, right, nil)
-		var candidates []Candidate
+		var candidates []route.Candidate
 		for _, name := range strings.Fields(test.names) {
 			c := d.candidate(addr)
 			c.Host = name
@@ -376,7 +377,7 @@ func TestAttempts_twin(t *testing.T) {
 		d := newTestWalk(t, nil)
 		var seen diary
 		authority := newAuthority(t)
-		var candidates []Candidate
+		var candidates []route.Candidate
 		for n, kind := range []string{test.first, "plain", "plain"} {
 			candidates = append(candidates, d.candidate(seen.start(t, n, kind, authority, authority)))
 		}
@@ -401,7 +402,7 @@ func TestAttempts_deadPortTwin(t *testing.T) {
 	var seen diary
 	twin := d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))
 	twin.Twin = true
-	stream := d.through(t.Context(), []Candidate{d.candidate(dialtest.Silent(t)), twin})
+	stream := d.through(t.Context(), []route.Candidate{d.candidate(dialtest.Silent(t)), twin})
 	if stream.Message.Letter != report.Delivered {
 		t.Errorf("%q", stream.Message)
 	}
@@ -418,7 +419,7 @@ func TestAttempts_allDead(t *testing.T) {
 		then.TimedOut(t.Context(), netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	}
 	var seen diary
-	stream := d.through(t.Context(), []Candidate{d.candidate(seen.start(t, 0, "plain", newAuthority(t), nil))})
+	stream := d.through(t.Context(), []route.Candidate{d.candidate(seen.start(t, 0, "plain", newAuthority(t), nil))})
 	if stream.Message.Letter != report.Temporary || !strings.Contains(stream.Message.Text, "(#4.4.1)") ||
 		!strings.HasSuffix(stream.Message.Text, "\nNo address was tried.") || seen.String() != "" {
 		t.Errorf("%q after %q", stream.Message, seen.String())
@@ -460,7 +461,7 @@ func TestAttempts_twentyAddresses(t *testing.T) {
 	port := hangUp(t, addrs)
 	first, second := d.candidate(netip.AddrPortFrom(addrs[0], port)), d.candidate(netip.AddrPortFrom(addrs[0], port))
 	first.Addrs, second.Addrs = addrs[:15], addrs[15:]
-	stream := d.through(t.Context(), []Candidate{first, second})
+	stream := d.through(t.Context(), []route.Candidate{first, second})
 	if want := "\n20 addresses were tried; this is about the last."; !strings.HasSuffix(stream.Message.Text, want) {
 		t.Errorf("%q", stream.Message)
 	}
@@ -474,7 +475,7 @@ func TestAttempts_refusedDoNotCount(t *testing.T) {
 	good := seen.start(t, 1, "plain", newAuthority(t), nil)
 	closed := d.candidate(good)
 	closed.Addrs = loopbacks(2, dial.MaxQuick-1)
-	stream := d.through(t.Context(), []Candidate{closed, d.candidate(good)})
+	stream := d.through(t.Context(), []route.Candidate{closed, d.candidate(good)})
 	if stream.Message.Letter != report.Delivered {
 		t.Errorf("%q", stream.Message)
 	}
@@ -487,7 +488,7 @@ func TestAttempts_hundredRefused(t *testing.T) {
 	good := seen.start(t, 0, "plain", newAuthority(t), nil)
 	closed := d.candidate(good)
 	closed.Addrs = loopbacks(3, dial.MaxQuick)
-	stream := d.through(t.Context(), []Candidate{closed, d.candidate(good)})
+	stream := d.through(t.Context(), []route.Candidate{closed, d.candidate(good)})
 	if want := "\n100 addresses were tried; this is about the last."; !strings.HasSuffix(stream.Message.Text, want) || seen.String() != "" {
 		t.Errorf("%q after %q", stream.Message, seen.String())
 	}
@@ -550,7 +551,7 @@ func TestAttempts_deadIPv6(t *testing.T) {
 		then := &dial.DeadHosts{Folder: d.dialer.Dead.Folder, Now: func() time.Time { return time.Now().Add(-ago) }}
 		then.TimedOut(t.Context(), addr)
 	}
-	stream := d.through(t.Context(), []Candidate{d.candidate(netip.AddrPortFrom(addr, 25))})
+	stream := d.through(t.Context(), []route.Candidate{d.candidate(netip.AddrPortFrom(addr, 25))})
 	if text := stream.Message.Text; strings.Contains(text, "qmail-tcpto") || !strings.Contains(text, "queue/lock/tcpto6") {
 		t.Errorf("%q", text)
 	}
@@ -592,7 +593,7 @@ func TestAttempts_otherAddressesFirst(t *testing.T) {
 	last, three := server("last", "127.0.0.1:0", smtptest.Action{})
 	first := d.candidate(one)
 	first.Addrs = []netip.Addr{one.Addr(), two.Addr()}
-	stream := d.through(t.Context(), []Candidate{first, d.candidate(three)})
+	stream := d.through(t.Context(), []route.Candidate{first, d.candidate(three)})
 	if stream.Message.Letter != report.Delivered || seen.String() != "first first last" {
 		t.Fatalf("%q after %q", stream.Message, seen.String())
 	}
@@ -607,7 +608,7 @@ func TestAttempts_late(t *testing.T) {
 	d := newTestWalk(t, func(s *control.Settings) { s.TimeoutRemote = time.Second })
 	d.dialer.Timeout = 1100 * time.Millisecond
 	var seen diary
-	stream := d.through(t.Context(), []Candidate{d.candidate(dialtest.Silent(t)), d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))})
+	stream := d.through(t.Context(), []route.Candidate{d.candidate(dialtest.Silent(t)), d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))})
 	if stream.Message.Letter != report.Temporary || seen.String() != "" {
 		t.Errorf("%q after %q", stream.Message, seen.String())
 	}
@@ -625,7 +626,7 @@ func TestAttempts_handshakeHasALimit(t *testing.T) {
 		})
 		_, addr := dialtest.Listen(t, "127.0.0.1:0") // connects, and says nothing
 		began := time.Now()
-		stream := d.through(t.Context(), []Candidate{d.candidate(addr)})
+		stream := d.through(t.Context(), []route.Candidate{d.candidate(addr)})
 		if took := time.Since(began); stream.Message.Letter != report.Temporary || took < time.Second || took > 30*time.Second {
 			t.Errorf("%s: %q after %v", program, stream.Message, took)
 		}

@@ -7,6 +7,7 @@ import (
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote"
+	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/transport"
 )
@@ -41,7 +42,7 @@ func prepare(job *remote.Job) (*remote.Router, error) {
 	if err != nil {
 		return &remote.Router{Config: config}, err
 	}
-	resolver, err := remote.NewResolver(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
+	servers, err := dns.ReadConfig(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
 	if err != nil {
 		return &remote.Router{Config: config}, err
 	}
@@ -49,6 +50,6 @@ func prepare(job *remote.Job) (*remote.Router, error) {
 	if err != nil {
 		return &remote.Router{Config: config}, err
 	}
-	config.Resolver, config.Programs = resolver, filepath.Dir(self)
+	config.Resolver, config.Programs = dns.NewClient(servers), filepath.Dir(self)
 	return remote.New(config)
 }

@@ -1,9 +1,13 @@
-package remote
+package route
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
+	"strings"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dns"
 )
 
 // A Candidate is one exchanger and the protocol in which it is to be spoken to.
@@ -13,6 +17,9 @@ type Candidate struct {
 	Port     uint16       // TCP port
 	Addrs    []netip.Addr // unmapped, no duplicates, in the order of the answers
 	Why      string       // why it exists: "smtproutes line 3", "SRV 10 60 _smtp._tcp.example.org", "MX 12801 (slice 1)", "no MX or SRV: the host itself", "address literal"
+
+	Relay   string      // the file and line of the route that names it; else empty
+	NamedBy *dns.Answer // the answer with its SRV or MX record, or, for the host itself, that without MX; nil for relays and address literals
 
 	// Twin marks the slice-0 candidate of an exchanger that stands before it
 	// with the protocol of its slice (MXPS): it is tried when that one could not
@@ -35,4 +42,20 @@ func (c *Candidate) ServerName(addr netip.Addr) string {
 		return c.Host
 	}
 	return addr.String()
+}
+
+// maxTracedAddrs bounds the addresses of one candidate that a trace shows.
+const maxTracedAddrs = 12
+
+// String returns what the trace says about the candidate.
+func (c *Candidate) String() string {
+	var addrs strings.Builder
+	for i, a := range c.Addrs {
+		if i == maxTracedAddrs {
+			fmt.Fprintf(&addrs, " and %d more", len(c.Addrs)-i)
+			break
+		}
+		addrs.WriteString(" " + a.String())
+	}
+	return fmt.Sprintf("%s %s port %d,%s: %s", c.Protocol.Service, cmp.Or(c.Host, "address"), c.Port, addrs.String(), c.Why)
 }

@@ -1,4 +1,4 @@
-package remote
+package route
 
 import (
 	"errors"
@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/control/domain/domaintest"
-	"nightmare.mail/mxf/remote/report"
 )
 
 // badHosts are bad for HOST alone: routes read them in another way.
@@ -24,15 +23,15 @@ func TestParseHost(t *testing.T) {
 	}
 	for _, text := range badHosts {
 		host, err := ParseHost(text)
-		var e *report.Error
-		if !errors.As(err, &e) || e.Case != report.NoSuchHost || e.Facts.Host != text {
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != NoSuchHost || e.Host != text {
 			t.Errorf("%q: %+v, %v", text, host, err)
 		}
 	}
 	for _, text := range []string{"a\x00b", "example.org\r", "\nexample.org", "[192.0.2.1]\n"} {
 		_, err := ParseHost(text)
-		var e *report.Error
-		if !errors.As(err, &e) || e.Case != report.BadHost {
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != BadHost {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -61,30 +60,4 @@ func FuzzParseHost(f *testing.F) {
 			t.Errorf("%q: %q becomes %+v, %v", text, host.Name, again, err)
 		}
 	})
-}
-
-func TestTargetName(t *testing.T) {
-	for target, want := range map[string]string{
-		"mx.example.org.":    "mx.example.org",
-		"MX.Example.ORG.":    "MX.Example.ORG",
-		"mx_1.example.org.":  "mx_1.example.org",
-		"localhost.":         "localhost",
-		".":                  "",
-		"192.0.2.1.":         "",
-		"[192.0.2.1].":       "",
-		"\\091192.0.2.1.":    "",
-		"2001:db8::1.":       "",
-		"mx.10.":             "",
-		"a\\032b.example.":   "",
-		"a\\.b.example.":     "",
-		"a\\000b.example.":   "",
-		"mx\\195\\188.test.": "",
-		"-mx.example.org.":   "",
-		"*.example.org.":     "",
-	} {
-		name, ok := targetName(target)
-		if ok != (want != "") || ok && name != want {
-			t.Errorf("%q: %q, %v; want %q", target, name, ok, want)
-		}
-	}
 }

@@ -1,4 +1,5 @@
-package remote
+// Package dnstest is a name server for tests, with a literal zone and named troubles.
+package dnstest
 
 import (
 	"fmt"
@@ -14,28 +15,34 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A nameServer answers from a literal zone on a loopback port, UDP and TCP, as a
-// caching server would: it follows aliases as far as it can.
-type nameServer struct {
-	addr    netip.AddrPort
+// payload is the UDP size that the client announces.
+const payload = 1232
+
+// A Server answers from a literal zone on a loopback port, UDP and TCP, as a
+// caching server would: it follows aliases as far as it can. To a query with the AD bit it
+// says that it has validated the answer.
+type Server struct {
+	Addr netip.AddrPort
+
+	Queries     atomic.Int32 // all that came
+	ByTCP       atomic.Int32
+	WithoutEDNS atomic.Int32
+	WithAD      atomic.Int32
+	Busiest     atomic.Int32 // the most queries that were not answered at one time
+
 	records map[string][]dns.RR // by name in lower case
 	trouble map[string]string   // by "TYPE name" or "name": what goes wrong there; see ServeDNS
-
-	queries atomic.Int32 // all that came
-	byTCP   atomic.Int32
-	plain   atomic.Int32 // those without EDNS0
 	busy    atomic.Int32
-	busiest atomic.Int32
 
 	mu   sync.Mutex
 	seen map[string]int // by question
 }
 
-// newNameServer starts a server for zone, in master file format, relative to the
-// root. It stops when the test ends.
-func newNameServer(t testing.TB, zone string, trouble map[string]string) *nameServer {
+// New starts a server for zone, in master file format, relative to the root. It stops when
+// the test ends.
+func New(t testing.TB, zone string, trouble map[string]string) *Server {
 	t.Helper()
-	s := &nameServer{records: map[string][]dns.RR{}, trouble: trouble, seen: map[string]int{}}
+	s := &Server{records: map[string][]dns.RR{}, trouble: trouble, seen: map[string]int{}}
 	parser := dns.NewZoneParser(strings.NewReader("$TTL 60\n"+zone), ".", "")
 	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
 		name := strings.ToLower(rr.Header().Name)
@@ -44,11 +51,11 @@ func newNameServer(t testing.TB, zone string, trouble map[string]string) *nameSe
 	if err := parser.Err(); err != nil {
 		t.Fatal(err)
 	}
-	s.listen(t, s)
+	s.listen(t)
 	return s
 }
 
-func (s *nameServer) listen(t testing.TB, handler dns.Handler) {
+func (s *Server) listen(t testing.TB) {
 	t.Helper()
 	var packets net.PacketConn
 	var streams net.Listener
@@ -64,8 +71,8 @@ func (s *nameServer) listen(t testing.TB, handler dns.Handler) {
 			}
 		}
 	}
-	s.addr = netip.MustParseAddrPort(packets.LocalAddr().String())
-	for _, server := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: streams, Handler: handler}} {
+	s.Addr = netip.MustParseAddrPort(packets.LocalAddr().String())
+	for _, server := range []*dns.Server{{PacketConn: packets, Handler: s}, {Listener: streams, Handler: s}} {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
 		stopped := make(chan error, 1)
@@ -82,34 +89,42 @@ func (s *nameServer) listen(t testing.TB, handler dns.Handler) {
 	}
 }
 
-// answering counts a query as answered before its client can ask the next one.
-type answering struct {
+// A counter counts a query as answered before its client can ask the next one.
+type counter struct {
 	dns.ResponseWriter
 	answered func()
 }
 
-func (w answering) WriteMsg(m *dns.Msg) error {
+func (w counter) WriteMsg(m *dns.Msg) error {
 	w.answered()
 	return w.ResponseWriter.WriteMsg(m)
 }
 
-func (w answering) Write(b []byte) (int, error) {
+func (w counter) Write(b []byte) (int, error) {
 	w.answered()
 	return w.ResponseWriter.Write(b)
 }
 
-func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
+// ServeDNS answers one question; it is miekg/dns's to call.
+func (s *Server) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	tcp := w.LocalAddr().Network() == "tcp"
-	s.busiest.Store(max(s.busiest.Load(), s.busy.Add(1)))
+	for busy := s.busy.Add(1); ; {
+		if most := s.Busiest.Load(); busy <= most || s.Busiest.CompareAndSwap(most, busy) {
+			break
+		}
+	}
 	answered := sync.OnceFunc(func() { s.busy.Add(-1) })
 	defer answered()
-	w = answering{w, answered}
-	s.queries.Add(1)
+	w = counter{w, answered}
+	s.Queries.Add(1)
 	if tcp {
-		s.byTCP.Add(1)
+		s.ByTCP.Add(1)
 	}
 	if r.IsEdns0() == nil {
-		s.plain.Add(1)
+		s.WithoutEDNS.Add(1)
+	}
+	if r.AuthenticatedData {
+		s.WithAD.Add(1)
 	}
 	q := r.Question[0]
 	name := strings.ToLower(strings.TrimSuffix(q.Name, "."))
@@ -124,7 +139,7 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	}
 	m := new(dns.Msg)
 	m.SetReply(r)
-	m.RecursionAvailable = true
+	m.RecursionAvailable, m.AuthenticatedData = true, r.AuthenticatedData
 	switch trouble {
 	case "silence":
 		return
@@ -277,6 +292,10 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 				return
 			}
 		}
+	case "insecure":
+		m.AuthenticatedData = false
+	case "boasts": // that it has validated what nobody asked about
+		m.AuthenticatedData = true
 	case "uppercase":
 		m.Question[0].Name = strings.ToUpper(m.Question[0].Name)
 	case "":
@@ -295,15 +314,15 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	_ = w.WriteMsg(m)
 }
 
-// questions returns how often each was asked.
-func (s *nameServer) questions() map[string]int {
+// Questions returns how often each was asked.
+func (s *Server) Questions() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.seen)
 }
 
 // fill answers q from the zone.
-func (s *nameServer) fill(m *dns.Msg, q dns.Question) {
+func (s *Server) fill(m *dns.Msg, q dns.Question) {
 	name := strings.ToLower(q.Name)
 	soa := mustRR(". 60 IN SOA ns. hostmaster. 1 2 3 4 5")
 	for range 20 {
@@ -329,8 +348,8 @@ func (s *nameServer) fill(m *dns.Msg, q dns.Question) {
 	}
 }
 
-// exists tells whether there is a record at or below name.
-func (s *nameServer) exists(name string) bool {
+// exists reports whether there is a record at or below name.
+func (s *Server) exists(name string) bool {
 	for n := range s.records {
 		if dns.IsSubDomain(name, n) {
 			return true
@@ -340,7 +359,7 @@ func (s *nameServer) exists(name string) bool {
 }
 
 // strays sends what is not the answer to r but comes to its port.
-func (s *nameServer) strays(w dns.ResponseWriter, r *dns.Msg) {
+func (s *Server) strays(w dns.ResponseWriter, r *dns.Msg) {
 	forged := func(change func(m *dns.Msg)) {
 		m := new(dns.Msg)
 		m.SetReply(r)
@@ -371,8 +390,8 @@ func mustRR(text string) dns.RR {
 	return rr
 }
 
-// deadServer is an address from which no answer comes.
-func deadServer(t testing.TB) netip.AddrPort {
+// Silent is an address from which no answer comes.
+func Silent(t testing.TB) netip.AddrPort {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -382,8 +401,8 @@ func deadServer(t testing.TB) netip.AddrPort {
 	return netip.MustParseAddrPort(conn.LocalAddr().String())
 }
 
-// closedServer is an address at which nobody listens.
-func closedServer(t testing.TB) netip.AddrPort {
+// Closed is an address at which nobody listens.
+func Closed(t testing.TB) netip.AddrPort {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -391,4 +410,14 @@ func closedServer(t testing.TB) netip.AddrPort {
 	}
 	defer conn.Close()
 	return netip.MustParseAddrPort(conn.LocalAddr().String())
+}
+
+// Many returns the records of n different numbers: format has two gaps, for n / 256 and the
+// rest.
+func Many(n int, format string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format+"\n", i/256, i%256)
+	}
+	return b.String()
 }

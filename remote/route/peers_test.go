@@ -1,9 +1,8 @@
-package remote
+package route
 
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,12 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/miekg/dns"
-
-	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/remote/dns/dnstest"
 )
 
-// The resolver against name servers that others wrote:
+// The finder against name servers that others wrote:
 //
 //	Finder ── UDP, TCP ──► unbound (a cache) ──► nsd (the zone)
 //	Finder ── UDP, TCP ───────────────────────► nsd
@@ -63,7 +61,7 @@ wide           MX    10 farm
 `
 
 // peersWant is what every peer must lead to: candidates as in routingTable, or a
-// report's letter and enhanced code.
+// an error.
 var peersWant = []struct {
 	host string
 	want []string
@@ -74,18 +72,18 @@ var peersWant = []struct {
 		"smtp mx2.peers.test:25 192.0.2.2; MX 20",
 		"qmtp mx3.peers.test:209 192.0.2.3; MX 12801 (slice 1)",
 		"smtp mx3.peers.test:25 192.0.2.3 twin; MX 12801 (slice 0)"}},
-	{"no.peers.test", []string{"D5.4.4"}},
-	{"null.peers.test", []string{"D5.1.10"}},
+	{"no.peers.test", []string{"no address"}},
+	{"null.peers.test", []string{"null MX"}},
 	{"alias.peers.test", []string{
 		"qmtp alias.peers.test:209 2001:db8::9; no MX or SRV: the host itself",
 		"smtp alias.peers.test:25 2001:db8::9; no MX or SRV: the host itself"}},
 	{"odd.peers.test", []string{"smtp mx1.peers.test:25 192.0.2.1 2001:db8::1; MX 20"}},
 	{"a.b.wild.peers.test", []string{"smtp mx1.peers.test:25 192.0.2.1 2001:db8::1; MX 10"}},
-	{"dangling.peers.test", []string{"D5.1.2"}},
-	{"nowhere.peers.test", []string{"D5.1.2"}},
-	{"empty.peers.test", []string{"D5.4.4"}},
-	{"loop.peers.test", []string{"Z4.4.3 loop.peers.test"}},
-	{"elsewhere.invalid", []string{"Z4.4.3 elsewhere.invalid"}}, // both refuse to answer
+	{"dangling.peers.test", []string{"no such host"}},
+	{"nowhere.peers.test", []string{"no such host"}},
+	{"empty.peers.test", []string{"no address"}},
+	{"loop.peers.test", []string{"lookup failed loop.peers.test"}},
+	{"elsewhere.invalid", []string{"lookup failed elsewhere.invalid"}}, // both refuse to answer
 }
 
 func TestPeerNSD(t *testing.T) {
@@ -102,38 +100,22 @@ func checkPeer(t *testing.T, server netip.AddrPort) {
 	s := settings(t, files())
 	s.TimeoutDNS = 20 * time.Second
 	for _, c := range peersWant {
-		f := finder(t, s, server)
-		var trace []string
-		f.Trace = func(line string) { trace = append(trace, line) }
-		candidates, err := f.Candidates(t.Context(), c.host)
-		var got []string
-		for _, c := range candidates {
-			got = append(got, show(c))
-		}
-		if err != nil {
-			r := report.For(err)
-			verdict := string(r.Letter) + enhancedCode.FindStringSubmatch(r.Text)[1]
-			var e *report.Error
-			if errors.As(err, &e) && e.Case == report.LookupFailed {
-				verdict += " " + e.Facts.Host
-			}
-			got = []string{verdict}
-		}
+		got, trace := outcome(t, finder(t, s, server), c.host)
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: got:\n%s\nwant:\n%s\ntrace:\n%s", c.host,
 				strings.Join(got, "\n"), strings.Join(c.want, "\n"), strings.Join(trace, "\n"))
 		}
 	}
-	candidates, err := finder(t, s, server).Candidates(t.Context(), "wide.peers.test")
-	if err != nil || len(candidates) != 1 || len(candidates[0].Addrs) != maxKept {
-		t.Errorf("500 addresses: %d candidates, %v", len(candidates), err)
+	result, err := finder(t, s, server).Find(t.Context(), request("wide.peers.test"))
+	if err != nil || len(result.Candidates) != 1 || len(result.Candidates[0].Addrs) != maxAddrs {
+		t.Errorf("500 addresses: %d candidates, %v", len(result.Candidates), err)
 	}
 }
 
 func startNSD(t *testing.T) netip.AddrPort {
 	t.Helper()
 	folder, server := t.TempDir(), freePort(t)
-	write(t, folder, "zone", peerZone+many(500, "farm A 10.0.%d.%d"))
+	write(t, folder, "zone", peerZone+dnstest.Many(500, "farm A 10.0.%d.%d"))
 	config := write(t, folder, "nsd.conf", fmt.Sprintf(`server:
   ip-address: 127.0.0.1@%d
   username: ""
@@ -267,14 +249,13 @@ func run(t *testing.T, server netip.AddrPort, program string, args ...string) {
 			<-ended
 		}
 	})
-	r := &Resolver{Servers: []netip.AddrPort{server}}
+	client := dns.NewClient(dns.Config{Servers: []netip.AddrPort{server}})
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		l := &lookup{name: "mx1.peers.test", qtype: dns.TypeA}
-		<-r.start(ctx, []*lookup{l})
+		a := client.Lookup(ctx, dns.Question{Name: "mx1.peers.test", Type: dns.TypeA})
 		<-ctx.Done() // a refused port must not make this loop hot
 		cancel()
-		if len(l.records) > 0 {
+		if a.Len() > 0 {
 			return
 		}
 		select {
@@ -284,7 +265,7 @@ func run(t *testing.T, server netip.AddrPort, program string, args ...string) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s does not answer: %v\n%s", program, l.err, said.String())
+			t.Fatalf("%s does not answer: %v\n%s", program, a.Err, said.String())
 		}
 	}
 }

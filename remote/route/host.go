@@ -1,11 +1,10 @@
-package remote
+package route
 
 import (
 	"net/netip"
 	"strings"
 
 	"nightmare.mail/mxf/control/domain"
-	"nightmare.mail/mxf/remote/report"
 )
 
 // A Host is where a message is to go: a domain, or an address literal.
@@ -14,30 +13,26 @@ type Host struct {
 	Addr netip.Addr // of an address literal, unmapped; else the zero Addr
 }
 
+// forbidden is what would end an argument, or an SMTP command, before its end.
+const forbidden = "\x00\r\n"
+
 // ParseHost reads the HOST argument.
 //
 // An address literal is [192.0.2.1], [IPv6:2001:db8::1] (RFC 5321 section 4.1.3)
 // or [2001:db8::1]. Anything else is a domain, 192.0.2.1 without brackets too:
 // a route may know it, and the DNS will say that it does not exist. A domain is
 // mapped as UTS 46 says, non-transitionally, and may have one final dot.
-// Underscores are let pass, since names that have them receive mail.
+// Names with underscores are accepted, because they receive mail.
 //
-// The error is a *report.Error: BadHost for a NUL, CR or LF, else NoSuchHost.
+// The error is an *Error: BadHost for a NUL, CR or LF, else NoSuchHost.
 func ParseHost(text string) (Host, error) {
 	if strings.ContainsAny(text, forbidden) {
-		return Host{}, &report.Error{Case: report.BadHost, Facts: report.Facts{Host: text}}
+		return Host{}, &Error{Kind: BadHost, Host: text}
 	}
-	// By the rules of the routes files, or a route would not be found.
+	// The routes files have the same rules, or a route would not be found.
 	d, err := domain.Parse(text)
 	if err != nil {
-		return Host{}, &report.Error{Case: report.NoSuchHost, Facts: report.Facts{Host: text}}
+		return Host{}, &Error{Kind: NoSuchHost, Host: text}
 	}
 	return Host{Name: d.String(), Addr: d.Addr()}, nil
-}
-
-// targetName returns the host name that a record's target spells, without the
-// final dot; false when it is an address, or cannot be a host's name.
-func targetName(target string) (string, bool) {
-	name, err := domain.HostName(target)
-	return name, err == nil
 }
