@@ -132,8 +132,8 @@ func (l *lookup) ask(ctx context.Context) (*reading, netip.AddrPort, error) {
 			if errors.As(err, new(saying)) {
 				said = err
 			}
-			if ctx.Err() != nil {
-				return nil, netip.AddrPort{}, l.cutShort(ctx.Err(), cmp.Or(last, tooLate(server, err)), said)
+			if over := l.over(ctx); over != nil {
+				return nil, netip.AddrPort{}, l.cutShort(over, cmp.Or(last, tooLate(server, err)), said)
 			}
 			l.answer.Notes = append(l.answer.Notes, server.String()+": "+err.Error())
 			if isTimeout(err) {
@@ -150,6 +150,15 @@ func (l *lookup) ask(ctx context.Context) (*reading, netip.AddrPort, error) {
 		}
 	}
 	return nil, netip.AddrPort{}, l.why(last, said)
+}
+
+// over returns the error of a context that is over. A socket's deadline can be noticed before
+// the context's, which is the same.
+func (l *lookup) over(ctx context.Context) error {
+	if end, ok := ctx.Deadline(); ok && !l.config.Now().Before(end) {
+		return cmp.Or(ctx.Err(), context.DeadlineExceeded)
+	}
+	return ctx.Err()
 }
 
 // why is what is reported when no server has answered: the last reason. Where nobody has

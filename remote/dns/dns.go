@@ -54,7 +54,7 @@ const (
 
 func (t Type) String() string { return miekg.TypeToString[uint16(t)] }
 
-// A Question is what is asked. Equal questions have equal answers.
+// A Question is what is asked. It is comparable, so that answers may be kept by it.
 type Question struct {
 	Name string // in A-labels and lower case, without the final dot
 	Type Type
@@ -236,7 +236,8 @@ type Arrival struct {
 }
 
 // Start asks r the questions at the same time, at most 64 of them, and sends each answer
-// to the channel when it comes. Nobody has to read them. A panic of r is a failure.
+// to the channel when it comes. The channel has room for all of them. A panic of r is a
+// failure.
 func Start(ctx context.Context, r Resolver, questions []Question) <-chan Arrival {
 	arrivals := make(chan Arrival, len(questions))
 	var next atomic.Int32

@@ -22,8 +22,8 @@ const (
 	payload = 1232
 	// maxDatagram is more than a server may send by UDP, so that it is noticed.
 	maxDatagram = 4096
-	// maxStrays bounds the stray datagrams read for one query, lest a flood of them keep a
-	// processor busy.
+	// maxStrays bounds the stray datagrams read for one query, so that a flood of them does
+	// not keep a processor busy.
 	maxStrays = 1000
 	// leastTCP is the time that a query by TCP has at least: it takes two round
 	// trips, and the server has the answer already.
@@ -271,7 +271,7 @@ func (q *query) parse(b []byte, id uint16) (*miekg.Msg, error) {
 		}
 		return nil, nil
 	}
-	// One that is truncated within a record TCP will have whole.
+	// TCP will have the whole of a message that is truncated within a record.
 	if (err != nil || !whole(m, b)) && b[2]&truncated == 0 {
 		return nil, malformed
 	}

@@ -14,8 +14,8 @@ import (
 
 const (
 	// maxTargets bounds the exchangers whose addresses are looked up for one delivery:
-	// a stranger's zone costs neither memory nor time. One that has more is cut where
-	// it is worst. Twenty addresses are tried.
+	// a stranger's zone costs neither memory nor time. Of more than that the worst are left
+	// out; twenty addresses are tried.
 	maxTargets = 30
 	// maxAddrs bounds the addresses that are taken from one answer.
 	maxAddrs = 40

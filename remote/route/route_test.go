@@ -67,7 +67,7 @@ func finder(t testing.TB, s *control.Settings, servers ...netip.AddrPort) *Finde
 	}
 }
 
-// request is one for host with chance that is none.
+// request is a request for host, with the same chance each time.
 func request(host string) Request { return Request{Host: host, Rand: rand.New(rand.NewPCG(1, 2))} }
 
 // verdict returns an error as the table below has it.
