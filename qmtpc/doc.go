@@ -1,15 +1,19 @@
-// Package qmtpc speaks QMTP, the Quick Mail Transfer Protocol, as a client: one
-// package over a connection that somebody else made, and what the server
-// answered as a stream of qmail-remote reports.
+// Package qmtpc speaks QMTP, the Quick Mail Transfer Protocol, as a client. It sends
+// one package on a connection that somebody else made, and returns what the server
+// answered.
 //
 //	https://cr.yp.to/proto/qmtp.txt          QMTP, port 209
 //	https://cr.yp.to/proto/netstrings.txt    netstrings
-//	qmail-remote(8)                          reports
 //
 // A package is written in one go: the message, the sender, the recipients. The
-// server then answers once for each recipient. Writing goes on in the background
-// of reading, because a server may answer, or give up, before it has read it all.
+// server then answers once for each recipient. The package is written in the
+// background while answers are read, because a server may answer, or give up, before
+// it has read all of it.
 //
-// Inside TLS the protocol is the same (qmtps, port 6209); Deliver is then given
-// the inner connection and the facts that the TLS client found out.
+// QMTP has no greeting, no commands and no extensions, and this client sends one
+// package on a connection. So there is no session to open: [Send] is all. A limit on
+// how long it may take is the caller's context; see [ErrFuse].
+//
+// QMTP inside TLS (qmtps, port 6209) is the same protocol. Send then gets the inner
+// connection.
 package qmtpc

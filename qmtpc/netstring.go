@@ -11,19 +11,13 @@ import (
 // person; no server known says more than a few hundred bytes.
 const maxAnswer = 10000
 
-// A protocolError says what the server sent that is not QMTP. It is broken, not
-// refused: nothing that follows on the connection can be understood.
-type protocolError struct{ what string }
-
-func (e *protocolError) Error() string { return "its answer is not QMTP: " + e.what }
-
 func notQMTP(format string, args ...any) error {
-	return &protocolError{fmt.Sprintf(format, args...)}
+	return &ProtocolError{fmt.Sprintf(format, args...)}
 }
 
 // readNetstring reads one netstring of at most limit bytes. The error is a
-// *protocolError for what is no netstring, or too long a one, and r's otherwise;
-// io.EOF and io.ErrUnexpectedEOF both mean that r ended.
+// *ProtocolError for anything else and for a longer one. Otherwise it is r's; io.EOF and
+// io.ErrUnexpectedEOF both mean that r ended.
 func readNetstring(r *bufio.Reader, limit int) ([]byte, error) {
 	length, err := readLength(r, limit)
 	if err != nil {
@@ -43,8 +37,8 @@ func readNetstring(r *bufio.Reader, limit int) ([]byte, error) {
 	return text, nil
 }
 
-// readLength reads a netstring's length and colon. It looks at no digit beyond
-// those that decide, so that an endless number is refused at once.
+// readLength reads a netstring's length and colon. It stops at the digit that makes
+// the number too large, so that an endless one is refused at once.
 func readLength(r *bufio.Reader, limit int) (int, error) {
 	length, digits := 0, 0
 	for {

@@ -48,7 +48,7 @@ func TestReadNetstring(t *testing.T) {
 	}
 	for _, bad := range badNetstrings {
 		_, err := readNetstring(bufio.NewReader(strings.NewReader(bad.in)), maxAnswer)
-		var nonsense *protocolError
+		var nonsense *ProtocolError
 		if !errors.As(err, &nonsense) || !strings.Contains(err.Error(), bad.why) {
 			t.Errorf("%q: error %v, want %s", bad.in, err, bad.why)
 		}

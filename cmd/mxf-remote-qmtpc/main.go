@@ -5,11 +5,14 @@ package main
 import (
 	"cmp"
 	"context"
+	"net"
 	"os"
+	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/qmtpc"
+	"nightmare.mail/mxf/remote/report"
 )
 
 const usage = `mxf-remote-qmtpc host sender recipient ...
@@ -30,16 +33,32 @@ func run(args []string) error {
 		return err
 	}
 	conn.NoDelay()
+	// A context with a deadline would do the same, and needs 8 KB more to be loaded.
+	ctx, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	if settings.TimeoutRemote > 0 {
+		time.AfterFunc(settings.TimeoutRemote, func() { end(qmtpc.ErrFuse) })
+	}
 	ip := os.Getenv("TCPREMOTEIP")
-	reports, err := qmtpc.Deliver(context.Background(), conn, &qmtpc.Job{
-		Sender: args[1], Recipients: args[2:], Message: os.Stdin,
-		RemoteIP: ip, ServerName: cmp.Or(os.Getenv("TCPREMOTEHOST"), ip), Environ: os.Environ(),
-		Verified: os.Getenv("MXF_TLS") == "verify", InTLS: os.Getenv("MXF_INTLS") != "",
-		TimeoutRemote: settings.TimeoutRemote, Trace: chain.OpenTrace(),
+	reports, err := report.QMTP(send(ctx, conn, args[1], args[2:]), report.Peer{
+		IP: ip, Fuse: settings.TimeoutRemote,
+		TLS: report.ParseTLS(os.Environ(), cmp.Or(os.Getenv("TCPREMOTEHOST"), ip),
+			os.Getenv("MXF_TLS") == "verify", os.Getenv("MXF_INTLS") != ""),
 	})
 	if reports.Message.Letter != 0 {
 		_, failed := reports.WriteTo(os.Stdout)
 		err = cmp.Or(failed, err)
 	}
 	return err
+}
+
+// send sends standard input.
+func send(ctx context.Context, conn net.Conn, sender string, recipients []string) *qmtpc.Outcome {
+	trace := chain.OpenTrace()
+	mail, err := qmtpc.Prepare(ctx, sender, recipients, os.Stdin, trace)
+	if err != nil {
+		return &qmtpc.Outcome{Err: err}
+	}
+	defer mail.Close()
+	return qmtpc.Send(ctx, conn, mail, trace)
 }

@@ -58,18 +58,23 @@ func brokenTLS(why string, cause error, ip string) *report.NoTransaction {
 }
 
 func (c *Carrier) speakQMTP(ctx context.Context, a *Attempt, conn net.Conn, environ []string) (report.Stream, error) {
-	stream, err := qmtpc.Deliver(ctx, conn, &qmtpc.Job{
-		Sender:        a.Sender,
-		Recipients:    a.Recipients,
-		Message:       a.Message.reader(),
-		RemoteIP:      a.ip(),
-		ServerName:    a.serverName(),
-		Environ:       environ,
-		Verified:      a.Manner.TLS == policy.Verified,
-		TimeoutRemote: c.Settings.TimeoutRemote,
-		Trace:         a.Trace,
-	})
-	if err == nil {
+	limit := c.Settings.TimeoutRemote
+	if limit > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, limit, qmtpc.ErrFuse)
+		defer stop()
+	}
+	var outcome *qmtpc.Outcome
+	mail, err := qmtpc.Prepare(ctx, a.Sender, a.Recipients, a.Message.reader(), a.Trace)
+	if err != nil {
+		outcome = &qmtpc.Outcome{Err: err}
+	} else {
+		defer mail.Close()
+		outcome = qmtpc.Send(ctx, conn, mail, a.Trace)
+	}
+	stream, err := report.QMTP(outcome, report.Peer{IP: a.ip(), Fuse: limit,
+		TLS: report.ParseTLS(environ, a.serverName(), a.Manner.TLS == policy.Verified, false)})
+	if err == nil && !outcome.Unfinished() {
 		conn.Close() // in TLS, not without close_notify
 	}
 	return stream, err

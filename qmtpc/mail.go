@@ -1,0 +1,186 @@
+package qmtpc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// spoolInMemory bounds what is kept in memory of a message whose size cannot be
+// known beforehand, in bytes: most mail fits, and a hundred deliveries at a time
+// do not fill a machine.
+const spoolInMemory = 1 << 20
+
+// spoolLimit bounds what is spooled of a message in all, in bytes: no mail is as large,
+// and a pipe or a device without end must not fill the disk.
+const spoolLimit = 1 << 30
+
+// A Mail is a message with its sender and its recipients, ready to be sent. It can be
+// sent to one server after another, from the beginning each time, but not to two at
+// once.
+type Mail struct {
+	Sender     string   // envelope sender, may be empty
+	Recipients []string // at least one; sent as they are
+	message    *message
+}
+
+// Prepare finds the length of what is left of text, which QMTP sends before it: from
+// the size of a regular file, by seeking, or else by spooling. Text has UNIX newlines.
+// It belongs to the mail until Close.
+//
+// The error is a *MessageError when text cannot be read, the cause of ctx when that
+// ended while a pipe was silent, and otherwise a failure of this machine, such as one to
+// make room for the spool. Outcome{Err: err} is then the outcome. Trace may be nil.
+func Prepare(ctx context.Context, sender string, recipients []string, text io.Reader, trace func(line string)) (*Mail, error) {
+	if len(recipients) == 0 {
+		return nil, errors.New("a delivery without recipients")
+	}
+	m, err := measure(ctx, text)
+	if err != nil {
+		tracer(trace)("message: %v", err)
+		return nil, err
+	}
+	return &Mail{sender, recipients, m}, nil
+}
+
+// Close gives up what was spooled.
+func (m *Mail) Close() { m.message.close() }
+
+// A message is text whose length is known before its first byte is sent.
+type message struct {
+	text  io.ReadSeeker
+	start int64                 // offset of the first byte
+	size  int64                 // bytes
+	now   func() (int64, error) // the size that it has by now; nil where it cannot change
+	spool *os.File              // nil where there is none
+}
+
+func (m *message) close() {
+	if m.spool != nil {
+		m.spool.Close()
+	}
+}
+
+// measure returns text as a message.
+func measure(ctx context.Context, text io.Reader) (*message, error) {
+	file, isFile := text.(interface{ Stat() (fs.FileInfo, error) })
+	var info fs.FileInfo
+	if isFile {
+		var err error
+		// In a device one can seem to seek.
+		if info, err = file.Stat(); err != nil || !info.Mode().IsRegular() {
+			return spoolUntil(ctx, text)
+		}
+	}
+	seeker, seeks := text.(io.ReadSeeker)
+	if !seeks {
+		return spoolUntil(ctx, text)
+	}
+	start, err := seeker.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return spoolUntil(ctx, text)
+	}
+	if isFile {
+		m := &message{text: seeker, start: start, size: max(info.Size()-start, 0)}
+		m.now = func() (int64, error) {
+			info, err := file.Stat()
+			if err != nil {
+				return 0, err
+			}
+			return max(info.Size()-start, 0), nil
+		}
+		return m, nil
+	}
+	end, err := seeker.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, &MessageError{err}
+	}
+	return &message{text: seeker, start: start, size: max(end-start, 0)}, nil
+}
+
+// spoolUntil spools text, but no longer than ctx allows: a pipe can be silent for
+// ever. The goroutine that is left then ends with the pipe.
+func spoolUntil(ctx context.Context, text io.Reader) (*message, error) {
+	type result struct {
+		message *message
+		err     error
+	}
+	done := make(chan result)
+	go func() {
+		var r result
+		r.err = guard(func() (err error) {
+			r.message, err = spool(text, spoolLimit)
+			return err
+		})
+		select {
+		case done <- r:
+		case <-ctx.Done():
+			if r.message != nil {
+				r.message.close()
+			}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.message, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// spool reads text to its end, into memory or a temporary file that has no name
+// any more. The error is a *MessageError when text is longer than limit, too.
+func spool(text io.Reader, limit int64) (*message, error) {
+	text = &marked{text}
+	var memory bytes.Buffer
+	n, err := io.CopyN(&memory, text, spoolInMemory+1)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	if n <= spoolInMemory {
+		return &message{text: bytes.NewReader(memory.Bytes()), size: n}, nil
+	}
+	file, err := os.CreateTemp("", "mxf-qmtp-")
+	if err != nil {
+		return nil, fmt.Errorf("spooling the message: %w", err)
+	}
+	// Unlinked at once: whatever becomes of this process, nothing stays.
+	err = os.Remove(file.Name())
+	var size int64
+	if err == nil {
+		size, err = spoolTo(file, io.MultiReader(&memory, text), limit)
+	}
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("spooling the message: %w", err)
+	}
+	return &message{text: file, size: size, spool: file}, nil
+}
+
+func spoolTo(file *os.File, text io.Reader, limit int64) (int64, error) {
+	size, err := io.Copy(file, io.LimitReader(text, limit+1))
+	if err != nil {
+		return 0, err
+	}
+	if size > limit {
+		return 0, &MessageError{fmt.Errorf("it is not a file, and longer than the %d bytes that are spooled", limit)}
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return size, err
+}
+
+// A marked reader marks the errors of the text, so that they are not taken for those
+// of the connection or of the spool.
+type marked struct{ r io.Reader }
+
+func (m *marked) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = &MessageError{err}
+	}
+	return n, err
+}

@@ -1,0 +1,139 @@
+package qmtpc
+
+import (
+	"errors"
+	"fmt"
+)
+
+// A Status is what the server decided about one recipient.
+type Status int
+
+// The statuses.
+const (
+	Unanswered Status = iota
+	Accepted
+	Deferred // refused for now
+	Refused  // refused for good
+)
+
+func (s Status) String() string {
+	switch s {
+	case Accepted:
+		return "accepted"
+	case Deferred:
+		return "deferred"
+	case Refused:
+		return "refused"
+	}
+	return "unanswered"
+}
+
+// An Answer is what the server said about one recipient.
+type Answer struct {
+	Status Status
+	Text   string // the server's words as they came
+}
+
+// Permanent reports whether the recipient is refused for good.
+func (a Answer) Permanent() bool { return a.Status == Refused }
+
+// An Outcome is what became of a package. One that has an error alone is that of a
+// mail which could not be prepared.
+type Outcome struct {
+	Recipients []Answer // one for each recipient of the mail, in order
+
+	Begun bool // a byte of the package may have left
+	Sent  bool // the last one may have left
+	Heard bool // the server said something, perhaps less than an answer
+
+	// Err is nil when every recipient is answered and the answers can be true: an
+	// acceptance of a package that was not wholly sent is not. Otherwise it is
+	// a *BrokenError, or a failure of our own: *MessageError, a panic, or what
+	// Prepare returned.
+	Err error
+}
+
+// FirstAccepted returns the first answer that accepts, nil if there is none.
+func (o *Outcome) FirstAccepted() *Answer {
+	for i := range o.Recipients {
+		if o.Recipients[i].Status == Accepted {
+			return &o.Recipients[i]
+		}
+	}
+	return nil
+}
+
+// Permanent reports whether every recipient is refused for good.
+func (o *Outcome) Permanent() bool {
+	for _, a := range o.Recipients {
+		if !a.Permanent() {
+			return false
+		}
+	}
+	return len(o.Recipients) > 0
+}
+
+// NoTransaction reports whether the server cannot have the message and has said
+// nothing, so that another server may be tried.
+func (o *Outcome) NoTransaction() bool { return !o.Sent && !o.Heard }
+
+// MayHaveMessage reports whether the server may have the message for recipients that
+// it did not answer: it may have got the last byte, or claims that it did.
+func (o *Outcome) MayHaveMessage() bool { return o.Sent || o.FirstAccepted() != nil }
+
+// Unfinished reports whether the package was cut short. The server waits for the rest
+// of it: the connection is of no further use and is closed without a farewell.
+func (o *Outcome) Unfinished() bool { return o.Begun && !o.Sent }
+
+// Why a conversation is ended from our side.
+var (
+	// ErrFuse is for the caller's context: the cause by which Send, and who reads its
+	// outcome, recognise that the conversation took too long.
+	ErrFuse = errors.New("the fuse blew")
+	// ErrDeaf is the cause where writing has failed and no answer came.
+	ErrDeaf = errors.New("the server takes no more bytes and says nothing")
+)
+
+// A BrokenError says that the conversation ended too early. It wraps each cause that
+// there is: what reading and writing failed with, a *ProtocolError, and ErrDeaf or the
+// cause of the context.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string { return "the conversation broke off: " + e.Err.Error() }
+
+// Unwrap returns the causes.
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// A ProtocolError says what the server sent that is not QMTP. Nothing that follows on
+// the connection can be understood.
+type ProtocolError struct{ Seen string }
+
+func (e *ProtocolError) Error() string { return "its answer is not QMTP: " + e.Seen }
+
+// A MessageError says why the message could not be sent to its end. The connection had
+// no part in that.
+type MessageError struct{ Err error }
+
+func (e *MessageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause: ErrChanged, or what reading failed with.
+func (e *MessageError) Unwrap() error { return e.Err }
+
+// ErrChanged is the cause where the message is no longer as long as it was when it
+// was prepared.
+var ErrChanged = errors.New("it changed while it was sent")
+
+// A panicError is a panic that was caught.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// guard calls f and returns a panic in it as an error.
+func guard(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{v}
+		}
+	}()
+	return f()
+}

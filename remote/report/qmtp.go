@@ -1,0 +1,92 @@
+package report
+
+import (
+	"errors"
+	"time"
+
+	"nightmare.mail/mxf/qmtpc"
+)
+
+// A Peer is what all reports of a conversation share.
+type Peer struct {
+	IP   string        // the server's address, without brackets; empty reads as unknown
+	Fuse time.Duration // the limit of the conversation, 0 for none
+	TLS  *TLS          // the TLS that is up, nil for none
+}
+
+func (p *Peer) fill(f *Facts) {
+	f.IP, f.TLS, f.Seconds = p.IP, p.TLS, int64(p.Fuse/time.Second)
+}
+
+// QMTP returns the reports of o, the outcome of a conversation with peer.
+//
+// The error is nil when the stream is complete. It is *NoTransaction when another
+// server may be tried, and *Fuse when the fuse blew, with a stream if its Begun is
+// set. Any other error is a failure of this machine: nothing was sent, and there is
+// nothing to report.
+func QMTP(o *qmtpc.Outcome, peer Peer) (Stream, error) {
+	c, facts := qmtpCase(o)
+	peer.fill(&facts)
+	switch {
+	case c == Internal && o.Recipients == nil:
+		return Stream{}, o.Err
+	case c == ConnectionDied && o.NoTransaction():
+		none := NewNoTransaction(NotNow, c, facts)
+		none.Err = o.Err
+		return Stream{}, none
+	case c == FuseBlown:
+		fuse := NewFuse(facts, o.Begun || o.Heard)
+		if !fuse.Begun {
+			return Stream{}, fuse
+		}
+		return Stream{qmtpRecipients(o, &peer), fuse.Reason}, fuse
+	}
+	return Stream{qmtpRecipients(o, &peer), New(c, facts)}, nil
+}
+
+// qmtpCase returns the case of the message report, and its facts.
+func qmtpCase(o *qmtpc.Outcome) (Case, Facts) {
+	var unreadable *qmtpc.MessageError
+	var nonsense *qmtpc.ProtocolError
+	var broken *qmtpc.BrokenError
+	switch {
+	case o.Err == nil:
+		if first := o.FirstAccepted(); first != nil {
+			return MessageAccepted, Facts{Reply: first.Text}
+		}
+		return AllRejected, Facts{Permanent: o.Permanent()}
+	case errors.As(o.Err, &unreadable):
+		return Unreadable, Facts{Reason: unreadable.Error()}
+	case errors.Is(o.Err, qmtpc.ErrFuse):
+		return FuseBlown, Facts{Duplicate: o.MayHaveMessage()}
+	case !errors.As(o.Err, &broken):
+		return Internal, Facts{Reason: o.Err.Error()}
+	}
+	facts := Facts{Duplicate: o.MayHaveMessage()}
+	if why := TLSFailure(broken); why != "" {
+		facts.Detail = TLSFailureLine(why)
+	}
+	if errors.As(broken, &nonsense) {
+		facts.Reason = nonsense.Error()
+		return ProtocolError, facts
+	}
+	return ConnectionDied, facts
+}
+
+// qmtpRecipients returns a report for each recipient that was answered.
+func qmtpRecipients(o *qmtpc.Outcome, peer *Peer) []Report {
+	var reports []Report
+	for _, answer := range o.Recipients {
+		switch answer.Status {
+		case qmtpc.Unanswered:
+			return reports
+		case qmtpc.Accepted:
+			reports = append(reports, Report{Letter: Accepted})
+		default:
+			facts := Facts{Reply: answer.Text, Permanent: answer.Permanent()}
+			peer.fill(&facts)
+			reports = append(reports, New(RecipientRejected, facts))
+		}
+	}
+	return reports
+}
