@@ -11,8 +11,8 @@
 // it has read all of it.
 //
 // QMTP has no greeting, no commands and no extensions, and this client sends one
-// package on a connection. So there is no session to open: [Send] is all. A limit on
-// how long it may take is the caller's context; see [ErrFuse].
+// package on a connection. So there is no session to open: a [Mail] is prepared, and
+// [Send] sends it. The caller's context limits how long that may take; see [ErrFuse].
 //
 // QMTP inside TLS (qmtps, port 6209) is the same protocol. Send then gets the inner
 // connection.

@@ -34,7 +34,8 @@ type Mail struct {
 //
 // The error is a *MessageError when text cannot be read, the cause of ctx when that
 // ended while a pipe was silent, and otherwise a failure of this machine, such as one to
-// make room for the spool. Outcome{Err: err} is then the outcome. Trace may be nil.
+// make room for the spool. The outcome is then Outcome{Err: err}. Trace gets a line
+// about the error; it may be nil.
 func Prepare(ctx context.Context, sender string, recipients []string, text io.Reader, trace func(line string)) (*Mail, error) {
 	if len(recipients) == 0 {
 		return nil, errors.New("a delivery without recipients")
@@ -133,7 +134,7 @@ func spoolUntil(ctx context.Context, text io.Reader) (*message, error) {
 }
 
 // spool reads text to its end, into memory or a temporary file that has no name
-// any more. The error is a *MessageError when text is longer than limit, too.
+// any more. The error is a *MessageError also when text is longer than limit.
 func spool(text io.Reader, limit int64) (*message, error) {
 	text = &marked{text}
 	var memory bytes.Buffer

@@ -37,18 +37,18 @@ type Answer struct {
 // Permanent reports whether the recipient is refused for good.
 func (a Answer) Permanent() bool { return a.Status == Refused }
 
-// An Outcome is what became of a package. One that has an error alone is that of a
-// mail which could not be prepared.
+// An Outcome is what became of a package. That of a mail which could not be prepared has
+// an error and nothing else.
 type Outcome struct {
 	Recipients []Answer // one for each recipient of the mail, in order
 
-	Begun bool // a byte of the package may have left
-	Sent  bool // the last one may have left
-	Heard bool // the server said something, perhaps less than an answer
+	FirstByte bool // the first byte of the package may have left
+	LastByte  bool // the last one may have left
+	Heard     bool // the server said something, perhaps less than an answer
 
 	// Err is nil when every recipient is answered and the answers can be true: an
-	// acceptance of a package that was not wholly sent is not. Otherwise it is
-	// a *BrokenError, or a failure of our own: *MessageError, a panic, or what
+	// acceptance of a package that was not wholly sent cannot. Otherwise it is
+	// a *BrokenError, or a failure of our own: a *MessageError, a panic, or what
 	// Prepare returned.
 	Err error
 }
@@ -75,20 +75,21 @@ func (o *Outcome) Permanent() bool {
 
 // NoTransaction reports whether the server cannot have the message and has said
 // nothing, so that another server may be tried.
-func (o *Outcome) NoTransaction() bool { return !o.Sent && !o.Heard }
+func (o *Outcome) NoTransaction() bool { return !o.LastByte && !o.Heard }
 
 // MayHaveMessage reports whether the server may have the message for recipients that
 // it did not answer: it may have got the last byte, or claims that it did.
-func (o *Outcome) MayHaveMessage() bool { return o.Sent || o.FirstAccepted() != nil }
+func (o *Outcome) MayHaveMessage() bool { return o.LastByte || o.FirstAccepted() != nil }
 
 // Unfinished reports whether the package was cut short. The server waits for the rest
-// of it: the connection is of no further use and is closed without a farewell.
-func (o *Outcome) Unfinished() bool { return o.Begun && !o.Sent }
+// of it, so the connection is of no further use. Inside TLS it is closed without
+// close_notify.
+func (o *Outcome) Unfinished() bool { return o.FirstByte && !o.LastByte }
 
 // Why a conversation is ended from our side.
 var (
-	// ErrFuse is for the caller's context: the cause by which Send, and who reads its
-	// outcome, recognise that the conversation took too long.
+	// ErrFuse is the cause of a caller's context that limits how long a conversation
+	// may take. Who reads the outcome finds it in Err.
 	ErrFuse = errors.New("the fuse blew")
 	// ErrDeaf is the cause where writing has failed and no answer came.
 	ErrDeaf = errors.New("the server takes no more bytes and says nothing")
@@ -110,8 +111,8 @@ type ProtocolError struct{ Seen string }
 
 func (e *ProtocolError) Error() string { return "its answer is not QMTP: " + e.Seen }
 
-// A MessageError says why the message could not be sent to its end. The connection had
-// no part in that.
+// A MessageError says why the message could not be sent to its end. The connection is
+// not at fault.
 type MessageError struct{ Err error }
 
 func (e *MessageError) Error() string { return e.Err.Error() }

@@ -100,7 +100,7 @@ func (p *pack) carry(w io.Writer, out *bufio.Writer, in io.Reader) (int64, error
 }
 
 // atEnd returns an error if the message does not end where it was announced to end.
-// One that goes on has been written to since. Half of it must not be delivered.
+// One that is longer has been written to since. Half of it must not be delivered.
 func (p *pack) atEnd(in io.Reader) error {
 	n, err := io.ReadFull(in, make([]byte, 1))
 	if n > 0 {

@@ -83,7 +83,7 @@ func (c *conversation) run(ctx context.Context) {
 	if lost != nil {
 		c.trace("lost: %v", lost)
 	}
-	c.outcome.Begun, c.outcome.Sent = c.pack.begun(), c.pack.sent()
+	c.outcome.FirstByte, c.outcome.LastByte = c.pack.begun(), c.pack.sent()
 	c.outcome.Err = c.failure(context.Cause(ctx), lost, failed)
 }
 

@@ -104,9 +104,9 @@ func brief(o *Outcome) string {
 		words = append(words, fmt.Sprintf("%s %q", a.Status, a.Text))
 	}
 	switch {
-	case o.Sent:
+	case o.LastByte:
 		words = append(words, "sent")
-	case o.Begun:
+	case o.FirstByte:
 		words = append(words, "begun")
 	}
 	if o.Heard {
@@ -187,7 +187,7 @@ func TestMixtures(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := Send(t.Context(), dial(t, s), mail, nil)
-		expected := Outcome{Begun: true, Sent: true, Heard: true}
+		expected := Outcome{FirstByte: true, LastByte: true, Heard: true}
 		for i, letter := range mixture {
 			expected.Recipients = append(expected.Recipients, Answer{status[letter], "because " + strconv.Itoa(i)})
 		}
@@ -197,7 +197,7 @@ func TestMixtures(t *testing.T) {
 	}
 }
 
-// What an outcome says about the whole package.
+// An outcome answers questions about the whole package.
 func TestOutcome(t *testing.T) {
 	yes, later, no := Answer{Accepted, "ok"}, Answer{Deferred, "later"}, Answer{Refused, "no"}
 	for _, c := range []struct {
@@ -207,14 +207,14 @@ func TestOutcome(t *testing.T) {
 	}{
 		{outcome: Outcome{}, noTransaction: true},
 		{outcome: Outcome{Recipients: make([]Answer, 2)}, noTransaction: true},
-		{outcome: Outcome{Recipients: make([]Answer, 2), Begun: true}, noTransaction: true, unfinished: true},
-		{outcome: Outcome{Recipients: make([]Answer, 2), Begun: true, Heard: true}, unfinished: true},
-		{outcome: Outcome{Recipients: make([]Answer, 2), Begun: true, Sent: true}, mayHaveMessage: true},
-		{outcome: Outcome{Recipients: []Answer{no, {}}, Begun: true, Heard: true}, unfinished: true},
-		{outcome: Outcome{Recipients: []Answer{no, no}, Begun: true, Heard: true}, permanent: true, unfinished: true},
-		{outcome: Outcome{Recipients: []Answer{no, later}, Begun: true, Sent: true, Heard: true}, mayHaveMessage: true},
-		{outcome: Outcome{Recipients: []Answer{no, yes}, Begun: true, Heard: true}, first: "ok", mayHaveMessage: true, unfinished: true},
-		{outcome: Outcome{Recipients: []Answer{later, yes, {Accepted, "too"}}, Begun: true, Sent: true, Heard: true}, first: "ok", mayHaveMessage: true},
+		{outcome: Outcome{Recipients: make([]Answer, 2), FirstByte: true}, noTransaction: true, unfinished: true},
+		{outcome: Outcome{Recipients: make([]Answer, 2), FirstByte: true, Heard: true}, unfinished: true},
+		{outcome: Outcome{Recipients: make([]Answer, 2), FirstByte: true, LastByte: true}, mayHaveMessage: true},
+		{outcome: Outcome{Recipients: []Answer{no, {}}, FirstByte: true, Heard: true}, unfinished: true},
+		{outcome: Outcome{Recipients: []Answer{no, no}, FirstByte: true, Heard: true}, permanent: true, unfinished: true},
+		{outcome: Outcome{Recipients: []Answer{no, later}, FirstByte: true, LastByte: true, Heard: true}, mayHaveMessage: true},
+		{outcome: Outcome{Recipients: []Answer{no, yes}, FirstByte: true, Heard: true}, first: "ok", mayHaveMessage: true, unfinished: true},
+		{outcome: Outcome{Recipients: []Answer{later, yes, {Accepted, "too"}}, FirstByte: true, LastByte: true, Heard: true}, first: "ok", mayHaveMessage: true},
 	} {
 		o, first := c.outcome, ""
 		if a := o.FirstAccepted(); a != nil {
@@ -540,7 +540,7 @@ func TestAnswersEarly(t *testing.T) {
 			return err
 		}, post{recipients: rcpts(2), text: large()})
 		if letter == "D" {
-			o.Begun, o.Sent = false, false // it is called off, sooner or later
+			o.FirstByte, o.LastByte = false, false // it is called off, sooner or later
 		}
 		want(t, o, expected)
 	}
@@ -594,8 +594,8 @@ func TestManyRecipients(t *testing.T) {
 				accepted++
 			}
 		}
-		if o.Err != nil || !o.Sent || accepted != n {
-			t.Errorf("%d accepted, sent %t, error %v", accepted, o.Sent, o.Err)
+		if o.Err != nil || !o.LastByte || accepted != n {
+			t.Errorf("%d accepted, sent %t, error %v", accepted, o.LastByte, o.Err)
 		}
 	}
 	o, _ := send(t, func(c *qmtptest.Conn) error {
@@ -808,7 +808,7 @@ func TestSpool_limit(t *testing.T) {
 	}
 }
 
-// A file that is cut when all of it has been read is not the one that was announced either.
+// A file may also change when all of it has been read. It is not delivered either.
 func TestFileChanges_afterItsEnd(t *testing.T) {
 	for _, change := range []int64{-1, 0, 1} {
 		f := fileAt(t, []byte("Subject: x\n\nHello.\n"), 0)
@@ -833,8 +833,8 @@ func TestFileChanges_afterItsEnd(t *testing.T) {
 	}
 }
 
-// A long message goes from its file to the socket by itself: it arrives whole, and one
-// that is shorter by then, or longer, is not ended.
+// A long message goes from its file to the socket without passing through this
+// process. It arrives whole; one that is shorter by then, or longer, is not finished.
 func TestLongFile(t *testing.T) {
 	text := bytes.Repeat([]byte("0123456789\n"), 3<<20/11)
 	for _, change := range []int64{-1, 0, 1} {
@@ -863,9 +863,12 @@ func TestLongFile(t *testing.T) {
 		if err := f.Truncate(mail.message.size + change); err != nil {
 			t.Fatal(err)
 		}
-		p := newPack(mail)
-		err = p.writeTo(conn)
+		p, socket := newPack(mail), &direct{TCPConn: conn.(*net.TCPConn)}
+		err = p.writeTo(socket)
 		conn.Close()
+		if !socket.file {
+			t.Error("the socket did not get the file")
+		}
 		got := <-arrived
 		listener.Close()
 		if errors.Is(err, ErrChanged) != (change != 0) || p.sent() != (change == 0) || !p.begun() {
@@ -876,6 +879,19 @@ func TestLongFile(t *testing.T) {
 			t.Errorf("%+d bytes: %d arrived", change, len(got))
 		}
 	}
+}
+
+// direct notes that a connection is given a file, as net wants it for sendfile(2).
+type direct struct {
+	*net.TCPConn
+	file bool
+}
+
+func (d *direct) ReadFrom(r io.Reader) (int64, error) {
+	if part, ok := r.(*io.LimitedReader); ok {
+		_, d.file = part.R.(*os.File)
+	}
+	return d.TCPConn.ReadFrom(r)
 }
 
 // atEnd calls do at the end of a file.

@@ -5,7 +5,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"net"
 	"os"
 	"time"
 
@@ -39,8 +38,15 @@ func run(args []string) error {
 	if settings.TimeoutRemote > 0 {
 		time.AfterFunc(settings.TimeoutRemote, func() { end(qmtpc.ErrFuse) })
 	}
+	trace := chain.OpenTrace()
+	mail, err := qmtpc.Prepare(ctx, args[1], args[2:], os.Stdin, trace)
+	outcome := &qmtpc.Outcome{Err: err}
+	if err == nil {
+		defer mail.Close()
+		outcome = qmtpc.Send(ctx, conn, mail, trace)
+	}
 	ip := os.Getenv("TCPREMOTEIP")
-	reports, err := report.QMTP(send(ctx, conn, args[1], args[2:]), report.Peer{
+	reports, err := report.QMTP(outcome, report.Peer{
 		IP: ip, Fuse: settings.TimeoutRemote,
 		TLS: report.ParseTLS(os.Environ(), cmp.Or(os.Getenv("TCPREMOTEHOST"), ip),
 			os.Getenv("MXF_TLS") == "verify", os.Getenv("MXF_INTLS") != ""),
@@ -50,15 +56,4 @@ func run(args []string) error {
 		err = cmp.Or(failed, err)
 	}
 	return err
-}
-
-// send sends standard input.
-func send(ctx context.Context, conn net.Conn, sender string, recipients []string) *qmtpc.Outcome {
-	trace := chain.OpenTrace()
-	mail, err := qmtpc.Prepare(ctx, sender, recipients, os.Stdin, trace)
-	if err != nil {
-		return &qmtpc.Outcome{Err: err}
-	}
-	defer mail.Close()
-	return qmtpc.Send(ctx, conn, mail, trace)
 }

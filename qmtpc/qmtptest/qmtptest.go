@@ -67,7 +67,7 @@ func (c *Conn) Raw(bytes string) error {
 	return err
 }
 
-// Closing is closed when the server is; a script that stands still waits for it.
+// Closing is closed when the server is. A script that does nothing waits for it.
 func (c *Conn) Closing() <-chan struct{} { return c.server.closing }
 
 // Reset closes the connection so that the client gets a reset.
@@ -196,7 +196,7 @@ func (s *Server) serve(conn net.Conn) {
 		delete(s.open, conn)
 		s.mu.Unlock()
 	}()
-	// A script that fails has lost its client, which is the client's affair.
+	// A script fails when its client has left, which is no fault here.
 	_ = s.script(&Conn{Conn: conn, in: bufio.NewReaderSize(conn, 64<<10), server: s})
 }
 
@@ -211,8 +211,8 @@ func Netstring(text string) string {
 	return strconv.Itoa(len(text)) + ":" + text + ","
 }
 
-// ReadPackage reads one package: three netstrings, the third full of others. It
-// is strict, so that a client that it understands is right.
+// ReadPackage reads one package: three netstrings, the third full of others. It is
+// strict: a client that it understands speaks QMTP.
 func ReadPackage(r *bufio.Reader) (Package, error) {
 	var p Package
 	message, err := readNetstring(r)
@@ -261,7 +261,7 @@ func readNetstring(r *bufio.Reader) ([]byte, error) {
 	if end, err := r.ReadByte(); err != nil {
 		return nil, err
 	} else if end != ',' {
-		return nil, fmt.Errorf("%q for a comma", end)
+		return nil, fmt.Errorf("%q where a comma belongs", end)
 	}
 	return []byte(text.String()), nil
 }

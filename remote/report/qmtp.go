@@ -28,14 +28,14 @@ func QMTP(o *qmtpc.Outcome, peer Peer) (Stream, error) {
 	c, facts := qmtpCase(o)
 	peer.fill(&facts)
 	switch {
-	case c == Internal && o.Recipients == nil:
+	case c == Internal && o.Recipients == nil: // the mail could not be prepared
 		return Stream{}, o.Err
 	case c == ConnectionDied && o.NoTransaction():
 		none := NewNoTransaction(NotNow, c, facts)
 		none.Err = o.Err
 		return Stream{}, none
 	case c == FuseBlown:
-		fuse := NewFuse(facts, o.Begun || o.Heard)
+		fuse := NewFuse(facts, o.FirstByte || o.Heard)
 		if !fuse.Begun {
 			return Stream{}, fuse
 		}

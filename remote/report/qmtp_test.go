@@ -46,36 +46,36 @@ func TestQMTP(t *testing.T) {
 		outcome qmtpc.Outcome
 		want    string // in TLS, when it ends in the line on TLS
 	}{
-		{"accepted", qmtpc.Outcome{Recipients: answers{ok}, Begun: true, Sent: true, Heard: true}, "r|K192.0.2.1 accepted message.\nRemote host said: ok|"},
-		{"accepted in TLS", qmtpc.Outcome{Recipients: answers{ok}, Begun: true, Sent: true, Heard: true}, "r|K192.0.2.1 accepted message.\nRemote host said: ok" + tlsLine},
-		{"refused in TLS", qmtpc.Outcome{Recipients: answers{no}, Begun: true, Sent: true, Heard: true}, "h" + dislikes + "no|DGiving up on 192.0.2.1." + tlsLine},
-		{"lost in TLS", qmtpc.Outcome{Recipients: answers{none}, Begun: true, Sent: true, Err: brokeBy(nil)}, died + duplicate + "(#4.4.2)" + tlsLine},
-		{"TLS failed", qmtpc.Outcome{Recipients: answers{none}, Begun: true, Sent: true, Err: brokeBy(tlsFault("bad record"))}, died + duplicate + "(#4.4.2)\nTLS failed: bad record|"},
+		{"accepted", qmtpc.Outcome{Recipients: answers{ok}, FirstByte: true, LastByte: true, Heard: true}, "r|K192.0.2.1 accepted message.\nRemote host said: ok|"},
+		{"accepted in TLS", qmtpc.Outcome{Recipients: answers{ok}, FirstByte: true, LastByte: true, Heard: true}, "r|K192.0.2.1 accepted message.\nRemote host said: ok" + tlsLine},
+		{"refused in TLS", qmtpc.Outcome{Recipients: answers{no}, FirstByte: true, LastByte: true, Heard: true}, "h" + dislikes + "no|DGiving up on 192.0.2.1." + tlsLine},
+		{"lost in TLS", qmtpc.Outcome{Recipients: answers{none}, FirstByte: true, LastByte: true, Err: brokeBy(nil)}, died + duplicate + "(#4.4.2)" + tlsLine},
+		{"TLS failed", qmtpc.Outcome{Recipients: answers{none}, FirstByte: true, LastByte: true, Err: brokeBy(tlsFault("bad record"))}, died + duplicate + "(#4.4.2)\nTLS failed: bad record|"},
 
-		{"half an answer before", qmtpc.Outcome{Recipients: answers{none, none}, Begun: true, Heard: true, Err: brokeBy(nil)}, died + "(#4.4.2)|"},
-		{"one refusal before", qmtpc.Outcome{Recipients: answers{no, none}, Begun: true, Heard: true, Err: brokeBy(nil)}, "h" + dislikes + "no|" + died + "(#4.4.2)|"},
-		{"nonsense before", qmtpc.Outcome{Recipients: answers{none, none}, Begun: true, Heard: true, Err: nonsense}, notQMTP + "(#4.5.0)|"},
-		{"both refused before", qmtpc.Outcome{Recipients: answers{no, no}, Begun: true, Heard: true}, "h" + dislikes + "no|h" + dislikes + "no|DGiving up on 192.0.2.1.|"},
-		{"both accepted before", qmtpc.Outcome{Recipients: answers{ok, ok}, Begun: true, Heard: true, Err: brokeBy(nil)}, "r|r|" + died + duplicate + "(#4.4.2)|"},
-		{"one accepted before", qmtpc.Outcome{Recipients: answers{ok, no}, Begun: true, Heard: true, Err: brokeBy(nil)}, "r|h" + dislikes + "no|" + died + duplicate + "(#4.4.2)|"},
-		{"no byte after", qmtpc.Outcome{Recipients: answers{none, none}, Begun: true, Sent: true, Err: brokeBy(nil)}, died + duplicate + "(#4.4.2)|"},
-		{"one acceptance after", qmtpc.Outcome{Recipients: answers{ok, none}, Begun: true, Sent: true, Heard: true, Err: brokeBy(nil)}, "r|" + died + duplicate + "(#4.4.2)|"},
-		{"one deferral after", qmtpc.Outcome{Recipients: answers{later, none}, Begun: true, Sent: true, Heard: true, Err: brokeBy(nil)}, "s" + dislikes + "later|" + died + duplicate + "(#4.4.2)|"},
-		{"nonsense after", qmtpc.Outcome{Recipients: answers{none, none}, Begun: true, Sent: true, Heard: true, Err: nonsense}, notQMTP + duplicate + "(#4.5.0)|"},
-		{"nonsense after an acceptance", qmtpc.Outcome{Recipients: answers{ok, none}, Begun: true, Sent: true, Heard: true, Err: nonsense}, "r|" + notQMTP + duplicate + "(#4.5.0)|"},
-		{"cancelled", qmtpc.Outcome{Recipients: answers{none}, Begun: true, Sent: true, Err: brokeBy(context.Canceled)}, died + duplicate + "(#4.4.2)|"},
-		{"deaf", qmtpc.Outcome{Recipients: answers{ok, none}, Begun: true, Heard: true, Err: brokeBy(qmtpc.ErrDeaf)}, "r|" + died + duplicate + "(#4.4.2)|"},
+		{"half an answer before", qmtpc.Outcome{Recipients: answers{none, none}, FirstByte: true, Heard: true, Err: brokeBy(nil)}, died + "(#4.4.2)|"},
+		{"one refusal before", qmtpc.Outcome{Recipients: answers{no, none}, FirstByte: true, Heard: true, Err: brokeBy(nil)}, "h" + dislikes + "no|" + died + "(#4.4.2)|"},
+		{"nonsense before", qmtpc.Outcome{Recipients: answers{none, none}, FirstByte: true, Heard: true, Err: nonsense}, notQMTP + "(#4.5.0)|"},
+		{"both refused before", qmtpc.Outcome{Recipients: answers{no, no}, FirstByte: true, Heard: true}, "h" + dislikes + "no|h" + dislikes + "no|DGiving up on 192.0.2.1.|"},
+		{"both accepted before", qmtpc.Outcome{Recipients: answers{ok, ok}, FirstByte: true, Heard: true, Err: brokeBy(nil)}, "r|r|" + died + duplicate + "(#4.4.2)|"},
+		{"one accepted before", qmtpc.Outcome{Recipients: answers{ok, no}, FirstByte: true, Heard: true, Err: brokeBy(nil)}, "r|h" + dislikes + "no|" + died + duplicate + "(#4.4.2)|"},
+		{"no byte after", qmtpc.Outcome{Recipients: answers{none, none}, FirstByte: true, LastByte: true, Err: brokeBy(nil)}, died + duplicate + "(#4.4.2)|"},
+		{"one acceptance after", qmtpc.Outcome{Recipients: answers{ok, none}, FirstByte: true, LastByte: true, Heard: true, Err: brokeBy(nil)}, "r|" + died + duplicate + "(#4.4.2)|"},
+		{"one deferral after", qmtpc.Outcome{Recipients: answers{later, none}, FirstByte: true, LastByte: true, Heard: true, Err: brokeBy(nil)}, "s" + dislikes + "later|" + died + duplicate + "(#4.4.2)|"},
+		{"nonsense after", qmtpc.Outcome{Recipients: answers{none, none}, FirstByte: true, LastByte: true, Heard: true, Err: nonsense}, notQMTP + duplicate + "(#4.5.0)|"},
+		{"nonsense after an acceptance", qmtpc.Outcome{Recipients: answers{ok, none}, FirstByte: true, LastByte: true, Heard: true, Err: nonsense}, "r|" + notQMTP + duplicate + "(#4.5.0)|"},
+		{"cancelled", qmtpc.Outcome{Recipients: answers{none}, FirstByte: true, LastByte: true, Err: brokeBy(context.Canceled)}, died + duplicate + "(#4.4.2)|"},
+		{"deaf", qmtpc.Outcome{Recipients: answers{ok, none}, FirstByte: true, Heard: true, Err: brokeBy(qmtpc.ErrDeaf)}, "r|" + died + duplicate + "(#4.4.2)|"},
 
 		{"unreadable", qmtpc.Outcome{Err: &qmtpc.MessageError{Err: errors.New("input/output error")}}, "ZUnable to read message: input/output error. (#4.3.0)|"},
 		{"unreadable in TLS", qmtpc.Outcome{Err: &qmtpc.MessageError{Err: errors.New("input/output error")}}, "ZUnable to read message: input/output error. (#4.3.0)" + tlsLine},
 		{"too long to spool", qmtpc.Outcome{Err: fmt.Errorf("spooling the message: %w", &qmtpc.MessageError{Err: errors.New("too long")})}, "ZUnable to read message: too long. (#4.3.0)|"},
-		{"changed", qmtpc.Outcome{Recipients: answers{no, none}, Begun: true, Heard: true, Err: changed},
+		{"changed", qmtpc.Outcome{Recipients: answers{no, none}, FirstByte: true, Heard: true, Err: changed},
 			"h" + dislikes + "no|ZUnable to read message: it changed while it was sent: 2 bytes were announced, 1 are there. (#4.3.0)|"},
 		{"a bug", qmtpc.Outcome{Recipients: answers{none}, Err: errors.New("panic: x")}, "ZInternal error: panic: x. (#4.3.5)|"},
 		{"nothing is known", qmtpc.Outcome{}, "ZGiving up on 192.0.2.1.|"},
 
 		{"foreign text", qmtpc.Outcome{Recipients: answers{{Status: qmtpc.Accepted, Text: "a\x00b\x1b[2J\r\n\xff"},
-			{Status: qmtpc.Refused, Text: strings.Repeat("\x01y", 4999)}, {Status: qmtpc.Deferred}}, Begun: true, Sent: true, Heard: true},
+			{Status: qmtpc.Refused, Text: strings.Repeat("\x01y", 4999)}, {Status: qmtpc.Deferred}}, FirstByte: true, LastByte: true, Heard: true},
 			"r|h" + dislikes + strings.Repeat("?y", 2500) + "|s192.0.2.1 does not like recipient.|K192.0.2.1 accepted message.\nRemote host said: a?b?[2J\n\xff|"},
 	} {
 		peer := Peer{IP: "192.0.2.1", Fuse: time.Minute}
@@ -98,7 +98,7 @@ func TestQMTP_mixtures(t *testing.T) {
 	}
 	status := map[rune]qmtpc.Status{'r': qmtpc.Accepted, 's': qmtpc.Deferred, 'h': qmtpc.Refused}
 	for _, mixture := range mixtures[1:] {
-		o, want := qmtpc.Outcome{Begun: true, Sent: true, Heard: true}, ""
+		o, want := qmtpc.Outcome{FirstByte: true, LastByte: true, Heard: true}, ""
 		for i, letter := range mixture {
 			o.Recipients = append(o.Recipients, qmtpc.Answer{Status: status[letter], Text: fmt.Sprint("because ", i)})
 			if want += string(letter); letter != 'r' {
@@ -139,21 +139,21 @@ func TestQMTP_errors(t *testing.T) {
 		text    string // the error's
 		reports string
 	}{
-		{"lost", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 1), Begun: true, Err: brokeBy(nil)}, new(*NoTransaction), io.EOF, died, ""},
+		{"lost", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 1), FirstByte: true, Err: brokeBy(nil)}, new(*NoTransaction), io.EOF, died, ""},
 		{"lost before the first byte", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 1), Err: brokeBy(nil)}, new(*NoTransaction), io.EOF, died, ""},
-		{"deaf", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 1), Begun: true, Err: brokeBy(qmtpc.ErrDeaf)}, new(*NoTransaction), qmtpc.ErrDeaf, died, ""},
-		{"TLS failed", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 1), Begun: true, Err: brokeBy(tlsFault("certificate required"))}, new(*NoTransaction),
+		{"deaf", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 1), FirstByte: true, Err: brokeBy(qmtpc.ErrDeaf)}, new(*NoTransaction), qmtpc.ErrDeaf, died, ""},
+		{"TLS failed", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 1), FirstByte: true, Err: brokeBy(tlsFault("certificate required"))}, new(*NoTransaction),
 			tlsFault("certificate required"), died + "\nTLS failed: certificate required", ""},
 
-		{"fuse after the package", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 2), Begun: true, Sent: true, Err: brokeBy(qmtpc.ErrFuse)},
+		{"fuse after the package", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 2), FirstByte: true, LastByte: true, Err: brokeBy(qmtpc.ErrFuse)},
 			new(*Fuse), nil, took + "Possible duplicate! (#4.4.2)" + tlsLine, "Z" + took + "Possible duplicate! (#4.4.2)" + tlsLine + "|"},
-		{"fuse after one answer", qmtpc.Outcome{Recipients: []qmtpc.Answer{ok, {}}, Begun: true, Sent: true, Heard: true, Err: brokeBy(qmtpc.ErrFuse)},
+		{"fuse after one answer", qmtpc.Outcome{Recipients: []qmtpc.Answer{ok, {}}, FirstByte: true, LastByte: true, Heard: true, Err: brokeBy(qmtpc.ErrFuse)},
 			new(*Fuse), nil, took + "Possible duplicate! (#4.4.2)" + tlsLine, "r|Z" + took + "Possible duplicate! (#4.4.2)" + tlsLine + "|"},
-		{"fuse, and accepted before", qmtpc.Outcome{Recipients: []qmtpc.Answer{ok}, Begun: true, Heard: true, Err: brokeBy(qmtpc.ErrFuse)},
+		{"fuse, and accepted before", qmtpc.Outcome{Recipients: []qmtpc.Answer{ok}, FirstByte: true, Heard: true, Err: brokeBy(qmtpc.ErrFuse)},
 			new(*Fuse), nil, took + "Possible duplicate! (#4.4.2)" + tlsLine, "r|Z" + took + "Possible duplicate! (#4.4.2)" + tlsLine + "|"},
-		{"fuse before the end", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 2), Begun: true, Err: brokeBy(qmtpc.ErrFuse)},
+		{"fuse before the end", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 2), FirstByte: true, Err: brokeBy(qmtpc.ErrFuse)},
 			new(*Fuse), nil, took + "(#4.4.2)" + tlsLine, "Z" + took + "(#4.4.2)" + tlsLine + "|"},
-		{"fuse before TLS failed", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 2), Begun: true, Err: brokeBy(errors.Join(qmtpc.ErrFuse, tlsFault("x")))},
+		{"fuse before TLS failed", qmtpc.Outcome{Recipients: make([]qmtpc.Answer, 2), FirstByte: true, Err: brokeBy(errors.Join(qmtpc.ErrFuse, tlsFault("x")))},
 			new(*Fuse), nil, took + "(#4.4.2)" + tlsLine, "Z" + took + "(#4.4.2)" + tlsLine + "|"},
 		{"fuse before the first byte", qmtpc.Outcome{Err: qmtpc.ErrFuse}, new(*Fuse), nil, took + "(#4.4.2)", ""},
 
