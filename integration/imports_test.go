@@ -19,6 +19,11 @@ const module = "nightmare.mail/mxf/"
 // that doc/DESIGN.md has to argue. A folder named cmd/* is each program's.
 var arrows = map[string]map[string]string{
 	"cmd/internal/chain": {},
+	"cmd/internal/protocol": {
+		"cmd/internal/chain": "the environment, exit codes",
+		"remote/report":      "reports, and why there are none",
+		"smtpc":              "the causes that have an exit code",
+	},
 	"cmd/internal/start": {"remote/stack": "the main goroutine needs room as well"},
 	"cmd/internal/tlschain": {
 		"cmd/internal/chain": "the Unix side of both chainloaders",
@@ -27,6 +32,7 @@ var arrows = map[string]map[string]string{
 	},
 	"cmd/*": {
 		"cmd/internal/chain":    "descriptors, environment, exit codes",
+		"cmd/internal/protocol": "what the protocol programs share",
 		"cmd/internal/start":    "mxf-remote alone: one processor, from the beginning",
 		"cmd/internal/tlschain": "mxf-tlsc and mxf-ucspitlsc are two faces of one program",
 		"control":               "what a program reads for itself",
@@ -78,11 +84,10 @@ var arrows = map[string]map[string]string{
 		"smtpc":           "attempts in this process",
 		"tlsc":            "TLS in this process",
 	},
-	"remote/report": {"qmtpc": "its outcomes"},
+	"remote/report": {"qmtpc": "renders its outcomes", "smtpc": "renders its outcomes"},
 	"remote/stack":  {},
 	"smtpc": {
 		"control/domain": "the domain of an address, as HOST is read",
-		"remote/report":  "a conversation ends in reports",
 	},
 	"smtpc/smtptest":    {},
 	"qmtpc":             {},

@@ -15,9 +15,9 @@ type Avoid struct {
 	EHLO         bool // EHLO: HELO is said first, and nothing is offered
 }
 
-// Plain leaves the conversation of qmail-remote, with EHLO in place of HELO: one command
+// OneByOne leaves the conversation of qmail-remote, with EHLO in place of HELO: one command
 // at a time, and MAIL without parameters.
-var Plain = Avoid{Pipelining: true, Size: true, EightBitMIME: true}
+var OneByOne = Avoid{Pipelining: true, Size: true, EightBitMIME: true}
 
 // field returns the field that word sets, nil for a word that is none.
 func (a *Avoid) field(word string) *bool {

@@ -21,7 +21,7 @@ const (
 // parseCapabilities reads the reply to EHLO, whose first line is a greeting.
 func parseCapabilities(r *reply) capabilities {
 	c := make(capabilities)
-	lines := strings.Split(r.Message, "\n")
+	lines := strings.Split(r.Text, "\n")
 	for _, line := range lines[1:] {
 		if len(line) < 4 {
 			continue

@@ -21,7 +21,7 @@ import (
 )
 
 // talk delivers job to server.
-func talk(t *testing.T, server *smtptest.Server, job *smtpc.Job) (result, *smtptest.Conversation) {
+func talk(t *testing.T, server *smtptest.Server, job *job) (result, *smtptest.Conversation) {
 	t.Helper()
 	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 	r := deliver(t.Context(), conn, job)
@@ -74,7 +74,7 @@ func TestTurnsAreCounted(t *testing.T) {
 				}
 				conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 				job := newJob(n)
-				job.StartTLS = startTLS(conn)
+				job.startTLS(conn)
 				r := deliver(t.Context(), conn, job)
 				seen := server.Last(t)
 				if r.exit != 0 || !strings.Contains(r.reports, "\x00K") || !seen.Ended {
@@ -379,17 +379,17 @@ func TestAddressAboveASCII(t *testing.T) {
 	if r.exit != 75 || r.reason != reason || r.reports != "" || verbs(seen) != "EHLO QUIT" {
 		t.Errorf("%v, server saw %q", r, seen.Commands)
 	}
-	_, err := smtpc.Deliver(t.Context(), smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve)), job)
-	var none *report.NoTransaction
-	if !errors.As(err, &none) || none.Reason.Letter != report.Permanent {
-		t.Errorf("error %#v", err)
+	outcome := send(t.Context(), smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve)), job)
+	var unable *smtpc.UTF8Error
+	if !errors.As(outcome.Err, &unable) || *unable != (smtpc.UTF8Error{}) {
+		t.Errorf("error %#v", outcome.Err)
 	}
 
 	// In clear text that follows a failure of TLS it is not for good.
 	job.TLSFailed = true
-	_, err = smtpc.Deliver(t.Context(), smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve)), job)
-	if !errors.As(err, &none) || none.Reason.Letter != report.Temporary {
-		t.Errorf("after a failure of TLS: error %#v", err)
+	outcome = send(t.Context(), smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve)), job)
+	if !errors.As(outcome.Err, &unable) || *unable != (smtpc.UTF8Error{Clear: true}) {
+		t.Errorf("after a failure of TLS: error %#v", outcome.Err)
 	}
 
 	job.Message, job.TLSFailed = strings.NewReader("a\n"), false
@@ -736,7 +736,8 @@ func fuseInFrontOfADeafServer(t *testing.T, running *sync.WaitGroup) {
 		}}
 		conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 		job := newJob(1)
-		job.StartTLS, job.TimeoutRemote = startTLS(conn), 8*time.Second
+		job.TimeoutRemote = 8 * time.Second
+		job.startTLS(conn)
 		if r := deliver(t.Context(), conn, job); r.exit != 124 || r.reports != "" {
 			t.Errorf("%v", r)
 		}
@@ -827,8 +828,8 @@ func TestServerThatWritesLate(t *testing.T) {
 }
 
 func TestStartTLSPolicies(t *testing.T) {
-	failing := func(context.Context) (net.Conn, []string, error) {
-		return nil, nil, errors.New(`certificate is for "a", not "b"`)
+	failing := func(context.Context) (net.Conn, error) {
+		return nil, errors.New(`certificate is for "a", not "b"`)
 	}
 	const (
 		offered = "offered"
@@ -869,7 +870,8 @@ func TestStartTLSPolicies(t *testing.T) {
 			}
 			conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 			job := newJob(1)
-			job.TLS, job.StartTLS = policy, startTLS(conn)
+			job.TLS = policy
+			job.startTLS(conn)
 			switch c.server {
 			case fails:
 				job.StartTLS = failing
@@ -896,7 +898,7 @@ func TestWhatWasSaidBeforeTLSIsForgotten(t *testing.T) {
 	}, Extensions: []string{"PIPELINING", "SIZE 1"}}
 	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 	job := newJob(1)
-	job.StartTLS = startTLS(conn)
+	job.startTLS(conn)
 	if r := deliver(t.Context(), conn, job); r.exit != 0 || !strings.Contains(r.reports, "K") {
 		t.Error(r)
 	}
@@ -912,9 +914,9 @@ func TestPlaintextInFrontOfTLS(t *testing.T) {
 		conn := smtptest.Dial(t, address)
 		job := newJob(1)
 		job.TLS = policy
-		job.StartTLS = func(context.Context) (net.Conn, []string, error) {
+		job.StartTLS = func(context.Context) (net.Conn, error) {
 			t.Error("TLS was started")
-			return nil, nil, errors.New("no")
+			return nil, errors.New("no")
 		}
 		r := deliver(t.Context(), conn, job)
 		exit := 76
@@ -931,25 +933,13 @@ func TestInsideTLSAlready(t *testing.T) {
 	server := &smtptest.Server{TLS: serverTLS()}
 	job := newJob(1)
 	job.TLS = smtpc.Must
-	job.Environ = []string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=X", "SSL_PEER_VERIFIED=yes"}
+	job.InTLS = true
+	job.facts = &report.TLS{Version: "TLSv1.2", Cipher: "X", Verified: true, ServerName: peerName}
 	r, seen := talk(t, server, job)
 	wantReports(t, r, "r\x00"+strings.TrimSuffix(accepted, "\n\x00")+"\nTLS: TLSv1.2 X verified mx.example.org\n\x00")
 	if strings.Contains(verbs(seen), "STARTTLS") {
 		t.Errorf("server saw %q", seen.Commands)
 	}
-}
-
-func TestTLSClientThatTellsNothing(t *testing.T) {
-	server := &smtptest.Server{TLS: serverTLS()}
-	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
-	job := newJob(1)
-	start := startTLS(conn)
-	job.StartTLS = func(ctx context.Context) (net.Conn, []string, error) {
-		c, _, err := start(ctx)
-		return c, nil, err
-	}
-	wantReports(t, deliver(t.Context(), conn, job),
-		"r\x00"+strings.TrimSuffix(accepted, "\n\x00")+"\nTLS: unknown unknown unverified mx.example.org\n\x00")
 }
 
 func TestContextThatEnds(t *testing.T) {
@@ -980,7 +970,7 @@ func TestContextThatEnds(t *testing.T) {
 func TestPanicBecomesAnError(t *testing.T) {
 	job := newJob(1)
 	server := &smtptest.Server{TLS: serverTLS()}
-	job.StartTLS = func(context.Context) (net.Conn, []string, error) { panic("in the handshake") }
+	job.StartTLS = func(context.Context) (net.Conn, error) { panic("in the handshake") }
 	r, _ := talk(t, server, job)
 	if r.exit != 111 || !strings.Contains(r.reason, "in the handshake") || r.reports != "" {
 		t.Error(r)
@@ -994,11 +984,11 @@ func TestPanicBecomesAnError(t *testing.T) {
 }
 
 func TestMistakesOfTheCaller(t *testing.T) {
-	for name, spoil := range map[string]func(*smtpc.Job){
-		"no recipient":     func(j *smtpc.Job) { j.Recipients = nil },
-		"no name":          func(j *smtpc.Job) { j.HeloHost = "" },
-		"a name of two":    func(j *smtpc.Job) { j.HeloHost = "a\r\nMAIL" },
-		"no name for EHLO": func(j *smtpc.Job) { j.HeloHost, j.Start = "", smtpc.FromEHLO },
+	for name, spoil := range map[string]func(*job){
+		"no recipient":     func(j *job) { j.Recipients = nil },
+		"no name":          func(j *job) { j.HeloHost = "" },
+		"a name of two":    func(j *job) { j.HeloHost = "a\r\nMAIL" },
+		"no name for EHLO": func(j *job) { j.HeloHost, j.Start = "", smtpc.FromEHLO },
 	} {
 		job := newJob(1)
 		spoil(job)
@@ -1103,25 +1093,6 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 	if after := runtime.NumGoroutine(); after > before {
 		t.Errorf("%d goroutines, %d before", after, before)
-	}
-}
-
-func TestFinal(t *testing.T) {
-	stream := report.Only(report.Report{Letter: report.Delivered, Text: "ok"})
-	blown := report.Report{Letter: report.Temporary, Text: "slow"}
-	for _, c := range []struct {
-		err  error
-		want string
-	}{
-		{nil, "Kok\n\x00"},
-		{&report.NoTransaction{Reason: report.Report{Letter: report.Permanent, Text: "no"}}, "Zno\n\x00"},
-		{&report.Fuse{Reason: blown}, "Zslow\n\x00"},
-		{&report.Fuse{Reason: blown, Begun: true}, "Kok\n\x00"},
-		{errors.New("broken"), "ZInternal error: broken. (#4.3.5)\n\x00"},
-	} {
-		if got := string(smtpc.Final(stream, c.err).Bytes()); got != c.want {
-			t.Errorf("error %v: %q, want %q", c.err, got, c.want)
-		}
 	}
 }
 

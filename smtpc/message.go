@@ -19,9 +19,6 @@ const (
 	maxEmptyReads = 100
 )
 
-// errPartialLine says that the message's last line has no newline.
-var errPartialLine = errors.New("partial final line")
-
 // errShrunk, errGrown and errTruncated are what a message does that is written to
 // while it is being sent.
 var (
@@ -29,12 +26,6 @@ var (
 	errGrown     = errors.New("it became longer while it was being sent")
 	errTruncated = errors.New("it changed while it was being sent")
 )
-
-// An unreadableError is a message that could not be read, or not as promised.
-type unreadableError struct{ err error }
-
-func (e *unreadableError) Error() string { return e.err.Error() }
-func (e *unreadableError) Unwrap() error { return e.err }
 
 // A message is the source of what is sent after MAIL and RCPT.
 type message struct {
@@ -52,7 +43,7 @@ type message struct {
 }
 
 // newMessage looks a message through when r can be rewound, and leaves r alone
-// when not. The error is an *unreadableError.
+// when not. The error is an *MessageError.
 func newMessage(r io.Reader) (*message, error) {
 	if r == nil {
 		r = new(bytes.Reader)
@@ -77,7 +68,7 @@ func newMessage(r io.Reader) (*message, error) {
 		_, err = seeker.Seek(start, io.SeekStart)
 	}
 	if err != nil {
-		return nil, &unreadableError{err}
+		return nil, &MessageError{err}
 	}
 	return m, nil
 }
@@ -150,18 +141,18 @@ func (m *message) verify(e *encoder) error {
 		end, err := m.seeker.Seek(0, io.SeekEnd)
 		switch {
 		case err != nil:
-			return &unreadableError{err}
+			return &MessageError{err}
 		case e.size < m.size, end < m.end:
-			return &unreadableError{errShrunk}
+			return &MessageError{errShrunk}
 		case e.size > m.size && e.bol, end > m.end:
-			return &unreadableError{errGrown}
+			return &MessageError{errGrown}
 		}
 	}
 	switch {
 	case m.scanned && !e.bol:
-		return &unreadableError{errTruncated}
+		return &MessageError{errTruncated}
 	case !e.bol:
-		return errPartialLine
+		return ErrPartialLine
 	}
 	return nil
 }

@@ -196,7 +196,7 @@ func (brokenSeeker) Read([]byte) (int, error) { return 0, errors.New("disk on fi
 
 func TestMessageThatCannotBeReadIsAnError(t *testing.T) {
 	_, err := newMessage(brokenSeeker{strings.NewReader("a\n")})
-	var unreadable *unreadableError
+	var unreadable *MessageError
 	if !errors.As(err, &unreadable) {
 		t.Errorf("error %v", err)
 	}

@@ -3,7 +3,6 @@ package smtpc
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -20,43 +19,8 @@ const (
 	maxEmptyLines = 10
 )
 
-// maxSeen bounds what a protocol error repeats of the server's words.
-const maxSeen = 100
-
-// A protocolError is something that SMTP does not have in the place where it
-// was seen. It reads as what follows "Connected to 192.0.2.1 but".
-type protocolError struct{ what string }
-
-func (e *protocolError) Error() string { return e.what }
-
-func protocolErrorf(format string, args ...any) error {
-	return &protocolError{fmt.Sprintf(format, args...)}
-}
-
-// seen quotes foreign text for a protocol error.
-func seen(text string) string {
-	if len(text) > maxSeen {
-		return strconv.Quote(text[:maxSeen]) + "..."
-	}
-	return strconv.Quote(text)
-}
-
-// A lostError is a connection that could not be read from or written to.
-type lostError struct{ err error }
-
-func (e *lostError) Error() string { return "connection lost: " + e.err.Error() }
-func (e *lostError) Unwrap() error { return e.err }
-
-// A reply is what the server said to one command.
-type reply struct {
-	Code     int
-	Enhanced enhancedCode
-	Message  string // all its lines with their codes, joined by newlines, without line ends
-}
-
-// An enhancedCode is a status code of RFC 3463: class, subject, detail. The zero
-// value is none.
-type enhancedCode [3]int
+// A reply is a [Reply] under the questions that the conversation asks.
+type reply struct{ Reply }
 
 // class is the first digit of the code, on which decisions are taken
 // (RFC 5321 section 4.3.2).
@@ -89,20 +53,20 @@ func (r *reply) tooMany() bool {
 // security (x.7.x).
 func (r *reply) ofSecurity() bool { return r.Code == 530 || r.Enhanced[1] == 7 }
 
-// closing tells a 421: the server ends the conversation with it.
+// closing reports whether the server ends the conversation with r: 421.
 func (r *reply) closing() bool { return r.Code == 421 }
 
 // unexpected is the error that r is where something else was due.
-func (r *reply) unexpected(to string) error {
-	first, _, _ := strings.Cut(r.Message, "\n")
+func (r *reply) unexpected(to Stage) error {
+	first, _, _ := strings.Cut(r.Text, "\n")
 	return protocolErrorf("it answered %s to %s", seen(first), to)
 }
 
 // readReply reads one reply from r and gives each of its lines to trace. The
-// error is a *protocolError, or a *lostError when r ends before the reply does.
+// error is a *ProtocolError, or one that is ErrLost when r ends before the reply does.
 func readReply(r *bufio.Reader, trace func(line string)) (*reply, error) {
 	var lines []string
-	var enhanced enhancedCode
+	var enhanced EnhancedCode
 	for total, empty := 0, 0; ; {
 		line, n, err := readLine(r)
 		if err != nil {
@@ -126,11 +90,11 @@ func readReply(r *bufio.Reader, trace func(line string)) (*reply, error) {
 			return nil, protocolErrorf("it sent a reply of more than %d bytes, %s first", maxReplyBytes, seen(line))
 		}
 		lines = append(lines, line)
-		if enhanced == (enhancedCode{}) {
-			enhanced = parseEnhancedCode(code, line)
+		if enhanced == (EnhancedCode{}) {
+			enhanced = parseEnhanced(code, line)
 		}
 		if !more {
-			return &reply{code, enhanced, strings.Join(lines, "\n")}, nil
+			return &reply{Reply{code, enhanced, strings.Join(lines, "\n")}}, nil
 		}
 	}
 }
@@ -186,27 +150,27 @@ func parseReplyLine(line string) (code int, more, ok bool) {
 	return 0, false, false
 }
 
-// parseEnhancedCode reads the status code (RFC 2034) that the text of line
+// parseEnhanced reads the status code (RFC 2034) that the text of line
 // begins with. One of another class than code is none.
-func parseEnhancedCode(code int, line string) enhancedCode {
+func parseEnhanced(code int, line string) EnhancedCode {
 	if len(line) < 4 {
-		return enhancedCode{}
+		return EnhancedCode{}
 	}
 	first, _, _ := strings.Cut(line[4:], " ")
 	parts := strings.Split(first, ".")
 	if len(parts) != 3 {
-		return enhancedCode{}
+		return EnhancedCode{}
 	}
-	var enhanced enhancedCode
+	var enhanced EnhancedCode
 	for i, part := range parts {
 		n, err := strconv.ParseUint(part, 10, 10) // at most three digits in RFC 3463
 		if err != nil {
-			return enhancedCode{}
+			return EnhancedCode{}
 		}
-		enhanced[i] = int(n)
+		enhanced[i] = uint16(n)
 	}
-	if enhanced[0] != code/100 {
-		return enhancedCode{}
+	if int(enhanced[0]) != code/100 {
+		return EnhancedCode{}
 	}
 	return enhanced
 }

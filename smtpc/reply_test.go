@@ -15,26 +15,26 @@ func parse(text string) (*reply, error) {
 var goodReplies = []struct {
 	text     string
 	code     int
-	enhanced enhancedCode
+	enhanced EnhancedCode
 	message  string
 }{
-	{"250 ok\r\n", 250, enhancedCode{}, "250 ok"},
-	{"250 ok\n", 250, enhancedCode{}, "250 ok"},
-	{"250\r\n", 250, enhancedCode{}, "250"},
-	{"250 \r\n", 250, enhancedCode{}, "250 "},
-	{"\r\n\n250 ok\r\n", 250, enhancedCode{}, "250 ok"},
-	{strings.Repeat("\r\n", maxEmptyLines) + "250 ok\r\n", 250, enhancedCode{}, "250 ok"},
-	{"550-5.7.1 no\r\n550 really\r\n", 550, enhancedCode{5, 7, 1}, "550-5.7.1 no\n550 really"},
-	{"250-a\r\n250 b\r\n", 250, enhancedCode{}, "250-a\n250 b"},
-	{"250-a\n250\n", 250, enhancedCode{}, "250-a\n250"},
-	{"250-\r\n250-\r\n250 x\r\n", 250, enhancedCode{}, "250-\n250-\n250 x"},
-	{"354 go\r\n", 354, enhancedCode{}, "354 go"},
-	{"550 5.1.1 nobody\r\n", 550, enhancedCode{5, 1, 1}, "550 5.1.1 nobody"},
-	{"550 4.1.1 mixed up\r\n", 550, enhancedCode{}, "550 4.1.1 mixed up"},
-	{"550 5.1.1111 long\r\n", 550, enhancedCode{}, "550 5.1.1111 long"},
-	{"599 \x00\xff\r\r\n", 599, enhancedCode{}, "599 \x00\xff\r"},
-	{"250 " + strings.Repeat("x", maxReplyLine-4) + "\r\n", 250, enhancedCode{}, "250 " + strings.Repeat("x", maxReplyLine-4)},
-	{"200 next\r\n250 not looked at", 200, enhancedCode{}, "200 next"},
+	{"250 ok\r\n", 250, EnhancedCode{}, "250 ok"},
+	{"250 ok\n", 250, EnhancedCode{}, "250 ok"},
+	{"250\r\n", 250, EnhancedCode{}, "250"},
+	{"250 \r\n", 250, EnhancedCode{}, "250 "},
+	{"\r\n\n250 ok\r\n", 250, EnhancedCode{}, "250 ok"},
+	{strings.Repeat("\r\n", maxEmptyLines) + "250 ok\r\n", 250, EnhancedCode{}, "250 ok"},
+	{"550-5.7.1 no\r\n550 really\r\n", 550, EnhancedCode{5, 7, 1}, "550-5.7.1 no\n550 really"},
+	{"250-a\r\n250 b\r\n", 250, EnhancedCode{}, "250-a\n250 b"},
+	{"250-a\n250\n", 250, EnhancedCode{}, "250-a\n250"},
+	{"250-\r\n250-\r\n250 x\r\n", 250, EnhancedCode{}, "250-\n250-\n250 x"},
+	{"354 go\r\n", 354, EnhancedCode{}, "354 go"},
+	{"550 5.1.1 nobody\r\n", 550, EnhancedCode{5, 1, 1}, "550 5.1.1 nobody"},
+	{"550 4.1.1 mixed up\r\n", 550, EnhancedCode{}, "550 4.1.1 mixed up"},
+	{"550 5.1.1111 long\r\n", 550, EnhancedCode{}, "550 5.1.1111 long"},
+	{"599 \x00\xff\r\r\n", 599, EnhancedCode{}, "599 \x00\xff\r"},
+	{"250 " + strings.Repeat("x", maxReplyLine-4) + "\r\n", 250, EnhancedCode{}, "250 " + strings.Repeat("x", maxReplyLine-4)},
+	{"200 next\r\n250 not looked at", 200, EnhancedCode{}, "200 next"},
 }
 
 var badReplies = []string{
@@ -67,17 +67,17 @@ func TestReplies(t *testing.T) {
 			t.Errorf("reply %.50q: %v", c.text, err)
 			continue
 		}
-		if r.Code != c.code || r.Enhanced != c.enhanced || r.Message != c.message {
-			t.Errorf("reply %.50q: %d %v %.50q", c.text, r.Code, r.Enhanced, r.Message)
+		if r.Code != c.code || r.Enhanced != c.enhanced || r.Text != c.message {
+			t.Errorf("reply %.50q: %d %v %.50q", c.text, r.Code, r.Enhanced, r.Text)
 		}
 	}
 	for _, text := range badReplies {
 		_, err := parse(text)
-		var protocol *protocolError
+		var protocol *ProtocolError
 		if !errors.As(err, &protocol) {
 			t.Errorf("reply %.50q: error %v, want a protocol error", text, err)
-		} else if len(protocol.what) > 1000 {
-			t.Errorf("reply %.50q: an error of %d bytes", text, len(protocol.what))
+		} else if len(protocol.What) > 1000 {
+			t.Errorf("reply %.50q: an error of %d bytes", text, len(protocol.What))
 		}
 	}
 	for _, text := range []string{"", "2", "250", "250 ok", "250 ok\r", "250-a\r\n", "250-a\r\n250 b"} {
@@ -90,7 +90,7 @@ func TestReplies(t *testing.T) {
 
 func TestReplyOfTheLargestNumberOfLines(t *testing.T) {
 	r, err := parse(strings.Repeat("250-x\r\n", maxReplyLines-1) + "250 y\r\n")
-	if err != nil || strings.Count(r.Message, "\n") != maxReplyLines-1 {
+	if err != nil || strings.Count(r.Text, "\n") != maxReplyLines-1 {
 		t.Errorf("error %v", err)
 	}
 }
@@ -111,7 +111,7 @@ func FuzzReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := parse(text)
-		var protocol *protocolError
+		var protocol *ProtocolError
 		switch {
 		case err != nil && !isLost(err) && !errors.As(err, &protocol):
 			t.Fatalf("error %v is neither", err)
@@ -119,13 +119,13 @@ func FuzzReply(f *testing.F) {
 			return
 		case r.Code < 200 || r.Code > 599:
 			t.Fatalf("code %d", r.Code)
-		case len(r.Message) > maxReplyBytes:
-			t.Fatalf("%d bytes", len(r.Message))
+		case len(r.Text) > maxReplyBytes:
+			t.Fatalf("%d bytes", len(r.Text))
 		}
-		lines := strings.Split(r.Message, "\n")
+		lines := strings.Split(r.Text, "\n")
 		for i, line := range lines {
 			if !strings.HasPrefix(line, fmt.Sprint(r.Code)) || (i < len(lines)-1) != strings.HasPrefix(line[3:], "-") {
-				t.Fatalf("line %d of %q", i, r.Message)
+				t.Fatalf("line %d of %q", i, r.Text)
 			}
 		}
 		parseCapabilities(r)
@@ -175,7 +175,7 @@ func FuzzCapabilities(f *testing.F) {
 		if strings.ContainsAny(one+two, "\r\n") {
 			return
 		}
-		r := &reply{Code: 250, Message: "250-x\n250-" + one + "\n250 " + two}
+		r := &reply{Reply{Code: 250, Text: "250-x\n250-" + one + "\n250 " + two}}
 		c := parseCapabilities(r)
 		for keyword := range c {
 			if keyword == "" || strings.ContainsAny(keyword, " ") || keyword != strings.ToUpper(keyword) {

@@ -7,12 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
-
-	"nightmare.mail/mxf/remote/report"
 )
 
 const (
@@ -20,7 +16,7 @@ const (
 	// put together beside it.
 	readerSize = 4 << 10
 	// earlyLimit is how long a byte that has arrived in front of the TLS
-	// handshake is waited for on a connection that cannot tell whether there is
+	// handshake is waited for on a connection that cannot report whether there is
 	// one. It only has to be long enough for one read.
 	earlyLimit = 500 * time.Microsecond
 	// quitLimit is how long QUIT, and what is still being written before it,
@@ -31,37 +27,51 @@ const (
 	// abandonLimit is how long a read of the message that nothing can
 	// interrupt is waited for.
 	abandonLimit = 500 * time.Millisecond
+	// maxTraced bounds a line of the trace, in bytes.
+	maxTraced = 1000
 )
-
-// errFuse is the cause that ends the context of a session whose fuse has blown.
-var errFuse = errors.New("fuse blown")
 
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// A session is one conversation and what is known in it.
-type session struct {
-	job  *Job
-	ctx  context.Context // ends with errFuse when the fuse blows
-	stop []func()        // run by close, last first
+var (
+	errNotUsable = errors.New("the session can send no further message")
+	errUnreset   = errors.New("the session needs Reset before another message")
+	errUsed      = errors.New("the mail was sent before")
+)
+
+// A Session is a server that has been greeted, and secured where that was wanted, and that
+// can take one message after another. One goroutine at a time may use it.
+//
+// It closes neither the connection that it was opened on nor the one that StartTLS
+// made of it: who made them does, as [Session.Quit] says. When its methods have
+// returned it has no goroutine, except one that waits for a message whose Read does not
+// return.
+type Session struct {
+	options *Options
+	ctx     context.Context // of the method that runs
 
 	reader *bufio.Reader
+	heard  func(line string) // traces a line of a reply
 	caps   capabilities
-	tls    *report.TLS // nil: in the clear
+	notes  []Note // of Open
+	failed error  // that of Open
 
-	talking  bool // the server expects commands, so QUIT makes sense
-	securing bool // STARTTLS was said, and EHLO inside TLS not answered yet
-	noTLS    bool // TLS has failed, so what is not inside TLS is clear text because of that
-	refused  bool // STARTTLS was, on this connection
-	graceful bool // the conversation was brought to its end
-	accepted bool // MAIL was accepted: the transaction has begun
-	reports  []report.Report
-	notes    []string // what went before a temporary failure: refusals that were not the end
+	stage    Stage // what is being waited for
+	talking  bool  // the server expects commands, so QUIT makes sense
+	secure   bool  // inside TLS
+	securing bool  // STARTTLS was said, and EHLO inside TLS is not answered yet
+	noTLS    bool  // TLS has failed: what is not inside TLS is in clear text because of that
+	refused  bool  // STARTTLS was, on this connection
+	unreset  bool  // RSET has to come before the next MAIL
+	spent    bool  // no further message can be sent
+	broken   bool  // nothing can be sent, and QUIT cannot either
+	owesDot  bool  // the server waits for a message, and is to get an empty one
 
 	writing *writer // the last one started, nil before
 
 	mu       sync.Mutex // guards what follows
-	base     net.Conn   // what was handed to Deliver
+	base     net.Conn   // what was handed to Open
 	conn     net.Conn   // what is spoken on: base, or TLS over it
 	expired  bool       // the deadlines are past and stay so
 	cutoff   time.Time  // when reading ends, whatever is waited for; zero: not decided
@@ -69,37 +79,137 @@ type session struct {
 	traceMu  sync.Mutex // one line at a time
 }
 
-func newSession(ctx context.Context, conn net.Conn, job *Job) *session {
-	s := &session{job: job, base: conn, conn: conn, noTLS: job.TLSFailed, reader: bufio.NewReaderSize(conn, readerSize)}
+// Open begins a conversation on conn: the greeting, EHLO or HELO, STARTTLS and EHLO again,
+// as o says. The end of ctx ends it; ctx should end with the cause ErrFuse when the time
+// for a whole conversation is over.
+//
+// There is a session beside an error too: its Quit ends the conversation, and its Send
+// returns the error in an outcome. The error is a *RefusedError or a *BrokenError, or
+// ErrTLSNotOffered, or a mistake of the caller.
+func Open(ctx context.Context, conn net.Conn, o *Options) (*Session, error) {
+	s := newSession(conn, o)
+	s.failed = s.within(ctx, s.open)
+	return s, s.failed
+}
+
+func newSession(conn net.Conn, o *Options) *Session {
+	s := &Session{options: o, base: conn, conn: conn, secure: o.InTLS, noTLS: o.TLSFailed, reader: bufio.NewReaderSize(conn, readerSize)}
+	s.heard = func(line string) { s.trace("< " + line) }
 	if tcp, ok := conn.(interface{ SetNoDelay(bool) error }); ok {
 		_ = tcp.SetNoDelay(true) // a matter of speed
 	}
-	cancel := context.CancelFunc(func() {})
-	if job.TimeoutRemote > 0 {
-		ctx, cancel = context.WithTimeoutCause(ctx, job.TimeoutRemote, errFuse)
-	}
+	return s
+}
+
+// within has work done while ctx lasts. A panic in it becomes its error.
+func (s *Session) within(ctx context.Context, work func() error) (err error) {
 	s.ctx = ctx
 	expired := make(chan struct{})
 	quiet := context.AfterFunc(ctx, func() { defer close(expired); s.expire() })
-	s.stop = append(s.stop, cancel, func() {
+	defer func() {
 		if !quiet() {
 			<-expired
 		}
+	}()
+	defer s.settle()
+	defer func() {
+		if p := recover(); p != nil {
+			s.broken = true
+			err = fmt.Errorf("panic in the SMTP conversation: %v", p)
+		}
+	}()
+	return work()
+}
+
+// Usable reports whether Send can send another message, after Reset if the last one was
+// refused. It cannot when the server has said 421, or something that is not
+// SMTP, when the connection was lost, or when a message was begun and not brought to
+// its end.
+func (s *Session) Usable() bool { return s.able() && !s.waiting() }
+
+// able is Usable whatever the server has said out of turn, which is an error of its own.
+func (s *Session) able() bool {
+	return s.failed == nil && s.talking && !s.broken && !s.spent && !s.owesDot && !s.hasExpired()
+}
+
+// Reset says RSET, which is needed after a message that was refused.
+func (s *Session) Reset(ctx context.Context) error {
+	if !s.Usable() {
+		return errNotUsable
+	}
+	return s.within(ctx, func() error {
+		r, err := s.ask(StageRSET, "RSET")
+		switch {
+		case err != nil:
+			return s.breaks(nil, err)
+		case r.refused():
+			s.spent = true
+			return &RefusedError{Stage: StageRSET, Reply: r.Reply, Permanent: r.permanent()}
+		case r.Code != 250:
+			return s.breaks(nil, r.unexpected(StageRSET))
+		}
+		s.unreset = false
+		return nil
 	})
-	return s
+}
+
+// Quit says QUIT if the server can still make sense of it, and does not wait for the
+// answer. It reports whether the conversation was brought to its end. If it was not, the
+// owner has to cut the connection beneath TLS, so that nothing of it can be taken for
+// a whole.
+func (s *Session) Quit() (ended bool) {
+	if s.broken || !s.talking {
+		return false
+	}
+	s.mu.Lock()
+	if !s.expired {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(quitLimit))
+	}
+	s.mu.Unlock()
+	last := "QUIT\r\n"
+	if s.owesDot {
+		s.trace("> .")
+		last = endOfData + last
+	}
+	s.trace("> QUIT")
+	s.broken = true
+	_, err := s.conn.Write([]byte(last))
+	return err == nil
+}
+
+// settle ends the goroutine that writes. Where the conversation goes on, it is given the
+// time to write what it has begun.
+func (s *Session) settle() {
+	w := s.writing
+	if w == nil {
+		return
+	}
+	w.halt()
+	if s.broken || !w.wait(quitLimit) {
+		s.broken = true
+		s.expire()
+		if !w.wait(abandonLimit) {
+			s.interruptMessage()
+		}
+		return
+	}
+	s.writing = nil
+	if w.failure() != nil || w.inside {
+		s.broken = true
+	}
 }
 
 // interruptMessage ends a writer that waits for a message that comes through a
 // pipe, if the pipe lets it.
-func (s *session) interruptMessage() {
-	m, ok := s.job.Message.(interface{ SetReadDeadline(time.Time) error })
+func (s *Session) interruptMessage() {
+	m, ok := s.writing.message.(interface{ SetReadDeadline(time.Time) error })
 	if ok && m.SetReadDeadline(past) == nil {
 		s.writing.wait(abandonLimit)
 	}
 }
 
 // expire makes everything that waits for the server return.
-func (s *session) expire() {
+func (s *Session) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expired = true
@@ -107,9 +217,15 @@ func (s *session) expire() {
 	_ = s.base.SetDeadline(past)
 }
 
+func (s *Session) hasExpired() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.expired
+}
+
 // allow sets how long from now on an answer may take, 0 for as long as it likes,
 // unless the end of reading was decided already.
-func (s *session) allow(limit time.Duration) {
+func (s *Session) allow(limit time.Duration) {
 	var t time.Time
 	if limit > 0 {
 		t = time.Now().Add(limit)
@@ -122,7 +238,7 @@ func (s *session) allow(limit time.Duration) {
 }
 
 // cutOff decides when reading ends.
-func (s *session) cutOff(t time.Time) {
+func (s *Session) cutOff(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.expired {
@@ -132,14 +248,14 @@ func (s *session) cutOff(t time.Time) {
 }
 
 // patient reports whether a read that is late is so by the limit of allow.
-func (s *session) patient() bool {
+func (s *Session) patient() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.expired && s.cutoff.IsZero()
 }
 
 // speakOn goes on with conn, of which not a byte has been read.
-func (s *session) speakOn(conn net.Conn) {
+func (s *Session) speakOn(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn = conn
@@ -149,59 +265,36 @@ func (s *session) speakOn(conn net.Conn) {
 	s.reader.Reset(conn)
 }
 
-// close ends the goroutines and the connection. One that was not brought to its
-// end is cut below TLS, so that nothing of it can be taken for a whole.
-func (s *session) close() {
-	for i := len(s.stop) - 1; i >= 0; i-- {
-		s.stop[i]()
-	}
-	if s.writing != nil {
-		s.writing.halt()
-	}
-	if !s.graceful {
-		s.expire()
-		_ = s.base.Close()
-	}
-	if s.writing != nil && !s.writing.wait(abandonLimit) {
-		s.interruptMessage()
-	}
-	_ = s.conn.Close()
-	_ = s.base.Close()
-}
-
-// quit says QUIT if the server can still make sense of it, and does not wait
-// for the answer.
-func (s *session) quit(before string) {
-	if s.writing != nil {
-		s.writing.halt()
-		if !s.writing.wait(quitLimit) || s.writing.failure() != nil || s.writing.inside {
-			return
-		}
-	}
-	if !s.talking {
-		return
-	}
-	s.mu.Lock()
-	if !s.expired {
-		_ = s.conn.SetWriteDeadline(time.Now().Add(quitLimit))
-	}
-	s.mu.Unlock()
-	s.trace("> QUIT")
-	_, err := s.conn.Write([]byte(before + "QUIT\r\n"))
-	s.graceful = err == nil
-}
-
-func (s *session) trace(line string) {
-	if s.job.Trace == nil {
+func (s *Session) trace(line string) {
+	if s.options.Trace == nil {
 		return
 	}
 	s.traceMu.Lock()
 	defer s.traceMu.Unlock()
-	s.job.Trace(report.Diagnostic(line))
+	s.options.Trace(printable(line))
+}
+
+// printable makes a line fit for a trace: CR removed, control bytes shown as ?, no
+// newline at its end, cut at maxTraced bytes.
+func printable(line string) string {
+	if len(line) <= maxTraced && !hasControl(line) {
+		return line
+	}
+	out := make([]byte, 0, min(len(line), maxTraced))
+	for i := 0; i < len(line) && len(out) < maxTraced; i++ {
+		switch c := line[i]; {
+		case c == '\r':
+		case c < ' ' && c != '\n', c == 127:
+			out = append(out, '?')
+		default:
+			out = append(out, c)
+		}
+	}
+	return string(bytes.TrimRight(out, "\n"))
 }
 
 // send writes one command, which waits for its answer before another is sent.
-func (s *session) send(command string) error {
+func (s *Session) send(command string) error {
 	if err := s.unasked(); err != nil {
 		return err
 	}
@@ -213,37 +306,40 @@ func (s *session) send(command string) error {
 	return nil
 }
 
-// unasked is the error of a server that has spoken out of turn: what it said
-// would be taken for the answer to a command that it has not seen yet. Empty lines
-// say nothing.
-func (s *session) unasked() error {
-	if waiting, _ := s.reader.Peek(s.reader.Buffered()); len(bytes.Trim(waiting, "\r\n")) == 0 {
+// waiting reports whether the server has spoken out of turn: what it said would be taken for
+// the answer to a command that it has not seen yet. Empty lines say nothing.
+func (s *Session) waiting() bool {
+	waiting, _ := s.reader.Peek(s.reader.Buffered())
+	return len(bytes.Trim(waiting, "\r\n")) > 0
+}
+
+// unasked is the error of a server that has spoken out of turn.
+func (s *Session) unasked() error {
+	if !s.waiting() {
 		return nil
 	}
 	return s.early()
 }
 
 // early is the error of a server whose words are there before they were asked for.
-func (s *session) early() error {
+func (s *Session) early() error {
 	waiting, _ := s.reader.Peek(s.reader.Buffered())
 	return protocolErrorf("it sent %s without being asked", seen(string(waiting)))
 }
 
-// Limits of RFC 5321 section 4.5.3.2, in proportion to the fuse.
-func (s *session) answerLimit() time.Duration  { return s.job.TimeoutRemote / 4 }
-func (s *session) messageLimit() time.Duration { return s.job.TimeoutRemote / 2 }
-
 // receive reads the reply to a command, which takes limit at most.
-func (s *session) receive(to string, limit time.Duration) (*reply, error) {
+func (s *Session) receive(to Stage, limit time.Duration) (*reply, error) {
 	s.allow(limit)
 	return s.read(to, limit)
 }
 
 // read reads the reply to a command, whose limit was set before. Where the goroutine
 // that writes has failed for a reason of ours, that is the error.
-func (s *session) read(to string, limit time.Duration) (*reply, error) {
-	r, err := readReply(s.reader, func(line string) { s.trace("< " + line) })
+func (s *Session) read(to Stage, limit time.Duration) (*reply, error) {
+	s.stage = to
+	r, err := readReply(s.reader, s.heard)
 	if err == nil {
+		s.spent = s.spent || r.closing()
 		return r, nil
 	}
 	if s.writing != nil {
@@ -252,178 +348,52 @@ func (s *session) read(to string, limit time.Duration) (*reply, error) {
 		}
 	}
 	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() && s.patient() {
-		quiet := &silence{to: to, limit: limit}
+		quiet := &SilenceError{Stage: to, Limit: limit}
 		s.trace("= " + quiet.Error())
 		return nil, &lostError{quiet}
 	}
 	return nil, err
 }
 
-// silence is the error of a server that did not answer in time.
-type silence struct {
-	to    string // the command, or greeting
-	limit time.Duration
-}
-
-func (e *silence) Error() string {
-	what := "answer to " + e.to
-	if e.to == greeting {
-		what = greeting
-	}
-	return fmt.Sprintf("no %s within %s seconds", what, strconv.FormatFloat(e.limit.Seconds(), 'f', -1, 64))
-}
-
-// greeting stands for a command in what waits for the server's first words.
-const greeting = "greeting"
-
-func isLost(err error) bool {
-	var lost *lostError
-	return errors.As(err, &lost)
-}
-
 // ask sends a command and reads its answer.
-func (s *session) ask(command string) (*reply, error) {
-	return s.askWithin(s.answerLimit(), command)
+func (s *Session) ask(stage Stage, command string) (*reply, error) {
+	return s.askWithin(s.options.Limits.Answer, stage, command)
 }
 
-func (s *session) askWithin(limit time.Duration, command string) (*reply, error) {
+func (s *Session) askWithin(limit time.Duration, stage Stage, command string) (*reply, error) {
+	s.stage = stage
 	if err := s.send(command); err != nil {
 		return nil, err
 	}
-	verb, _, _ := strings.Cut(command, " ")
-	return s.receive(verb, limit)
+	return s.receive(stage, limit)
 }
 
-// note remembers a refusal that is not the end, for the case that a temporary failure
-// comes after it.
-func (s *session) note(what string, r *reply) {
-	s.notes = append(s.notes, what+": "+strings.ReplaceAll(r.Message, "\n", " / "))
+// breaks ends a conversation because of err, which means cause to whoever decides what
+// to try next.
+func (s *Session) breaks(cause, err error) *BrokenError {
+	s.broken = true
+	return &BrokenError{Stage: s.stage, Cause: cause, Err: err}
 }
 
-// facts are what every report of the session says.
-func (s *session) facts() report.Facts {
-	return report.Facts{IP: s.job.RemoteIP, TLS: s.tls}
-}
-
-// mayHaveSent tells whether the server may have all of the message.
-func (s *session) mayHaveSent() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lastByte
-}
-
-// answered are the reports of the recipients up to the first without an answer.
-func (s *session) answered() []report.Report {
-	for i, r := range s.reports {
-		if r.Letter == 0 {
-			return s.reports[:i]
-		}
-	}
-	return s.reports
-}
-
-// end is the outcome that a case has, with the recipients answered so far.
-func (s *session) end(c report.Case, f report.Facts) report.Stream {
-	message := report.New(c, f)
-	if message.Letter == report.Temporary {
-		message = message.With(s.notes...)
-	}
-	return report.Stream{Recipients: s.answered(), Message: message}
-}
-
-// none is the error of a conversation in which no transaction has begun. Its reason is
-// what a program shows on its standard error, of which no more is kept.
-func (s *session) none(why report.Why, c report.Case, f report.Facts, cause error) *report.NoTransaction {
-	e := report.NewNoTransaction(why, c, f)
-	e.Reason, e.Err = e.Reason.With(s.notes...), cause
-	e.Reason.Text = report.Diagnostic(e.Reason.Text)
-	return e
-}
-
-// refuse ends with what the server refused.
-func (s *session) refuse(c report.Case, r *reply) report.Stream {
-	f := s.facts()
-	f.Reply, f.Permanent = r.Message, s.forGood(c, r)
-	return s.end(c, f)
-}
-
-// forGood reports whether a refusal is permanent. In clear text that follows a failure
-// of TLS one that TLS might have spared is not: TLS may work tomorrow.
-func (s *session) forGood(c report.Case, r *reply) bool {
-	if s.noTLS && s.tls == nil && (r.ofSecurity() || c == report.SenderRejected) {
-		return false
-	}
-	return r.permanent()
-}
-
-// outcome is the outcome of a conversation that err has ended.
-func (s *session) outcome(err error) (report.Stream, error) {
-	if s.writing != nil {
-		s.writing.halt() // from here on mayHaveSent does not change
-	}
-	f := s.facts()
-	f.Duplicate = s.mayHaveSent()
-	begun := s.accepted || f.Duplicate
-
-	var none *report.NoTransaction
-	var known *report.Error
-	var protocol *protocolError
-	var unreadable *unreadableError
+// ended is the error of a conversation that err has ended, as an outcome has it. begun
+// reports whether MAIL was accepted.
+func (s *Session) ended(err error, begun bool) error {
+	var refused *RefusedError
+	var broken *BrokenError
+	var unreadable *MessageError
+	var protocol *ProtocolError
 	switch {
-	case errors.As(err, &none):
-		return report.Stream{}, none
-	case errors.As(err, &known):
-		return s.end(known.Case, known.Facts), nil
-	case errors.As(err, &unreadable):
-		f.Reason = err.Error()
-		return s.end(report.Unreadable, f), nil
-	case errors.Is(err, errPartialLine):
-		return s.end(report.PartialLine, f), nil
+	case errors.As(err, &refused), errors.As(err, &broken), errors.Is(err, ErrTLSNotOffered):
+		return err
+	case errors.As(err, &unreadable), errors.Is(err, ErrPartialLine):
+		s.broken = true
+		return err
 	case errors.As(err, &protocol):
-		f.Reason = protocol.what
-		return s.lost(report.ProtocolError, f, begun, err)
-	case errors.Is(context.Cause(s.ctx), errFuse):
-		return s.blown(f, begun)
+		return s.breaks(nil, err)
+	case errors.Is(context.Cause(s.ctx), ErrFuse):
+		return s.breaks(nil, ErrFuse)
 	case s.ctx.Err() != nil && !begun:
-		return report.Stream{}, s.ctx.Err()
-	case isLost(err):
-		return s.lost(report.ConnectionDied, s.died(f, err), begun, err)
+		return s.breaks(nil, s.ctx.Err())
 	}
-	f.Reason = err.Error()
-	return s.end(report.Internal, f), nil
-}
-
-// died adds to f why the connection was lost, as far as more is known than its end.
-func (s *session) died(f report.Facts, err error) report.Facts {
-	var quiet *silence
-	if errors.As(err, &quiet) {
-		f.Reason = quiet.Error()
-		if quiet.to == greeting && s.job.RemotePort == portOfSMTPS {
-			f.Reason += ", and a server on port 465 waits for TLS from the first byte"
-		}
-	}
-	if why := report.TLSFailure(err); why != "" {
-		s.notes = append(s.notes, report.TLSFailureLine(why))
-	}
-	return f
-}
-
-// portOfSMTPS is that of submission inside TLS (RFC 8314 section 3.3).
-const portOfSMTPS = 465
-
-// lost lets something else be tried as long as nothing has begun.
-func (s *session) lost(c report.Case, f report.Facts, begun bool, cause error) (report.Stream, error) {
-	if !begun {
-		return report.Stream{}, s.none(report.NotNow, c, f, cause)
-	}
-	return s.end(c, f), nil
-}
-
-func (s *session) blown(f report.Facts, begun bool) (report.Stream, error) {
-	f.Seconds = int64(s.job.TimeoutRemote / time.Second)
-	fuse := report.NewFuse(f, begun)
-	if !begun {
-		return report.Stream{}, fuse
-	}
-	return report.Stream{Recipients: s.answered(), Message: fuse.Reason}, fuse
+	return s.breaks(nil, err)
 }

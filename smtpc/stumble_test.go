@@ -140,7 +140,7 @@ func TestSTARTTLSRefusedThenGone(t *testing.T) {
 		}}
 		conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 		job := newJob(2)
-		job.StartTLS = startTLS(conn)
+		job.startTLS(conn)
 		r := deliver(t.Context(), conn, job)
 		const want = "server refused STARTTLS and ended the connection. (#4.7.5)\nSTARTTLS was refused before: 454 not now"
 		if r.exit != 76 || !strings.Contains(r.reason, want) {
@@ -208,7 +208,7 @@ func TestAvoid(t *testing.T) {
 		if strings.Join(got, "|") != want {
 			t.Errorf("%q: server saw %q", words, got)
 		}
-		if turns := strings.Contains(words, "PIPELINING"); turns && avoid.Or(smtpc.Plain) != avoid {
+		if turns := strings.Contains(words, "PIPELINING"); turns && avoid.Or(smtpc.OneByOne) != avoid {
 			t.Errorf("%q is plain", words)
 		}
 	}

@@ -6,17 +6,15 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-
-	"nightmare.mail/mxf/remote/report"
 )
 
 // A transaction is MAIL, RCPT and the message, with the answers so far.
 type transaction struct {
-	*session
-	env *envelope
-	m   *message
+	*Session
+	mail    *Mail
+	outcome *Outcome
 
-	plain bool // MAIL goes without SIZE and BODY, which the server has refused
+	bare bool // MAIL goes without SIZE and BODY, which the server has refused
 	answers
 }
 
@@ -28,34 +26,96 @@ type answers struct {
 	stray   bool   // the server accepted a recipient that is not reported so
 	closing *reply // the 421 to MAIL or a recipient, nil for none
 	odd     *reply // the answer to a command of a group that was not understood
+	oddTo   Stage
 }
 
-// transact is the conversation from MAIL on. The message is sent after 354 and not
-// before: only then has the server said that it will not read it as commands.
-func (s *session) transact(env *envelope, m *message) (report.Stream, error) {
-	t := &transaction{session: s, env: env, m: m}
-	if err := s.unasked(); err != nil {
-		return s.outcome(err)
+// Send sends m, whose outcome it returns. The end of ctx ends the transaction, and
+// the session with it; its cause is ErrFuse where the time for the conversation is over.
+// It sends nothing if Open has failed, and returns that error in the outcome.
+func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
+	o := m.outcome()
+	o.Notes = s.notes
+	switch {
+	case m.err != nil:
+		o.Err = m.err
+	case s.failed != nil:
+		o.Err = s.failed
+	case m.used:
+		o.Err = errUsed
+	case !s.able():
+		o.Err = errNotUsable
+	case s.unreset:
+		o.Err = errUnreset
+	default:
+		s.lastByte = false // no writer is left that would set it
+		t := &transaction{Session: s, mail: m, outcome: o}
+		o.Err = s.within(ctx, t.run)
+		o.LastByte = s.mayHaveSent()
+		var refused *RefusedError
+		s.unreset = errors.As(o.Err, &refused)
 	}
-	if s.caps.offers(extPipelining) {
+	return o
+}
+
+// run is the conversation from MAIL on. The message is sent after 354 and not
+// before: only then has the server said that it will not read it as commands.
+func (t *transaction) run() error {
+	if err := t.fits(); err != nil {
+		return err
+	}
+	t.mail.used = true
+	if err := t.unasked(); err != nil {
+		return t.fails(err)
+	}
+	if t.caps.offers(extPipelining) {
 		return t.pipelining()
 	}
 	return t.lockstep()
 }
 
-// mailCommand is MAIL with the parameters that the server knows.
-func (t *transaction) mailCommand() string {
-	return "MAIL FROM:<" + t.env.sender.text + ">" + t.sizeAndBody() + t.utf8()
+// fits is the error of a message or an address that this server cannot take.
+func (t *transaction) fits() error {
+	if t.mail.utf8 && !t.mail.quoted && !t.caps.offers(extSMTPUTF8) {
+		avoid := t.options.Avoid
+		avoided := avoid.SMTPUTF8 || avoid.EHLO // our doing: the server was not asked
+		return &UTF8Error{Avoided: avoided, Clear: !avoided && t.noTLS && !t.secure}
+	}
+	message := t.mail.message
+	if limit := t.caps.sizeLimit(); limit > 0 && message.scanned && message.size > limit {
+		return &SizeError{Size: message.size, Limit: limit}
+	}
+	return nil
 }
 
-// sizeAndBody are the parameters that can be done without.
+// fails is the error of a transaction that err has ended.
+func (t *transaction) fails(err error) error {
+	if t.writing != nil {
+		t.writing.halt() // from here on mayHaveSent does not change
+	}
+	return t.ended(err, t.outcome.Begun)
+}
+
+// mayHaveSent reports whether the server may have all of the message.
+func (s *Session) mayHaveSent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastByte
+}
+
+// mailCommand is MAIL with the parameters that the server knows.
+func (t *transaction) mailCommand() string {
+	return "MAIL FROM:<" + t.mail.sender.text + ">" + t.sizeAndBody() + t.utf8()
+}
+
+// sizeAndBody are the parameters that MAIL can do without.
 func (t *transaction) sizeAndBody() string {
 	var b strings.Builder
-	if !t.plain && t.m.scanned && t.caps.offers(extSize) {
-		b.WriteString(" SIZE=" + strconv.FormatInt(t.m.size, 10))
+	message := t.mail.message
+	if !t.bare && message.scanned && t.caps.offers(extSize) {
+		b.WriteString(" SIZE=" + strconv.FormatInt(message.size, 10))
 	}
-	// Of a message that is not read twice it is not known; declaring is harmless.
-	if !t.plain && t.caps.offers(ext8BitMIME) && (t.m.eightBit || !t.m.scanned) {
+	// A message that is not read twice may have such a byte; declaring it is harmless.
+	if !t.bare && t.caps.offers(ext8BitMIME) && (message.eightBit || !message.scanned) {
 		b.WriteString(" BODY=8BITMIME")
 	}
 	return b.String()
@@ -63,7 +123,7 @@ func (t *transaction) sizeAndBody() string {
 
 // utf8 is the parameter that an address above ASCII needs.
 func (t *transaction) utf8() string {
-	if t.env.utf8 && t.caps.offers(extSMTPUTF8) {
+	if t.mail.utf8 && t.caps.offers(extSMTPUTF8) {
 		return " SMTPUTF8"
 	}
 	return ""
@@ -79,7 +139,7 @@ func (t *transaction) groupCommands() []byte {
 		b.WriteString(command + "\r\n")
 	}
 	add(t.mailCommand())
-	for _, a := range t.env.recipients {
+	for _, a := range t.mail.recipients {
 		add(rcptCommand(a))
 	}
 	add("DATA")
@@ -90,27 +150,27 @@ func (t *transaction) groupCommands() []byte {
 func (t *transaction) mailAnswered(r *reply) error {
 	switch {
 	case r.class() == 2:
-		t.accepted = true
+		t.outcome.Begun = true
 	case r.refused():
 		t.sender = r
 		if r.closing() {
 			t.closing = r
 		}
 	default:
-		return r.unexpected("MAIL")
+		return r.unexpected(StageMAIL)
 	}
 	return nil
 }
 
 // withoutParameters reports whether r may refuse the parameters of MAIL alone, and has
-// the next MAIL go without those that can be done without. qmail-remote says none, so
-// such a refusal is no verdict on the sender.
+// the next MAIL go without those that it can do without. qmail-remote says none, so
+// such a refusal does not judge the sender.
 func (t *transaction) withoutParameters(r *reply) bool {
 	if !r.refusesParameters() || t.sizeAndBody() == "" {
 		return false
 	}
-	t.plain, t.answers = true, answers{}
-	t.note("MAIL was refused with parameters before", r)
+	t.bare, t.answers = true, answers{}
+	t.outcome.Notes = append(t.outcome.Notes[:len(t.outcome.Notes):len(t.outcome.Notes)], Note{StageMAIL, r.Reply})
 	t.trace("= MAIL once more, without parameters")
 	return true
 }
@@ -118,34 +178,34 @@ func (t *transaction) withoutParameters(r *reply) bool {
 // rcptAnswered takes the answer to the nth RCPT. After a 421 the answers to the
 // others count as 421 too, whatever they are.
 func (t *transaction) rcptAnswered(n int, r *reply) error {
-	i := t.env.index[n]
+	all, i := t.outcome.Recipients, t.mail.index[n]
 	switch {
 	case r.class() == 2:
 		t.taken++
-		t.reports[i] = report.Report{Letter: report.Accepted}
+		all[i] = Answer{Status: Accepted, Reply: r.Reply}
 		for _, full := range t.full {
-			t.reports[full].Letter = report.Deferred
+			all[full].Status = Deferred
 		}
 		t.full = nil
 		return nil
 	case !r.refused():
-		return r.unexpected("RCPT")
+		return r.unexpected(StageRCPT)
 	}
-	f := t.facts()
-	f.Reply, f.Permanent = r.Message, t.forGood(report.RecipientRejected, r)
+	refusal := Answer{Status: Refused, Reply: r.Reply}
 	switch {
+	case !t.forGood(StageRCPT, r):
+		refusal.Status = Deferred
 	case !r.tooMany():
 	case t.taken > 0:
-		f.Permanent = false
+		refusal.Status = Deferred
 	default:
 		t.full = append(t.full, i)
 	}
-	refusal := report.New(report.RecipientRejected, f)
-	t.reports[i] = refusal
+	all[i] = refusal
 	if r.closing() {
 		t.closing = r
-		for _, i := range t.env.index[n:] {
-			t.reports[i] = refusal
+		for _, i := range t.mail.index[n:] {
+			all[i] = refusal
 		}
 	}
 	return nil
@@ -154,72 +214,69 @@ func (t *transaction) rcptAnswered(n int, r *reply) error {
 // mailLost is the error of a connection that was lost before MAIL was answered.
 func (t *transaction) mailLost(err error) error {
 	if isLost(err) && t.refused {
-		return t.wantOfTLS(err) // and nothing was said since
+		return t.tlsLost(err) // and nothing was said since
 	}
 	return err
 }
 
 // lockstep waits for the answer to each command.
-func (t *transaction) lockstep() (report.Stream, error) {
-	r, err := t.ask(t.mailCommand())
+func (t *transaction) lockstep() error {
+	r, err := t.ask(StageMAIL, t.mailCommand())
 	if err == nil && t.withoutParameters(r) {
-		switch r, err = t.ask(t.mailCommand()); {
+		switch r, err = t.ask(StageMAIL, t.mailCommand()); {
 		case err != nil:
 			return t.groupLost(err)
 		case r.refusesSecondMAIL():
-			t.quit("")
-			return t.stumbled(r)
+			return t.stumbled(StageMAIL, r)
 		}
 	}
-	if err != nil {
-		return t.outcome(t.mailLost(err))
+	if err == nil {
+		err = t.mailAnswered(r)
+	} else {
+		err = t.mailLost(err)
 	}
-	if err := t.mailAnswered(r); err != nil {
-		return t.outcome(err)
+	if err != nil {
+		return t.fails(err)
 	}
 	if t.sender != nil {
-		t.quit("")
-		return t.rejected(), nil
+		return t.rejected()
 	}
-	for n := 0; n < len(t.env.recipients) && t.closing == nil; n++ {
-		if r, err = t.ask(rcptCommand(t.env.recipients[n])); err == nil {
+	for n := 0; n < len(t.mail.recipients) && t.closing == nil; n++ {
+		if r, err = t.ask(StageRCPT, rcptCommand(t.mail.recipients[n])); err == nil {
 			err = t.rcptAnswered(n, r)
 		}
 		if err != nil {
-			return t.outcome(err)
+			return t.fails(err)
 		}
 	}
 	if t.taken == 0 {
-		t.quit("")
-		return t.allRejected(), nil
+		return t.rejected()
 	}
-	if r, err = t.ask("DATA"); err != nil {
-		return t.outcome(err)
+	if r, err = t.ask(StageDATA, "DATA"); err != nil {
+		return t.fails(err)
 	}
 	return t.dataAnswered(r)
 }
 
 // pipelining writes MAIL, all RCPT and DATA at once. A server that stumbles over that
 // has not judged the message: qmail-remote would not have said so.
-func (t *transaction) pipelining() (report.Stream, error) {
+func (t *transaction) pipelining() error {
 	r, err := t.group()
 	if err == nil && t.sender != nil && r.class() != 3 && t.withoutParameters(t.sender) {
 		r, err = t.group()
 	}
 	if err == nil && t.sender != nil && t.sender.refusesParameters() && t.sizeAndBody() != "" {
-		t.odd = t.sender // and 354 to DATA all the same
+		t.odd, t.oddTo = t.sender, StageMAIL // and 354 to DATA all the same
 	}
 	switch {
 	case err != nil:
 		return t.groupLost(err)
 	case t.odd != nil:
-		if r.class() != 3 {
-			t.quit("")
-		}
-		return t.stumbled(t.odd)
+		t.broken = r.class() == 3 // QUIT would be a line of the message
+		return t.stumbled(t.oddTo, t.odd)
 	case t.decided():
 		t.leaveData(r)
-		return t.rejected(), nil
+		return t.rejected()
 	}
 	return t.dataAnswered(r)
 }
@@ -227,26 +284,26 @@ func (t *transaction) pipelining() (report.Stream, error) {
 // group sends MAIL, all RCPT and DATA, and takes the answers. It returns the one to
 // DATA.
 func (t *transaction) group() (*reply, error) {
-	group := t.groupCommands()
-	t.write(func(w *writer) error { return w.commands(group) })
-	mail, err := t.receive("MAIL", t.answerLimit())
+	group, limit := t.groupCommands(), t.options.Limits.Answer
+	t.write(nil, func(w *writer) error { return w.commands(group) })
+	mail, err := t.receive(StageMAIL, limit)
 	if err != nil {
 		return nil, t.mailLost(err)
 	}
 	if err := t.mailAnswered(mail); err != nil {
 		return nil, err
 	}
-	t.understood(mail, true, true)
-	if t.plain && mail.refusesSecondMAIL() {
-		t.odd, t.closing = mail, nil
+	t.understood(StageMAIL, mail, true, true)
+	if t.bare && mail.refusesSecondMAIL() {
+		t.odd, t.oddTo, t.closing = mail, StageMAIL, nil
 	}
 	before := mail
-	for n := range t.env.recipients {
-		r, err := t.receive("RCPT", t.answerLimit())
+	for n := range t.mail.recipients {
+		r, err := t.receive(StageRCPT, limit)
 		if err != nil {
 			return nil, err
 		}
-		t.understood(r, t.sender == nil, before.class() == 2)
+		t.understood(StageRCPT, r, t.sender == nil, before.class() == 2)
 		before = r
 		// After MAIL was refused, or a 421, this says nothing about the recipient.
 		switch {
@@ -258,9 +315,9 @@ func (t *transaction) group() (*reply, error) {
 			t.stray = true
 		}
 	}
-	r, err := t.receive("DATA", t.answerLimit())
+	r, err := t.receive(StageDATA, limit)
 	if err == nil {
-		t.understood(r, t.taken > 0, t.taken > 0)
+		t.understood(StageDATA, r, t.taken > 0, t.taken > 0)
 	}
 	return r, err
 }
@@ -269,127 +326,144 @@ func (t *transaction) group() (*reply, error) {
 // does not know the command although it was due, or says that it comes out of order
 // although the command before it was accepted. To a command that was not due, because
 // what it needs was refused, servers say what they like. After a 421 they have not tried.
-func (t *transaction) understood(r *reply, due, inOrder bool) {
+func (t *transaction) understood(to Stage, r *reply, due, inOrder bool) {
 	if t.odd == nil && t.closing == nil && due && r.misunderstood() && (r.Code != 503 || inOrder) {
-		t.odd = r
+		t.odd, t.oddTo = r, to
 	}
 }
 
-// groupLost is the outcome of a group of which an answer is missing. Neither a server
+// groupLost is the error of a group of which an answer is missing. Neither a server
 // that hangs up nor one that falls silent has said that it read a group, whatever it
-// said before, unless it took its leave with 421. A want of TLS is told by its error.
-func (t *transaction) groupLost(err error) (report.Stream, error) {
-	var none *report.NoTransaction
+// said before, unless it took its leave with 421.
+func (t *transaction) groupLost(err error) error {
+	var tlsLost *BrokenError
 	switch {
-	case errors.As(err, &none):
-		return report.Stream{}, none
+	case errors.As(err, &tlsLost):
+		return err
 	case !isLost(err), t.ctx.Err() != nil, t.closing != nil:
+		broken := t.fails(err)
 		if t.decided() {
-			return t.settled(t.rejected(), err)
+			t.outcome.After = broken
+			return t.rejected()
 		}
-		return t.outcome(err)
+		return broken
+	case t.odd != nil:
+		t.broken = true
+		return t.stumbled(t.oddTo, t.odd)
 	}
-	if t.odd != nil {
-		return t.stumbled(t.odd)
-	}
-	return report.Stream{}, t.none(report.GroupStumbled, report.ConnectionDied, t.died(t.facts(), err), err)
+	return t.breaks(ErrStumbled, err)
 }
 
-// stumbled is the outcome of r, which answers something that qmail-remote would not have
-// said.
-func (t *transaction) stumbled(r *reply) (report.Stream, error) {
-	f := t.facts()
-	f.Reply = r.Message
-	return report.Stream{}, t.none(report.GroupStumbled, report.GroupNotUnderstood, f, nil)
+// stumbled is the error that r is, the answer to something that qmail-remote would not
+// have said.
+func (t *transaction) stumbled(to Stage, r *reply) error {
+	t.spent = true
+	return &RefusedError{Stage: to, Reply: r.Reply, Cause: ErrStumbled}
 }
 
 // leaveData ends a transaction in which nothing is to be delivered, after the
 // answer to DATA. A server that wants the message all the same gets an empty
 // one for nobody; one that would deliver it to somebody gets none.
 func (t *transaction) leaveData(r *reply) {
-	switch {
-	case r.class() != 3:
-		t.quit("")
-	case !t.stray:
-		t.trace("> .")
-		t.quit(endOfData)
-	}
+	t.owesDot = r.class() == 3 && !t.stray
+	t.broken = r.class() == 3 && t.stray
 }
 
 // decided reports whether the answers to MAIL and RCPT leave nothing to deliver.
 func (t *transaction) decided() bool {
-	return t.sender != nil || t.taken == 0 && len(t.answered()) == len(t.reports)
+	if t.sender != nil {
+		return true
+	}
+	for _, a := range t.outcome.Recipients {
+		if a.Status == Unanswered {
+			return false
+		}
+	}
+	return t.taken == 0
 }
 
-// rejected is the outcome then, which stands whatever comes after.
-func (t *transaction) rejected() report.Stream {
-	if t.sender == nil {
+// rejected is the error then, which stands whatever comes after.
+func (t *transaction) rejected() error {
+	switch {
+	case t.sender == nil:
 		return t.allRejected()
+	case t.utf8() != "" && t.sender.refusesParameters():
+		// What refuses the parameter that an address needs says nothing of the sender.
+		return &RefusedError{Stage: StageMAIL, Reply: t.sender.Reply}
 	}
-	// What refuses the parameter that an address needs says nothing of the sender.
-	if t.utf8() != "" && t.sender.refusesParameters() {
-		f := t.facts()
-		f.Reply = t.sender.Message
-		return t.end(report.SenderRejected, f)
-	}
-	return t.refuse(report.SenderRejected, t.sender)
+	return t.refuse(StageMAIL, t.sender)
 }
 
-// settled lets an outcome stand although err came after it, but tells when that
-// was the fuse.
-func (t *transaction) settled(stream report.Stream, err error) (report.Stream, error) {
-	if err != nil && errors.Is(context.Cause(t.ctx), errFuse) {
-		_, err := t.blown(t.facts(), true)
-		return stream, err
+// allRejected is the error when no recipient is left: for good when each was
+// refused for good.
+func (t *transaction) allRejected() error {
+	e := &RefusedError{Stage: StageRCPT, Permanent: true}
+	for _, a := range t.outcome.Recipients {
+		e.Permanent = e.Permanent && a.Permanent()
 	}
-	return stream, nil
+	return e
+}
+
+// refuse is the error that the server's refusal is.
+func (t *transaction) refuse(stage Stage, r *reply) error {
+	return &RefusedError{Stage: stage, Reply: r.Reply, Permanent: t.forGood(stage, r)}
+}
+
+// forGood reports whether a refusal is permanent. In clear text that follows a failure
+// of TLS one that TLS might have spared is not: TLS may work tomorrow.
+func (s *Session) forGood(stage Stage, r *reply) bool {
+	if s.noTLS && !s.secure && (r.ofSecurity() || stage == StageMAIL) {
+		return false
+	}
+	return r.permanent()
 }
 
 // dataAnswered goes on after the answer to DATA when there are recipients.
-func (t *transaction) dataAnswered(r *reply) (report.Stream, error) {
+func (t *transaction) dataAnswered(r *reply) error {
 	switch {
 	case r.refused():
-		return t.endRefused(report.DataRejected, r)
+		return t.refuseLast(StageDATA, r)
 	case r.class() != 3:
-		return t.outcome(r.unexpected("DATA"))
+		return t.fails(r.unexpected(StageDATA))
 	}
 	if err := t.unasked(); err != nil {
-		return t.outcome(err)
+		return t.fails(err)
 	}
 	t.allow(0) // until the message is written
-	w := t.write(func(w *writer) error { return w.data(t.m) })
-	r, err := t.read("the message", t.messageLimit())
+	w := t.write(t.mail.message.reader, func(w *writer) error { return w.data(t.mail.message) })
+	r, err := t.read(StageMessage, t.options.Limits.Message)
 	if err != nil {
-		return t.outcome(err)
+		return t.fails(err)
 	}
 	w.halt() // an answer that comes before the end of data is not waited with
 	switch {
 	case r.refused():
-		return t.endRefused(report.MessageRejected, r)
+		return t.refuseLast(StageMessage, r)
 	case r.class() != 2:
-		return t.outcome(r.unexpected("the message"))
+		return t.fails(r.unexpected(StageMessage))
 	case !t.mayHaveSent():
-		return t.outcome(r.unexpected("a part of the message"))
+		return t.fails(r.unexpected(partOfMessage))
 	}
 	return t.delivered(r)
 }
 
-// delivered is the outcome after the server has accepted the message, provided
+// partOfMessage is what a server has answered that did not wait for the end.
+const partOfMessage Stage = "a part of the message"
+
+// delivered takes the answer by which the server has accepted the message, provided
 // that it was there to be accepted.
-func (t *transaction) delivered(r *reply) (report.Stream, error) {
+func (t *transaction) delivered(r *reply) error {
 	if !t.writing.wait(lingerLimit) {
-		return t.outcome(r.unexpected("a part of the message"))
+		return t.fails(r.unexpected(partOfMessage))
 	}
 	if err := t.writing.failure(); err != nil {
-		return t.outcome(err)
+		return t.fails(err)
 	}
 	if err := t.contradicted(r); err != nil {
-		return t.outcome(err)
+		return t.fails(err)
 	}
-	t.quit("")
-	f := t.facts()
-	f.Reply = r.Message
-	return t.end(report.MessageAccepted, f), nil
+	t.outcome.Reply = r.Reply
+	return nil
 }
 
 // contradicted is the error of a server that sends the contrary right behind r,
@@ -406,22 +480,10 @@ func (t *transaction) contradicted(r *reply) error {
 	return nil
 }
 
-// endRefused is the outcome after a refusal that no other answer is to follow.
-func (t *transaction) endRefused(c report.Case, r *reply) (report.Stream, error) {
+// refuseLast is the error of a refusal that no other answer is to follow.
+func (t *transaction) refuseLast(stage Stage, r *reply) error {
 	if err := t.contradicted(r); err != nil {
-		return t.outcome(err)
+		return t.fails(err)
 	}
-	t.quit("")
-	return t.refuse(c, r), nil
-}
-
-// allRejected is the outcome when no recipient is left: for good when each was
-// refused for good.
-func (s *session) allRejected() report.Stream {
-	f := s.facts()
-	f.Permanent = true
-	for _, r := range s.reports {
-		f.Permanent = f.Permanent && r.Letter == report.Refused
-	}
-	return s.end(report.AllRejected, f)
+	return t.refuse(stage, r)
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"strings"
@@ -41,21 +42,84 @@ var serverTLS = sync.OnceValue(func() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 })
 
-// startTLS is what a TLS client would do on conn, without verification.
-func startTLS(conn net.Conn) func(context.Context) (net.Conn, []string, error) {
-	return func(ctx context.Context) (net.Conn, []string, error) {
+// A job is what a program would be told: how to speak, and what to send.
+type job struct {
+	smtpc.Options
+	Sender     string
+	Recipients []string
+	Quoted     bool
+	Message    io.Reader
+
+	TimeoutRemote  time.Duration
+	TimeoutConnect time.Duration
+
+	facts  *report.TLS // for the reports
+	tunnel net.Conn    // what TLS was made of
+}
+
+// newJob is a job with n recipients and a short message.
+func newJob(n int) *job {
+	j := &job{
+		Options:       smtpc.Options{HeloHost: "client.example.net"},
+		Sender:        "sender@example.net",
+		Message:       strings.NewReader("Subject: test\n\n.dot\nend\n"),
+		TimeoutRemote: 80 * time.Second,
+	}
+	for i := range n {
+		j.Recipients = append(j.Recipients, fmt.Sprintf("r%d@example.org", i))
+	}
+	return j
+}
+
+// startTLS gives the job a TLS client on conn that does not verify.
+func (j *job) startTLS(conn net.Conn) {
+	j.StartTLS = func(ctx context.Context) (net.Conn, error) {
 		c := tls.Client(conn, &tls.Config{ServerName: peerName, InsecureSkipVerify: true})
 		if err := c.HandshakeContext(ctx); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		state := c.ConnectionState()
-		return c, []string{
-			"SSL_PROTOCOL=" + strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1),
-			"SSL_CIPHER=" + tls.CipherSuiteName(state.CipherSuite),
-			"SSL_TLS_SNI_SERVERNAME=" + peerName,
-			"SSL_PEER_VERIFIED=no:nobody asked",
-		}, nil
+		j.tunnel = c
+		j.facts = &report.TLS{
+			Version:    strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1),
+			Cipher:     tls.CipherSuiteName(state.CipherSuite),
+			ServerName: peerName,
+		}
+		return c, nil
 	}
+}
+
+// context returns one with the fuse of the job.
+func (j *job) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	j.Limits = smtpc.LimitsOf(j.TimeoutRemote, j.TimeoutConnect)
+	if j.TimeoutRemote == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, j.TimeoutRemote, smtpc.ErrFuse)
+}
+
+func (j *job) mail() *smtpc.Mail {
+	return smtpc.NewMail(j.Sender, j.Recipients, j.Message, j.Quoted)
+}
+
+// close closes the connection as its owner does.
+func (j *job) close(conn net.Conn, ended bool) {
+	if !ended {
+		conn.Close()
+	}
+	if j.tunnel != nil {
+		j.tunnel.Close()
+	}
+	conn.Close()
+}
+
+// send sends the job's mail on conn and closes that.
+func send(ctx context.Context, conn net.Conn, j *job) *smtpc.Outcome {
+	ctx, cancel := j.context(ctx)
+	defer cancel()
+	outcome, ended := smtpc.Deliver(ctx, conn, &j.Options, j.mail())
+	j.close(conn, ended)
+	return outcome
 }
 
 // A result is what a program around Deliver would show: the exit code, what
@@ -70,18 +134,18 @@ func (r result) String() string {
 	return fmt.Sprintf("exit %d, reports %q, reason %q", r.exit, r.reports, r.reason)
 }
 
-func deliver(ctx context.Context, conn net.Conn, job *smtpc.Job) result {
-	stream, err := smtpc.Deliver(ctx, conn, job)
+func deliver(ctx context.Context, conn net.Conn, j *job) result {
+	return show(send(ctx, conn, j), j)
+}
+
+func show(outcome *smtpc.Outcome, j *job) result {
+	stream, err := report.SMTP(outcome, report.Peer{IP: peerIP, Fuse: j.TimeoutRemote, TLS: j.facts})
 	var r result
 	if stream.Message.Letter != 0 {
 		r.reports = string(stream.Bytes())
 	}
 	if err != nil {
-		r.exit, r.reason = 111, err.Error()
-		var coded interface{ ExitCode() int }
-		if errors.As(err, &coded) {
-			r.exit = coded.ExitCode()
-		}
+		r.exit, r.reason = exitCode(err), err.Error()
 		if r.exit == 124 {
 			r.reason = "" // stands in the report, if there is one
 		}
@@ -89,20 +153,22 @@ func deliver(ctx context.Context, conn net.Conn, job *smtpc.Job) result {
 	return r
 }
 
-// newJob is a job with n recipients and a short message.
-func newJob(n int) *smtpc.Job {
-	job := &smtpc.Job{
-		Sender:        "sender@example.net",
-		Message:       strings.NewReader("Subject: test\n\n.dot\nend\n"),
-		HeloHost:      "client.example.net",
-		RemoteIP:      peerIP,
-		ServerName:    peerName,
-		TimeoutRemote: 80 * time.Second,
+func exitCode(err error) int {
+	var none *report.NoTransaction
+	var blown *report.Fuse
+	switch {
+	case errors.As(err, &blown):
+		return 124
+	case !errors.As(err, &none):
+		return 111
+	case none.NoTLS():
+		return 76
+	case errors.Is(err, smtpc.ErrStumbled):
+		return 77
+	case errors.Is(err, smtpc.ErrEHLOLost):
+		return 78
 	}
-	for i := range n {
-		job.Recipients = append(job.Recipients, fmt.Sprintf("r%d@example.org", i))
-	}
-	return job
+	return 75
 }
 
 // The modes of conversation, by what the server offers.
@@ -387,7 +453,7 @@ func (s scenario) run(t *testing.T) (result, *smtptest.Conversation) {
 		server.TLS = serverTLS()
 	}
 	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
-	job.StartTLS = startTLS(conn)
+	job.startTLS(conn)
 	r := deliver(t.Context(), conn, job)
 	return r, server.Last(t)
 }

@@ -12,11 +12,13 @@ import (
 var errHalted = errors.New("halted")
 
 // A writer is the goroutine that writes while replies are read. It decides
-// alone what is written, one flight at a time, until it is halted; a flight that
-// was begun is written whole.
+// alone what is written, one flight at a time, until it is halted; it writes a flight
+// that it has begun to its end.
 type writer struct {
-	s    *session
+	s    *Session
 	done chan struct{}
+	// message is what it reads from, nil for commands.
+	message io.Reader
 
 	// inside is set when what was written ended in the middle of data, where no
 	// command can follow. It may be read after done.
@@ -27,10 +29,11 @@ type writer struct {
 	err    error
 }
 
-// write starts a goroutine in which work writes. An earlier one is waited for.
-func (s *session) write(work func(*writer) error) *writer {
+// write starts a goroutine in which work writes, and reads from message. It waits for
+// an earlier one.
+func (s *Session) write(message io.Reader, work func(*writer) error) *writer {
 	before := s.writing
-	w := &writer{s: s, done: make(chan struct{})}
+	w := &writer{s: s, message: message, done: make(chan struct{})}
 	s.writing = w
 	go func() {
 		defer close(w.done)
@@ -84,8 +87,13 @@ func (w *writer) halt() {
 	w.halted = true
 }
 
-// wait waits for the writer to end, limit at most, and tells whether it has.
+// wait waits for the writer to end, limit at most, and reports whether it has.
 func (w *writer) wait(limit time.Duration) bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
@@ -149,7 +157,7 @@ func (w *writer) data(m *message) error {
 	if err := w.flush(f.take()); err != nil {
 		return err
 	}
-	w.s.allow(w.s.messageLimit()) // from here on the answer is due
+	w.s.allow(w.s.options.Limits.Message) // from here on the answer is due
 	return nil
 }
 
@@ -163,7 +171,7 @@ func (w *writer) encode(m *message, f *flight, e *encoder, full func() error) er
 			return m.verify(e)
 		}
 		if err != nil {
-			return &unreadableError{err}
+			return &MessageError{err}
 		}
 		for len(block) > 0 {
 			n := min(len(block), f.room()/2)

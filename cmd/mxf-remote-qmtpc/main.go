@@ -3,12 +3,10 @@
 package main
 
 import (
-	"cmp"
-	"context"
 	"os"
-	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/cmd/internal/protocol"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/qmtpc"
 	"nightmare.mail/mxf/remote/report"
@@ -32,28 +30,13 @@ func run(args []string) error {
 		return err
 	}
 	conn.NoDelay()
-	// A context with a deadline would do the same, and needs 8 KB more to be loaded.
-	ctx, end := context.WithCancelCause(context.Background())
-	defer end(nil)
-	if settings.TimeoutRemote > 0 {
-		time.AfterFunc(settings.TimeoutRemote, func() { end(qmtpc.ErrFuse) })
-	}
-	trace := chain.OpenTrace()
+	ctx, trace := protocol.Fuse(settings.TimeoutRemote, qmtpc.ErrFuse), chain.OpenTrace()
 	mail, err := qmtpc.Prepare(ctx, args[1], args[2:], os.Stdin, trace)
 	outcome := &qmtpc.Outcome{Err: err}
 	if err == nil {
 		defer mail.Close()
 		outcome = qmtpc.Send(ctx, conn, mail, trace)
 	}
-	ip := os.Getenv("TCPREMOTEIP")
-	reports, err := report.QMTP(outcome, report.Peer{
-		IP: ip, Fuse: settings.TimeoutRemote,
-		TLS: report.ParseTLS(os.Environ(), cmp.Or(os.Getenv("TCPREMOTEHOST"), ip),
-			os.Getenv("MXF_TLS") == "verify", os.Getenv("MXF_INTLS") != ""),
-	})
-	if reports.Message.Letter != 0 {
-		_, failed := reports.WriteTo(os.Stdout)
-		err = cmp.Or(failed, err)
-	}
-	return err
+	server := protocol.ReadServer(os.Environ())
+	return protocol.Finish(report.QMTP(outcome, report.Peer{IP: server.IP, Fuse: settings.TimeoutRemote, TLS: server.TLS(os.Environ())}))
 }

@@ -1,48 +1,60 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"strconv"
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/cmd/internal/protocol"
+	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/ucspitls"
 )
 
-// connection is the network on descriptors 6 and 7, and what environ says about
-// it.
-func connection(environ []string) (net.Conn, *smtpc.Job, error) {
+// A connection is the network on descriptors 6 and 7, what the environment says about it,
+// and the TLS on it.
+type connection struct {
+	server  protocol.Server
+	options smtpc.Options
+	network *chain.Conn
+	tunnel  *chain.Conn // of the TLS client; nil before
+	tls     *report.TLS // nil in the clear
+}
+
+// connect opens the network as environ says.
+func connect(environ []string) (*connection, error) {
 	get := func(name string) string { v, _ := chain.Lookup(environ, name); return v }
-	ip := get("TCPREMOTEIP")
-	job := &smtpc.Job{RemoteIP: ip, ServerName: cmp.Or(get("TCPREMOTEHOST"), ip)}
-	job.RemotePort, _ = strconv.Atoi(get("TCPREMOTEPORT")) // for a hint alone
-	job.InTLS, job.TLSFailed = get("MXF_INTLS") != "", get("MXF_TLSFAILED") != ""
+	c := &connection{server: protocol.ReadServer(environ)}
+	o := &c.options
+	o.TLSFailed, o.Trace = get("MXF_TLSFAILED") != "", chain.OpenTrace()
 	var err error
-	if job.TLS, err = smtpc.ParsePolicy(get("MXF_TLS")); err != nil {
-		return nil, nil, chain.Fail(chain.ExitUsage, "MXF_TLS: %w", err)
+	if o.TLS, err = smtpc.ParsePolicy(get("MXF_TLS")); err != nil {
+		return nil, chain.Fail(chain.ExitUsage, "MXF_TLS: %w", err)
 	}
-	if job.Avoid, err = smtpc.ParseAvoid(get("MXF_SMTPAVOID")); err != nil {
-		return nil, nil, chain.Fail(chain.ExitUsage, "MXF_SMTPAVOID: %w", err)
+	if o.Avoid, err = smtpc.ParseAvoid(get("MXF_SMTPAVOID")); err != nil {
+		return nil, chain.Fail(chain.ExitUsage, "MXF_SMTPAVOID: %w", err)
 	}
 	if control := get(ucspitls.ControlVariable); control == "" {
-		job.Environ = environ // it can tell of TLS that is there already
-	} else if job.StartTLS, err = startTLS(control, get(ucspitls.ReadVariable), get(ucspitls.WriteVariable)); err != nil {
-		return nil, nil, err
+		c.tls = c.server.TLS(environ)
+	} else {
+		c.tls = c.server.TLS(nil) // environ is about something else
+		if o.StartTLS, err = c.startTLS(control, get(ucspitls.ReadVariable), get(ucspitls.WriteVariable)); err != nil {
+			return nil, err
+		}
 	}
-	conn, err := chain.OpenInherited(6, 7)
-	if err != nil {
-		return nil, nil, err
+	o.InTLS = c.tls != nil
+	if c.network, err = chain.OpenInherited(6, 7); err != nil {
+		return nil, err
 	}
-	conn.NoDelay()
-	return conn, job, nil
+	c.network.NoDelay()
+	return c, nil
 }
 
 // startTLS asks for TLS on the control descriptor, and goes on with the other
 // two. They are given as UCSPI-TLS has them, in decimal.
-func startTLS(control, read, write string) (func(context.Context) (net.Conn, []string, error), error) {
+func (c *connection) startTLS(control, read, write string) (func(context.Context) (net.Conn, error), error) {
 	var fds [3]int
 	for i, v := range []string{control, read, write} {
 		fd, err := strconv.ParseUint(v, 10, 31)
@@ -52,21 +64,43 @@ func startTLS(control, read, write string) (func(context.Context) (net.Conn, []s
 		}
 		fds[i] = int(fd)
 	}
-	return func(ctx context.Context) (net.Conn, []string, error) {
-		ctl, err := chain.OpenInherited(fds[0], fds[0])
+	return func(ctx context.Context) (net.Conn, error) {
+		facts, err := startOn(ctx, fds[0])
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		defer ctl.Close()
-		defer context.AfterFunc(ctx, func() { _ = ctl.SetDeadline(time.Unix(1, 0)) })()
-		facts, err := ucspitls.Start(ctl)
-		if err != nil {
-			return nil, nil, err
+		if c.tunnel, err = chain.OpenInherited(fds[1], fds[2]); err != nil {
+			return nil, err
 		}
-		conn, err := chain.OpenInherited(fds[1], fds[2])
-		if err != nil {
-			return nil, nil, err
+		inside := c.server
+		inside.InTLS = true // whatever the client tells
+		c.tls = inside.TLS(facts)
+		if c.options.Trace != nil {
+			c.options.Trace("= " + report.Diagnostic(c.tls.String()))
 		}
-		return conn, facts, nil
+		return c.tunnel, nil
 	}, nil
+}
+
+// startOn asks for TLS on the descriptor control and returns what the TLS client tells.
+func startOn(ctx context.Context, control int) ([]string, error) {
+	conn, err := chain.OpenInherited(control, control)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	return ucspitls.Start(conn)
+}
+
+// close closes the connection. One whose conversation did not come to its end is closed
+// beneath TLS first.
+func (c *connection) close(ended bool) {
+	if !ended {
+		c.network.Close()
+	}
+	if c.tunnel != nil {
+		c.tunnel.Close()
+	}
+	c.network.Close()
 }

@@ -3,12 +3,12 @@
 package main
 
 import (
-	"cmp"
-	"context"
 	"os"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/cmd/internal/protocol"
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 )
 
@@ -25,18 +25,14 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	conn, job, err := connection(os.Environ())
+	c, err := connect(os.Environ())
 	if err != nil {
 		return err
 	}
-	job.Sender, job.Recipients, job.Message = args[1], args[2:], os.Stdin
-	job.HeloHost = settings.HeloHost
-	job.TimeoutRemote, job.TimeoutConnect = settings.TimeoutRemote, settings.TimeoutConnect
-	job.Trace = chain.OpenTrace()
-	reports, err := smtpc.Deliver(context.Background(), conn, job)
-	if reports.Message.Letter != 0 {
-		_, failed := reports.WriteTo(os.Stdout)
-		err = cmp.Or(failed, err)
-	}
-	return err
+	c.options.HeloHost = settings.HeloHost
+	c.options.Limits = smtpc.LimitsOf(settings.TimeoutRemote, settings.TimeoutConnect)
+	ctx := protocol.Fuse(settings.TimeoutRemote, smtpc.ErrFuse)
+	outcome, ended := smtpc.Deliver(ctx, c.network, &c.options, smtpc.NewMail(args[1], args[2:], os.Stdin, false))
+	c.close(ended)
+	return protocol.Finish(report.SMTP(outcome, c.server.Peer(settings.TimeoutRemote, c.tls)))
 }

@@ -8,14 +8,13 @@ import (
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote"
 	"nightmare.mail/mxf/remote/dns"
-	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/transport"
 )
 
 // exits are the exit codes of the programs of a chain.
 var exits = transport.Exits{
-	Next: report.ExitNextExchanger, NoTLS: report.ExitNoTLS, Group: report.ExitGroup, NoEHLO: report.ExitNoEHLO,
-	Fuse: report.ExitFuse, TLS: []int{96, 97, 98},
+	Next: chain.ExitNextExchanger, NoTLS: chain.ExitNoTLS, Group: chain.ExitStumbled, NoEHLO: chain.ExitNoEHLO,
+	Fuse: chain.ExitFuse, TLS: []int{96, 97, 98},
 }
 
 // prepare returns a router for job, and one that can trace when there is an error. It sets

@@ -3,11 +3,13 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"os"
 	"runtime/debug"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/cmd/internal/protocol"
+	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 )
 
@@ -22,11 +24,34 @@ func main() {
 }
 
 func run(args []string) error {
-	conn, job, err := parse(args)
+	c, err := parse(args)
 	if err != nil {
 		return err
 	}
-	job.Message, job.Environ, job.Trace = os.Stdin, os.Environ(), chain.OpenTrace()
-	_, err = smtpc.Final(smtpc.Deliver(context.Background(), conn, job)).WriteTo(os.Stdout)
+	server := protocol.Server{IP: c.ip, Name: c.ip}
+	tls := server.TLS(os.Environ())
+	c.options.InTLS, c.options.Trace = tls != nil, chain.OpenTrace()
+	ctx := protocol.Fuse(c.timeout, smtpc.ErrFuse)
+	outcome, _ := smtpc.Deliver(ctx, c.conn, &c.options, smtpc.NewMail(c.sender, c.recipients, os.Stdin, true))
+	c.conn.Close()
+	_, err = final(report.SMTP(outcome, server.Peer(c.timeout, tls))).WriteTo(os.Stdout)
 	return err
+}
+
+// final returns the reports of a program that nothing comes after: what would let
+// another exchanger be tried is a temporary failure here.
+func final(reports report.Stream, err error) report.Stream {
+	var none *report.NoTransaction
+	var fuse *report.Fuse
+	switch {
+	case err == nil:
+		return reports
+	case errors.As(err, &none):
+		return report.Only(report.Report{Letter: report.Temporary, Text: none.Reason.Text})
+	case errors.As(err, &fuse) && fuse.Begun:
+		return reports
+	case errors.As(err, &fuse):
+		return report.Only(fuse.Reason)
+	}
+	return report.Only(report.For(err))
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
 
@@ -176,5 +177,24 @@ func TestWhatCannotBeRecoveredFrom(t *testing.T) {
 	_ = cmd.Wait()
 	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() {
 		t.Errorf("%v", cmd.ProcessState)
+	}
+}
+
+func TestFinal(t *testing.T) {
+	stream := report.Only(report.Report{Letter: report.Delivered, Text: "ok"})
+	blown := report.Report{Letter: report.Temporary, Text: "slow"}
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{nil, "Kok\n\x00"},
+		{&report.NoTransaction{Reason: report.Report{Letter: report.Permanent, Text: "no"}}, "Zno\n\x00"},
+		{&report.Fuse{Reason: blown}, "Zslow\n\x00"},
+		{&report.Fuse{Reason: blown, Begun: true}, "Kok\n\x00"},
+		{errors.New("broken"), "ZInternal error: broken. (#4.3.5)\n\x00"},
+	} {
+		if got := string(final(stream, c.err).Bytes()); got != c.want {
+			t.Errorf("error %v: %q, want %q", c.err, got, c.want)
+		}
 	}
 }

@@ -1,36 +1,44 @@
 package main
 
 import (
-	"net"
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/smtpc"
 )
 
+// arguments are what the command line asks for.
+type arguments struct {
+	ip, sender string
+	recipients []string
+	timeout    time.Duration
+	conn       *chain.Conn
+	options    smtpc.Options
+}
+
 // parse reads the command line and opens the network that it names.
-func parse(args []string) (net.Conn, *smtpc.Job, error) {
+func parse(args []string) (*arguments, error) {
 	const most = 1<<31 - 1 // C's int
 	rfd, wfd, timeout := 6, 7, 1200
-	job := &smtpc.Job{Quoted: true, Start: smtpc.FromMAIL, TLS: smtpc.None}
+	c := &arguments{options: smtpc.Options{Start: smtpc.FromMAIL, TLS: smtpc.None}}
 	args, err := chain.ParseOptions(args, []chain.Option{
 		{Short: 't', Long: []string{"timeoutremote"}, Take: chain.Count(&timeout, 0, most)},
 		{Short: '6', Long: []string{"fdr"}, Take: chain.Count(&rfd, chain.FirstFree, most)},
 		{Short: '7', Long: []string{"fdw"}, Take: chain.Count(&wfd, chain.FirstFree, most)},
-		{Short: 'h', Take: func(v string) error { job.HeloHost, job.Start = v, smtpc.FromEHLO; return nil }},
+		{Short: 'h', Take: func(v string) error { c.options.HeloHost, c.options.Start = v, smtpc.FromEHLO; return nil }},
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(args) < 3 {
-		return nil, nil, chain.Fail(chain.ExitUsage, "%s", usage)
+		return nil, chain.Fail(chain.ExitUsage, "%s", usage)
 	}
-	job.RemoteIP, job.ServerName, job.Sender, job.Recipients = args[0], args[0], args[1], args[2:]
-	job.TimeoutRemote = time.Duration(timeout) * time.Second
-	conn, err := chain.OpenInherited(rfd, wfd)
-	if err != nil {
-		return nil, nil, err
+	c.ip, c.sender, c.recipients = args[0], args[1], args[2:]
+	c.timeout = time.Duration(timeout) * time.Second
+	c.options.Limits = smtpc.LimitsOf(c.timeout, 0)
+	if c.conn, err = chain.OpenInherited(rfd, wfd); err != nil {
+		return nil, err
 	}
-	conn.NoDelay()
-	return conn, job, nil
+	c.conn.NoDelay()
+	return c, nil
 }

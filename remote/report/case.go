@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+
+	"nightmare.mail/mxf/smtpc"
 )
 
 // A Case is one outcome of a delivery. The zero Case is the unforeseen one.
@@ -115,11 +117,14 @@ type Facts struct {
 	Permanent bool   // the reply was 5xx (SMTP), D (QMTP)
 	Duplicate bool   // the message's last byte may have been sent
 	Detail    string // a further line, ours
-	TLS       *TLS   // the TLS that is up, nil for none
+	// Notes are what went before a temporary failure, a line each. The other
+	// letters do not have them.
+	Notes []string
+	TLS   *TLS // the TLS that is up, nil for none
 }
 
 // New returns the report of case c: its wording, then what the server said, then
-// the detail, then, for a message report, the TLS line.
+// the detail and the notes, then, for a message report, the TLS line.
 func New(c Case, f Facts) Report {
 	if c < 0 || int(c) >= len(catalogue) {
 		c = Internal
@@ -163,6 +168,11 @@ func New(c Case, f Facts) Report {
 	if f.Detail != "" {
 		text += "\n" + Foreign(f.Detail)
 	}
+	if letter == Temporary {
+		for _, note := range f.Notes {
+			text += "\n" + Diagnostic(note)
+		}
+	}
 	if f.TLS != nil && letter.OfMessage() {
 		text += "\n" + Foreign(f.TLS.String())
 	}
@@ -192,44 +202,22 @@ func For(err error) Report {
 	return New(Internal, Facts{Reason: err.Error()})
 }
 
-// Exit codes of a protocol program, as its router reads them.
-const (
-	ExitNextExchanger = 75
-	ExitNoTLS         = 76
-	ExitGroup         = 77
-	ExitNoEHLO        = 78
-	ExitFuse          = 124
-)
-
-// Why says what kept an attempt from beginning a transaction. What is tried next
-// hangs on it.
-type Why int
-
-// What keeps an attempt from beginning a transaction.
-const (
-	NotNow        Why = iota // the connection was lost, or the server wants no mail now
-	WantOfTLS                // TLS was tried, or refused, and failed
-	NoTLSOffered             // TLS was required and is not offered
-	GroupStumbled            // the server stumbled over several commands at once, or over an extension
-	EHLOLost                 // the connection was lost before the answer to EHLO
-)
-
-// exitCodes are those of Why.
-var exitCodes = [...]int{ExitNextExchanger, ExitNoTLS, ExitNoTLS, ExitGroup, ExitNoEHLO}
-
 // NoTransaction says that nothing was sent that a server could deliver, so that
-// something else may be tried. Its text becomes the Z of the last attempt.
+// something else may be tried. Its text becomes the Z of the last attempt. What is tried
+// next hangs on its cause, which errors.Is finds: smtpc.ErrTLSFailed and the others there.
 type NoTransaction struct {
 	Reason Report
-	Why    Why
 	Err    error // the cause, may be nil
 }
 
 // NewNoTransaction returns a *NoTransaction whose reason is case c. It has no TLS
-// line: the TLS is down when the router makes it its own report.
-func NewNoTransaction(why Why, c Case, f Facts) *NoTransaction {
+// line: the TLS is down when the router makes it its own report. It is no longer than
+// what is kept of a program's standard error, on which a program shows it.
+func NewNoTransaction(c Case, f Facts, cause error) *NoTransaction {
 	f.TLS = nil
-	return &NoTransaction{Reason: New(c, f), Why: why}
+	reason := New(c, f)
+	reason.Text = Diagnostic(reason.Text)
+	return &NoTransaction{Reason: reason, Err: cause}
 }
 
 func (e *NoTransaction) Error() string { return e.Reason.Text }
@@ -238,10 +226,9 @@ func (e *NoTransaction) Error() string { return e.Reason.Text }
 func (e *NoTransaction) Unwrap() error { return e.Err }
 
 // NoTLS reports whether TLS was what failed.
-func (e *NoTransaction) NoTLS() bool { return e.Why == WantOfTLS || e.Why == NoTLSOffered }
-
-// ExitCode returns the exit status of a protocol program that ends so.
-func (e *NoTransaction) ExitCode() int { return exitCodes[e.Why] }
+func (e *NoTransaction) NoTLS() bool {
+	return errors.Is(e.Err, smtpc.ErrTLSFailed) || errors.Is(e.Err, smtpc.ErrTLSNotOffered)
+}
 
 // TLSFailure returns why TLS broke down, if that is what err came of, else nothing.
 // Such an error has a method TLSFailure, which words it.
@@ -273,26 +260,3 @@ func NewFuse(f Facts, begun bool) *Fuse {
 }
 
 func (e *Fuse) Error() string { return e.Reason.Text }
-
-// ExitCode returns 124.
-func (e *Fuse) ExitCode() int { return ExitFuse }
-
-// ReasonFrom reads the reason that a protocol program printed beside exit 75 to
-// 78. Said that is one of this catalogue's own sentences keeps its letter; other
-// words are quoted after the wording of c, and are temporary.
-func ReasonFrom(said string, c Case, f Facts) Report {
-	said = Diagnostic(said)
-	if r := New(NeedsSMTPUTF8, f); r.Text == said {
-		return r
-	}
-	ip := Foreign(f.IP)
-	for _, opening := range []string{"Connected to " + ip + " ", ip + " "} {
-		if strings.HasPrefix(said, opening) {
-			return Report{Temporary, said}
-		}
-	}
-	if said != "" && f.Reason == "" {
-		f.Detail = "The protocol program said: " + said
-	}
-	return New(c, f)
-}

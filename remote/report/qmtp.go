@@ -2,21 +2,9 @@ package report
 
 import (
 	"errors"
-	"time"
 
 	"nightmare.mail/mxf/qmtpc"
 )
-
-// A Peer is what all reports of a conversation share.
-type Peer struct {
-	IP   string        // the server's address, without brackets; empty reads as unknown
-	Fuse time.Duration // the limit of the conversation, 0 for none
-	TLS  *TLS          // the TLS that is up, nil for none
-}
-
-func (p *Peer) fill(f *Facts) {
-	f.IP, f.TLS, f.Seconds = p.IP, p.TLS, int64(p.Fuse/time.Second)
-}
 
 // QMTP returns the reports of o, the outcome of a conversation with peer.
 //
@@ -31,9 +19,7 @@ func QMTP(o *qmtpc.Outcome, peer Peer) (Stream, error) {
 	case c == Internal && o.Recipients == nil: // the mail could not be prepared
 		return Stream{}, o.Err
 	case c == ConnectionDied && o.NoTransaction():
-		none := NewNoTransaction(NotNow, c, facts)
-		none.Err = o.Err
-		return Stream{}, none
+		return Stream{}, NewNoTransaction(c, facts, o.Err)
 	case c == FuseBlown:
 		fuse := NewFuse(facts, o.FirstByte || o.Heard)
 		if !fuse.Begun {

@@ -31,10 +31,10 @@ const (
 	Permanent Letter = 'D' // permanent failure
 )
 
-// OfRecipient tells whether l begins a recipient report.
+// OfRecipient reports whether l begins a recipient report.
 func (l Letter) OfRecipient() bool { return l == Accepted || l == Refused || l == Deferred }
 
-// OfMessage tells whether l begins a message report.
+// OfMessage reports whether l begins a message report.
 func (l Letter) OfMessage() bool { return l == Delivered || l == Temporary || l == Permanent }
 
 // A Report is one letter and its text, which has no newline at its end: Bytes
@@ -182,31 +182,6 @@ func (p *Parser) Stream() (Stream, error) {
 		return Stream{}, ErrIncomplete
 	}
 	return p.stream, nil
-}
-
-// TLS says in what TLS a report was made.
-type TLS struct {
-	Version    string // TLSv1.3
-	Cipher     string // IANA name of the cipher suite
-	Verified   bool   // the verdict on the certificate, enforced or not
-	ServerName string // the name that was asked for, an address for an address literal
-	Fault      string // of ours, why there is no verdict: file, line and what
-}
-
-// tlsOpening begins the line on TLS.
-const tlsOpening = "TLS: "
-
-// String returns the line that ends a message report, without a newline.
-func (t TLS) String() string {
-	verdict := "unverified"
-	if t.Verified {
-		verdict = "verified"
-	}
-	line := fmt.Sprintf(tlsOpening+"%s %s %s %s", t.Version, t.Cipher, verdict, t.ServerName)
-	if t.Fault != "" {
-		line += " (" + t.Fault + ")"
-	}
-	return line
 }
 
 const (

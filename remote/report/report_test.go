@@ -225,31 +225,3 @@ func TestReasonFrom(t *testing.T) {
 		}
 	}
 }
-
-func TestParseTLS(t *testing.T) {
-	for _, test := range []struct {
-		environ []string
-		verify  bool
-		want    string
-	}{
-		{[]string{"SSL_PROTOCOL=TLSv1.3", "SSL_CIPHER=C", "SSL_TLS_SNI_SERVERNAME=sent.example", "SSL_PEER_VERIFIED=yes"}, false, "TLS: TLSv1.3 C verified sent.example"},
-		{[]string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=C", "SSL_TLS_SNI_SERVERNAME", "SSL_PEER_VERIFIED=no:expired"}, true, "TLS: TLSv1.2 C unverified name.example"},
-		{[]string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=C", "SSL_PEER_VERIFIED=no:cannot read trust anchors: open a\r\nb: no such file"}, false,
-			"TLS: TLSv1.2 C unverified name.example (control/trustanchors:1: no such file)"},
-		{[]string{"SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=C", "SSL_PEER_VERIFIED=no:certificate is for \"no:cannot read trust anchors: \""}, false,
-			"TLS: TLSv1.2 C unverified name.example"},
-		{[]string{"SSL_PROTOCOL=TLSv1.2"}, true, "TLS: TLSv1.2 unknown verified name.example"},
-		{[]string{"SSL_PROTOCOL=TLSv1.2"}, false, "TLS: TLSv1.2 unknown unverified name.example"},
-	} {
-		tls := ParseTLS(test.environ, "name.example", test.verify, false)
-		if tls == nil || tls.String() != test.want {
-			t.Errorf("%q: %v", test.environ, tls)
-		}
-	}
-	if tls := ParseTLS([]string{"SSL_CIPHER=C"}, "name.example", true, true); tls == nil || tls.String() != "TLS: unknown unknown verified name.example" {
-		t.Errorf("TLS that nothing is told of: %v", tls)
-	}
-	if tls := ParseTLS([]string{"SSL_CIPHER=C"}, "name.example", true, false); tls != nil {
-		t.Errorf("TLS out of nothing: %v", tls)
-	}
-}

@@ -199,7 +199,8 @@ func (c *Carrier) meaning(a *Attempt, p *process, stream report.Stream, err erro
 		return report.Stream{}, &report.Fuse{Reason: because(report.ReasonFrom(said, report.FuseBlown, fuse))}
 	case code == exits.Next, code == exits.Group, code == exits.NoEHLO:
 		reason := report.ReasonFrom(said, report.ConnectionDied, facts)
-		if fatal.what != "" && a.Protocol.Implicit && reason.Lost(ip) {
+		first, _, _ := strings.Cut(reason.Text, "\n")
+		if fatal.what != "" && a.Protocol.Implicit && report.Sentence(first, facts) == report.ConnectionDied {
 			return report.Stream{}, brokenTLS(fatal.what, nil, ip)
 		}
 		return report.Stream{}, left(because(reason), exits.failure(code))
@@ -264,7 +265,7 @@ func noTLS(f fatal, said, ip string) *report.NoTransaction {
 			cause = tlsc.Cause(f.what)
 		}
 		return left(report.New(report.TLSUnavailable, facts), policy.ErrTLS, cause)
-	case said == report.New(report.TLSNotOffered, facts).Text:
+	case report.Sentence(said, facts) == report.TLSNotOffered:
 		failure = policy.ErrNotOffered
 	case said == "":
 		facts.Reason = "the TLS client gave no reason"

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -17,23 +18,22 @@ import (
 )
 
 // inProcess carries an attempt out by calling the packages that the bundled programs are
-// made of. What the chain would tell them by their environment they are told by their jobs;
-// everything else is theirs.
+// made of.
 func (c *Carrier) inProcess(ctx context.Context, a *Attempt) (report.Stream, error) {
 	var conn net.Conn = socket{a.Conn}
-	var environ []string
+	var facts *report.TLS
 	if a.Protocol.Implicit {
 		tls, err := c.startTLS(ctx, a)
 		if err != nil {
 			return report.Stream{}, brokenTLS(err.Error(), err, a.ip())
 		}
-		conn, environ = tls, tls.Description().Environ()
+		conn, facts = tls, tlsFacts(a, tls)
 	}
 	speak := c.speakSMTP
 	if a.Protocol.Program == control.QMTPProgram {
 		speak = c.speakQMTP
 	}
-	stream, err := speak(ctx, a, conn, environ)
+	stream, err := speak(ctx, a, conn, facts)
 	var none *report.NoTransaction
 	if !errors.As(err, &none) {
 		return stream, err
@@ -41,13 +41,22 @@ func (c *Carrier) inProcess(ctx context.Context, a *Attempt) (report.Stream, err
 	if why := report.TLSFailure(err); why != "" && a.Protocol.Implicit {
 		return stream, brokenTLS(why, none.Err, a.ip())
 	}
-	return stream, left(none.Reason, failures[none.Why], none.Err)
+	return stream, left(none.Reason, failure(none), none.Err)
 }
 
-// failures are those of package policy.
-var failures = map[report.Why]error{
-	report.WantOfTLS: policy.ErrTLS, report.NoTLSOffered: policy.ErrNotOffered,
-	report.GroupStumbled: policy.ErrStumbled, report.EHLOLost: policy.ErrEHLOLost,
+// failure is what package policy has for the failure of a conversation, or nil.
+func failure(err error) error {
+	switch {
+	case errors.Is(err, smtpc.ErrTLSFailed):
+		return policy.ErrTLS
+	case errors.Is(err, smtpc.ErrTLSNotOffered):
+		return policy.ErrNotOffered
+	case errors.Is(err, smtpc.ErrStumbled):
+		return policy.ErrStumbled
+	case errors.Is(err, smtpc.ErrEHLOLost):
+		return policy.ErrEHLOLost
+	}
+	return nil
 }
 
 // brokenTLS is the failure of implicit TLS before a transaction began. That can come after
@@ -57,56 +66,75 @@ func brokenTLS(why string, cause error, ip string) *report.NoTransaction {
 	return left(report.New(report.TLSUnavailable, report.Facts{IP: ip, Reason: why}), policy.ErrTLS, cause)
 }
 
-func (c *Carrier) speakQMTP(ctx context.Context, a *Attempt, conn net.Conn, environ []string) (report.Stream, error) {
-	limit := c.Settings.TimeoutRemote
-	if limit > 0 {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, limit, qmtpc.ErrFuse)
-		defer stop()
-	}
-	var outcome *qmtpc.Outcome
+func (c *Carrier) speakQMTP(ctx context.Context, a *Attempt, conn net.Conn, facts *report.TLS) (report.Stream, error) {
+	ctx, stop := c.fuse(ctx, qmtpc.ErrFuse)
+	defer stop()
 	mail, err := qmtpc.Prepare(ctx, a.Sender, a.Recipients, a.Message.reader(), a.Trace)
-	if err != nil {
-		outcome = &qmtpc.Outcome{Err: err}
-	} else {
+	outcome := &qmtpc.Outcome{Err: err}
+	if err == nil {
 		defer mail.Close()
 		outcome = qmtpc.Send(ctx, conn, mail, a.Trace)
 	}
-	stream, err := report.QMTP(outcome, report.Peer{IP: a.ip(), Fuse: limit,
-		TLS: report.ParseTLS(environ, a.serverName(), a.Manner.TLS == policy.Verified, false)})
+	stream, err := report.QMTP(outcome, c.peer(a, facts))
 	if err == nil && !outcome.Unfinished() {
-		conn.Close() // in TLS, not without close_notify
+		conn.Close() // in TLS, with close_notify
 	}
 	return stream, err
 }
 
-func (c *Carrier) speakSMTP(ctx context.Context, a *Attempt, conn net.Conn, environ []string) (report.Stream, error) {
-	job := &smtpc.Job{
-		Sender:         a.Sender,
-		Recipients:     a.Recipients,
-		Message:        a.Message.reader(),
-		HeloHost:       c.Settings.HeloHost,
-		RemoteIP:       a.ip(),
-		RemotePort:     int(a.Addr.Port()),
-		ServerName:     a.serverName(),
-		TLS:            policies[a.Manner.TLS],
-		Avoid:          a.avoid(),
-		TLSFailed:      a.Manner.TLSFailed,
-		Environ:        environ,
-		TimeoutRemote:  c.Settings.TimeoutRemote,
-		TimeoutConnect: c.Settings.TimeoutConnect,
-		Trace:          a.Trace,
+func (c *Carrier) speakSMTP(ctx context.Context, a *Attempt, conn net.Conn, facts *report.TLS) (report.Stream, error) {
+	ctx, stop := c.fuse(ctx, smtpc.ErrFuse)
+	defer stop()
+	options := &smtpc.Options{
+		HeloHost:  c.Settings.HeloHost,
+		TLS:       policies[a.Manner.TLS],
+		Avoid:     a.avoid(),
+		TLSFailed: a.Manner.TLSFailed,
+		InTLS:     facts != nil,
+		Limits:    smtpc.LimitsOf(c.Settings.TimeoutRemote, c.Settings.TimeoutConnect),
+		Trace:     a.Trace,
 	}
+	spoken := conn
 	if a.Protocol.Explicit && a.Manner.TLS != policy.Clear {
-		job.StartTLS = func(ctx context.Context) (net.Conn, []string, error) {
+		options.StartTLS = func(ctx context.Context) (net.Conn, error) {
 			tls, err := c.startTLS(ctx, a)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
-			return tls, tls.Description().Environ(), nil
+			spoken, facts = tls, tlsFacts(a, tls)
+			if a.Trace != nil {
+				a.Trace("= " + report.Diagnostic(facts.String()))
+			}
+			return tls, nil
 		}
 	}
-	return smtpc.Deliver(ctx, conn, job)
+	mail := smtpc.NewMail(a.Sender, a.Recipients, a.Message.reader(), false)
+	outcome, ended := smtpc.Deliver(ctx, conn, options, mail)
+	if !ended {
+		a.Conn.Close() // beneath TLS
+	}
+	spoken.Close()
+	return report.SMTP(outcome, c.peer(a, facts))
+}
+
+// fuse returns a context that ends by cause when timeoutremote is over.
+func (c *Carrier) fuse(ctx context.Context, cause error) (context.Context, context.CancelFunc) {
+	if c.Settings.TimeoutRemote == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, c.Settings.TimeoutRemote, cause)
+}
+
+// peer is the server as reports mention it.
+func (c *Carrier) peer(a *Attempt, facts *report.TLS) report.Peer {
+	return report.Peer{IP: a.ip(), Port: int(a.Addr.Port()), Fuse: c.Settings.TimeoutRemote, TLS: facts}
+}
+
+// tlsFacts are what reports say of the TLS that conn is.
+func tlsFacts(a *Attempt, conn *tlsc.Conn) *report.TLS {
+	d := conn.Description()
+	return &report.TLS{Version: d.Protocol, Cipher: d.Cipher, Verified: d.Verified == "yes",
+		ServerName: cmp.Or(d.SNI, a.serverName()), Fault: report.Fault(d.Verified)}
 }
 
 // policies are the words of smtpc for the levels.

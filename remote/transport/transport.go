@@ -98,7 +98,7 @@ func (a *Attempt) serverName() string { return cmp.Or(a.Exchanger, a.ip()) }
 func (a *Attempt) avoid() smtpc.Avoid {
 	avoid := a.Avoid
 	if a.Manner.OneByOne {
-		avoid = avoid.Or(smtpc.Plain)
+		avoid = avoid.Or(smtpc.OneByOne)
 	}
 	avoid.EHLO = avoid.EHLO || a.Manner.HELO
 	return avoid
@@ -117,7 +117,7 @@ func (c *Carrier) Avoids(protocol *control.Protocol, exchanger string, addr neti
 
 // Manner is the manner of the first attempt at a server that is not asked for avoid.
 func Manner(level policy.Level, avoid smtpc.Avoid) policy.Manner {
-	return policy.Manner{TLS: level, OneByOne: avoid.Or(smtpc.Plain) == avoid, HELO: avoid.EHLO}
+	return policy.Manner{TLS: level, OneByOne: avoid.Or(smtpc.OneByOne) == avoid, HELO: avoid.EHLO}
 }
 
 // handshakeLimit is how long a handshake may take, 0 for as long as it likes. That of

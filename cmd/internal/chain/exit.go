@@ -9,10 +9,19 @@ import (
 	"syscall"
 )
 
-// The exit codes of every program; each manual page has its own. Those of a protocol
-// program alone are in remote/report, those of a TLS client in tlsc: an error knows its code.
+// The exit codes of all programs; each manual page has its own.
 const (
-	ExitOK         = 0
+	ExitOK = 0
+
+	// Those by which a protocol program tells its router what to try next. Nothing was
+	// printed, and the server cannot have the message; but the fuse may have
+	// reports.
+	ExitNextExchanger = 75  // the connection was lost, or the server wants no mail now
+	ExitNoTLS         = 76  // TLS failed, or is required and not offered
+	ExitStumbled      = 77  // the server stumbled over several commands at once, or over an extension
+	ExitNoEHLO        = 78  // the connection was lost before EHLO was answered
+	ExitFuse          = 124 // timeoutremote ran out
+
 	ExitUsage      = 100 // wrong usage
 	ExitTemporary  = 111 // a system call failed
 	ExitCannotExec = 126 // there is such a program and it cannot be run
@@ -113,7 +122,7 @@ func standard() error {
 }
 
 // Informed prints usage or the version on standard output if args are --help or
-// --version and nothing else, and tells whether they are.
+// --version and nothing else, and reports whether they are.
 func Informed(program, usage string, args []string) bool {
 	if len(args) != 1 {
 		return false

@@ -1,0 +1,103 @@
+package smtpc
+
+import (
+	"strconv"
+	"strings"
+)
+
+// A Stage is a point of the conversation: what the server was to answer.
+type Stage string
+
+// The stages, in the order in which a conversation can come to them.
+const (
+	StageGreeting  Stage = "greeting"
+	StageEHLO      Stage = "EHLO"
+	StageHELO      Stage = "HELO"
+	StageSTARTTLS  Stage = "STARTTLS"
+	StageHandshake Stage = "the TLS handshake"
+	StageMAIL      Stage = "MAIL"
+	StageRCPT      Stage = "RCPT"
+	StageDATA      Stage = "DATA"
+	StageMessage   Stage = "the message"
+	StageRSET      Stage = "RSET"
+)
+
+// An Outcome says what became of a [Mail].
+type Outcome struct {
+	// Recipients has an answer for each recipient of the mail, in order.
+	Recipients []Answer
+
+	// Begun reports whether the server accepted MAIL.
+	Begun bool
+	// LastByte reports whether the write that ends the message was begun. The server
+	// may have the whole message then, whatever it said.
+	LastByte bool
+
+	// Reply accepted the message, where Err is nil.
+	Reply Reply
+	// Err is why the message was not accepted: a *RefusedError, a *BrokenError, an
+	// error that makes this mail impossible for this server or for any (see the list of
+	// errors), or the text of a mistake or of a panic. Nil: the message was accepted.
+	Err error
+	// After is what ended the conversation when Err was known already, for the
+	// callers whose time limit it was. It does not change the outcome.
+	After error
+	// Notes are the refusals that came before and were not the end.
+	Notes []Note
+}
+
+// An Answer is what the server said to RCPT.
+type Answer struct {
+	Status Status
+	Reply  Reply // none where there was no answer
+	Err    error // why a malformed recipient cannot be sent
+}
+
+// Permanent reports whether the recipient is refused for good.
+func (a Answer) Permanent() bool { return a.Status == Refused || a.Status == Malformed }
+
+// A Status is what the server decided about one recipient, or we.
+type Status int
+
+// The statuses.
+const (
+	Unanswered Status = iota
+	Accepted
+	Deferred  // refused for now
+	Refused   // refused for good
+	Malformed // it cannot be sent in SMTP, and was not
+)
+
+func (s Status) String() string {
+	switch s {
+	case Accepted:
+		return "accepted"
+	case Deferred:
+		return "deferred"
+	case Refused:
+		return "refused"
+	case Malformed:
+		return "malformed"
+	}
+	return "unanswered"
+}
+
+// A Note is a refusal after which the conversation went on.
+type Note struct {
+	Stage Stage // EHLO, STARTTLS, or MAIL, which was refused with its parameters
+	Reply Reply
+}
+
+// A Reply is what the server said to one command. The zero Reply is none.
+type Reply struct {
+	Code     int
+	Enhanced EnhancedCode
+	Text     string // all its lines with their codes, joined by newlines, without line ends
+}
+
+// String returns the reply in one line.
+func (r Reply) String() string { return strconv.Quote(strings.ReplaceAll(r.Text, "\n", " / ")) }
+
+// An EnhancedCode is a status code of RFC 3463: class, subject, detail. The zero value
+// is none.
+type EnhancedCode [3]uint16
