@@ -233,3 +233,33 @@ func TestImports_linked(t *testing.T) {
 		}
 	}
 }
+
+// The QMTP program imports smtpc for the errors that its router can read. None of smtpc's
+// code may come with them.
+func TestImports_noSMTPInQMTP(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "mxf-remote-qmtpc")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, module+"cmd/mxf-remote-qmtpc")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out, err := exec.Command("go", "tool", "nm", program).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const text = "T"
+	ours := false
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line) // address, kind, name; no address where there is none
+		if len(fields) < 3 || !strings.EqualFold(fields[1], text) {
+			continue
+		}
+		ours = ours || strings.HasPrefix(fields[2], module+"qmtpc.")
+		if strings.HasPrefix(fields[2], module+"smtpc.") && fields[2] != module+"smtpc.init" {
+			t.Errorf("mxf-remote-qmtpc is linked with %s", fields[2])
+		}
+	}
+	if !ours {
+		t.Error("the list of symbols has none of qmtpc")
+	}
+}

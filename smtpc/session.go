@@ -32,7 +32,7 @@ const (
 )
 
 // past is a deadline that is over.
-var past = time.Unix(1, 0)
+func past() time.Time { return time.Unix(1, 0) }
 
 var (
 	errNotUsable = errors.New("the session can send no further message")
@@ -203,7 +203,7 @@ func (s *Session) settle() {
 // pipe, if the pipe lets it.
 func (s *Session) interruptMessage() {
 	m, ok := s.writing.message.(interface{ SetReadDeadline(time.Time) error })
-	if ok && m.SetReadDeadline(past) == nil {
+	if ok && m.SetReadDeadline(past()) == nil {
 		s.writing.wait(abandonLimit)
 	}
 }
@@ -213,8 +213,8 @@ func (s *Session) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expired = true
-	_ = s.conn.SetDeadline(past)
-	_ = s.base.SetDeadline(past)
+	_ = s.conn.SetDeadline(past())
+	_ = s.base.SetDeadline(past())
 }
 
 func (s *Session) hasExpired() bool {
@@ -260,7 +260,7 @@ func (s *Session) speakOn(conn net.Conn) {
 	defer s.mu.Unlock()
 	s.conn = conn
 	if s.expired {
-		_ = conn.SetDeadline(past)
+		_ = conn.SetDeadline(past())
 	}
 	s.reader.Reset(conn)
 }

@@ -69,7 +69,7 @@ func (w *writer) fail(err error) {
 	if isLost(err) {
 		w.s.cutOff(time.Now().Add(lingerLimit))
 	} else {
-		w.s.cutOff(past)
+		w.s.cutOff(past())
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // and the TLS on it.
 type connection struct {
 	server  protocol.Server
+	port    int // for a hint alone
 	options smtpc.Options
 	network *chain.Conn
 	tunnel  *chain.Conn // of the TLS client; nil before
@@ -27,6 +28,7 @@ type connection struct {
 func connect(environ []string) (*connection, error) {
 	get := func(name string) string { v, _ := chain.Lookup(environ, name); return v }
 	c := &connection{server: protocol.ReadServer(environ)}
+	c.port, _ = strconv.Atoi(get("TCPREMOTEPORT"))
 	o := &c.options
 	o.TLSFailed, o.Trace = get("MXF_TLSFAILED") != "", chain.OpenTrace()
 	var err error
@@ -91,6 +93,11 @@ func startOn(ctx context.Context, control int) ([]string, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	return ucspitls.Start(conn)
+}
+
+// peer is the server as reports mention it.
+func (c *connection) peer(fuse time.Duration) report.Peer {
+	return report.Peer{IP: c.server.IP, Port: c.port, Fuse: fuse, TLS: c.tls}
 }
 
 // close closes the connection. One whose conversation did not come to its end is closed

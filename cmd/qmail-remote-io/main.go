@@ -34,7 +34,7 @@ func run(args []string) error {
 	ctx := protocol.Fuse(c.timeout, smtpc.ErrFuse)
 	outcome, _ := smtpc.Deliver(ctx, c.conn, &c.options, smtpc.NewMail(c.sender, c.recipients, os.Stdin, true))
 	c.conn.Close()
-	_, err = final(report.SMTP(outcome, server.Peer(c.timeout, tls))).WriteTo(os.Stdout)
+	_, err = final(report.SMTP(outcome, report.Peer{IP: c.ip, Fuse: c.timeout, TLS: tls})).WriteTo(os.Stdout)
 	return err
 }
 

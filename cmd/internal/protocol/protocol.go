@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 type Server struct {
 	IP   string // TCPREMOTEIP
 	Name string // TCPREMOTEHOST, else the address: for the TLS line of a report
-	Port int    // TCPREMOTEPORT, 0 for none
 	// Verify says that the TLS client was told to verify (MXF_TLS).
 	Verify bool
 	// InTLS says that the connection is inside TLS, whatever else is said (MXF_INTLS).
@@ -33,13 +31,7 @@ func ReadServer(environ []string) Server {
 	get := func(name string) string { v, _ := chain.Lookup(environ, name); return v }
 	s := Server{IP: get("TCPREMOTEIP"), Verify: get("MXF_TLS") == "verify", InTLS: get("MXF_INTLS") != ""}
 	s.Name = cmp.Or(get("TCPREMOTEHOST"), s.IP)
-	s.Port, _ = strconv.Atoi(get("TCPREMOTEPORT")) // for a hint alone
 	return s
-}
-
-// Peer returns the server as reports mention it.
-func (s Server) Peer(fuse time.Duration, tls *report.TLS) report.Peer {
-	return report.Peer{IP: s.IP, Port: s.Port, Fuse: fuse, TLS: tls}
 }
 
 // TLS reads the SSL_* assignments that a TLS client gives to its program (mxf-tlsc(8),

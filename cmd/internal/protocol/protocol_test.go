@@ -18,8 +18,8 @@ func TestReadServer(t *testing.T) {
 	}{
 		{nil, Server{}},
 		{[]string{"TCPREMOTEIP=192.0.2.1"}, Server{IP: "192.0.2.1", Name: "192.0.2.1"}},
-		{[]string{"TCPREMOTEIP=::1", "TCPREMOTEHOST=mx.example.org", "TCPREMOTEPORT=465"}, Server{IP: "::1", Name: "mx.example.org", Port: 465}},
-		{[]string{"TCPREMOTEPORT=smtp", "MXF_TLS=must", "MXF_INTLS="}, Server{}},
+		{[]string{"TCPREMOTEIP=::1", "TCPREMOTEHOST=mx.example.org"}, Server{IP: "::1", Name: "mx.example.org"}},
+		{[]string{"MXF_TLS=must", "MXF_INTLS="}, Server{}},
 		{[]string{"MXF_TLS=verify", "MXF_INTLS=1"}, Server{Verify: true, InTLS: true}},
 	} {
 		if got := ReadServer(c.environ); got != c.want {
