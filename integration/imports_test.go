@@ -95,7 +95,7 @@ var arrows = map[string]map[string]string{
 	"tlsc":              {"control/regular": "trust anchors, certificates and keys"},
 	"ucspitls":          {},
 	"integration":       {"integration/lab": "the servers", "integration/peers": "the servers of others"},
-	"integration/lab":   {},
+	"integration/lab":   {"smtpc/smtptest": "its SMTP server is that of all tests"},
 	"integration/peers": {},
 	"integration/check": {},
 	"integration/bench": {
@@ -110,14 +110,13 @@ var arrows = map[string]map[string]string{
 
 // reserved lists packages that have one home.
 var reserved = map[string][]string{
-	"crypto/tls":                  {"tlsc", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
-	"github.com/miekg/dns":        {"remote/dns", "remote/dns/dnstest", "integration/lab"},
-	"syscall":                     {"cmd/internal/chain", "control/regular", "remote", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
-	"golang.org/x/sys/unix":       {"cmd/internal/chain", "remote/dial", "remote/transport", "integration/lab", "integration/peers"},
-	"os/exec":                     {"cmd/internal/chain", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
-	"testing":                     {"integration/peers", "remote/dns/dnstest", "smtpc/smtptest", "qmtpc/qmtptest"},
-	"net/http":                    {},
-	"github.com/emersion/go-smtp": {"integration/lab"},
+	"crypto/tls":            {"tlsc", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
+	"github.com/miekg/dns":  {"remote/dns", "remote/dns/dnstest", "integration/lab"},
+	"syscall":               {"cmd/internal/chain", "control/regular", "remote", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/transport", "integration/lab", "integration/peers"},
+	"os/exec":               {"cmd/internal/chain", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
+	"testing":               {"integration/peers", "remote/dns/dnstest", "qmtpc/qmtptest"},
+	"net/http":              {},
 }
 
 // imports returns what each folder of the module imports outside of its tests.
@@ -212,12 +211,13 @@ func TestImports_reserved(t *testing.T) {
 // or size for no use.
 func TestImports_linked(t *testing.T) {
 	for program, without := range map[string][]string{
-		"mxf-remote":       {"net/http", "testing", "github.com/emersion/go-smtp", module + "integration/lab"},
-		"mxf-remote-smtpc": {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
+		"mxf-remote":       {"net/http", "testing", module + "integration/lab"},
+		"mxf-remote-smtpc": {"net/http", "testing", "github.com/miekg/dns"},
 		"mxf-remote-qmtpc": {"net/http", "testing", "crypto/tls", "github.com/miekg/dns"},
-		"mxf-tlsc":         {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
-		"mxf-ucspitlsc":    {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
-		"qmail-remote-io":  {"net/http", "testing", "github.com/miekg/dns", "github.com/emersion/go-smtp"},
+		"mxf-tlsc":         {"net/http", "testing", "github.com/miekg/dns"},
+		"mxf-ucspitlsc":    {"net/http", "testing", "github.com/miekg/dns"},
+		"qmail-remote-io":  {"net/http", "testing", "github.com/miekg/dns"},
+		"mxf-try":          {"net/http", "testing"},
 	} {
 		cmd := exec.Command("go", "list", "-buildvcs=false", "-deps", module+"cmd/"+program)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -5,8 +5,8 @@
 // no fixed port, and Close takes everything away again.
 //
 //	RFC 1035, 6891   DNS over UDP and TCP, from a literal zone (Zone)
-//	RFC 5321, 3207   SMTP with STARTTLS, by go-smtp's server behind a wire that
-//	                 can take extensions away, answer in its place, and hang up
+//	RFC 5321, 3207   SMTP with STARTTLS, by smtptest's server, which holds the client
+//	                 to the rules (Inbox.Wrong)
 //	QMTP (1997)      cr.yp.to/proto/qmtp.txt, clear and inside TLS
 //	RFC 5280, 6960   certificates good and bad, stapled OCSP answers
 //	qmail-rspawn     runs a qmail-remote and reads its reports (Rspawn)

@@ -3,10 +3,8 @@ package lab
 import (
 	"crypto/tls"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -49,7 +47,7 @@ type Fault struct {
 	Stall bool          // say nothing more, and wait until the client goes
 }
 
-// over tells whether the right thing is not to be done afterwards.
+// over reports whether the right thing is not done afterwards.
 func (f Fault) over() bool { return f.Reply != "" || f.ends() }
 
 func (f Fault) ends() bool { return f.Drop || f.Reset || f.Stall || f.Spoil }
@@ -149,17 +147,4 @@ func (t *TLS) config() *tls.Config {
 		}
 	}
 	return c
-}
-
-// connCounter numbers the connections of a server.
-type connCounter struct{ n atomic.Int64 }
-
-func (c *connCounter) next() int64 { return c.n.Add(1) }
-
-// hangUp closes conn with a TCP reset, or else in good order.
-func hangUp(conn net.Conn, reset bool) {
-	if tcp, ok := conn.(*net.TCPConn); ok && reset {
-		tcp.SetLinger(0)
-	}
-	conn.Close()
 }

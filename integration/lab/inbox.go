@@ -3,9 +3,13 @@ package lab
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
+
+	"nightmare.mail/mxf/smtpc/smtptest"
 )
 
 // A Message is one that a server accepted, or would have if it had not gone away.
@@ -32,17 +36,29 @@ type Session struct {
 	tls      *tls.ConnectionState
 	failure  error
 	commands []string
-	flights  int
+	turns    int
+	wrong    error
 	over     bool
 }
 
-// Over tells whether the server is through with the connection.
+// Over reports whether the server is through with the connection.
 func (s *Session) Over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.over
 }
 
+// follow takes over what smtptest has seen of the connection.
+func (s *Session) follow(c *smtptest.Conversation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tls, s.failure, s.turns = c.TLS, c.Handshake, c.Turns
+	if violation := smtptest.Violation(""); errors.As(c.Err, &violation) {
+		s.wrong = violation
+	}
+}
+
+// end notes that the connection is over.
 func (s *Session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,18 +87,20 @@ func (s *Session) Commands() []string {
 	return slices.Clone(s.commands)
 }
 
-// Flights returns how many times the server answered after having read: the turns
-// that the client waited for, and one for QUIT. The TLS handshake does not count.
-func (s *Session) Flights() int {
+// Turns returns how often the client had to wait, the TLS handshake included.
+func (s *Session) Turns() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.flights
+	return s.turns
 }
 
 func (s *Session) setTLS(state *tls.ConnectionState, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tls, s.failure = state, err
+	if err == nil {
+		s.turns++
+	}
 }
 
 func (s *Session) note(command string) {
@@ -94,10 +112,10 @@ func (s *Session) note(command string) {
 	s.commands = append(s.commands, command)
 }
 
-func (s *Session) flight() {
+func (s *Session) turn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flights++
+	s.turns++
 }
 
 // An Inbox is where all servers of a lab put what they received.
@@ -105,6 +123,7 @@ type Inbox struct {
 	mu       sync.Mutex
 	messages []*Message
 	sessions []*Session
+	past     []*Session // that were emptied
 }
 
 // Messages returns what has arrived, in the order of arrival.
@@ -125,7 +144,21 @@ func (in *Inbox) Sessions() []*Session {
 func (in *Inbox) Empty() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.messages, in.sessions = nil, nil
+	in.messages, in.past, in.sessions = nil, append(in.past, in.sessions...), nil
+}
+
+// Wrong returns what clients did that they must not do, on all connections that ever
+// were, or nil. Every test that has a lab asks for it in the end.
+func (in *Inbox) Wrong() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var errs []error
+	for _, s := range append(in.past, in.sessions...) {
+		s.mu.Lock()
+		errs = append(errs, s.wrong)
+		s.mu.Unlock()
+	}
+	return errors.Join(errs...)
 }
 
 func (in *Inbox) put(m *Message) {
@@ -134,13 +167,16 @@ func (in *Inbox) put(m *Message) {
 	in.messages = append(in.messages, m)
 }
 
-func (in *Inbox) open(s *Session) {
+// begin returns the session of a connection that a server has accepted.
+func (in *Inbox) begin(protocol, server string, conn net.Conn) *Session {
+	s := &Session{Protocol: protocol, Server: server, Local: addrPort(conn.LocalAddr()), Remote: addrPort(conn.RemoteAddr())}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.sessions = append(in.sessions, s)
+	return s
 }
 
-// SameText tells whether two messages are the same but for their line ends: LF, CR
+// SameText reports whether two messages are the same but for their line ends: LF, CR
 // LF and a bare CR are all one line end, as SMTP makes them.
 func SameText(a, b []byte) bool { return bytes.Equal(lines(a), lines(b)) }
 

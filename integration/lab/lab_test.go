@@ -338,8 +338,8 @@ func TestSMTPPipelined(t *testing.T) {
 	if len(m) != 1 || string(m[0].Data) != ".\r\n.\r\nx\r\n" || m[0].Parameters != "BODY=8BITMIME SIZE=9" {
 		t.Fatalf("messages %+v", m)
 	}
-	if got := m[0].Session.Flights(); got != 4 {
-		t.Errorf("%d flights, want 4", got)
+	if got := m[0].Session.Turns(); got != 4 {
+		t.Errorf("%d turns, want 4", got)
 	}
 }
 

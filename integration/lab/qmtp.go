@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
+
+	"nightmare.mail/mxf/smtpc/smtptest"
 )
 
 // QMTP says how a QMTP server is to behave. The zero value accepts everything.
@@ -26,164 +25,83 @@ type QMTP struct {
 
 // QMTPServer is a running QMTP server.
 type QMTPServer struct {
-	config   QMTP
-	inbox    *Inbox
-	listener net.Listener
-	count    connCounter
-	running  sync.WaitGroup
-	gone     chan struct{}
-
-	mu   sync.Mutex
-	open map[net.Conn]bool
+	*server
+	config QMTP
+	inbox  *Inbox
 }
 
 // StartQMTP starts a server on a listener, which it then owns; what it receives
 // goes to inbox.
 func StartQMTP(listener net.Listener, config QMTP, inbox *Inbox) *QMTPServer {
-	s := &QMTPServer{
-		config: config, inbox: inbox, listener: listener,
-		gone: make(chan struct{}), open: make(map[net.Conn]bool),
-	}
-	s.running.Go(s.accept)
+	s := &QMTPServer{config: config, inbox: inbox}
+	s.server = newServer(listener, s.serve)
 	return s
-}
-
-// AddrPort returns where the server listens.
-func (s *QMTPServer) AddrPort() netip.AddrPort { return addrPort(s.listener.Addr()) }
-
-// Close stops the server and hangs up all its connections. It may be called
-// again.
-func (s *QMTPServer) Close() error {
-	err := s.listener.Close()
-	if errors.Is(err, net.ErrClosed) {
-		err = nil
-	}
-	s.mu.Lock()
-	if s.open != nil {
-		close(s.gone)
-	}
-	for conn := range s.open {
-		conn.Close()
-	}
-	s.open = nil
-	s.mu.Unlock()
-	s.running.Wait()
-	return err
-}
-
-func (s *QMTPServer) accept() {
-	for {
-		conn, err := s.listener.Accept()
-		if err != nil {
-			return
-		}
-		if !s.track(conn) {
-			conn.Close()
-			return
-		}
-		s.running.Go(func() {
-			defer s.untrack(conn)
-			s.serve(conn)
-		})
-	}
-}
-
-func (s *QMTPServer) track(conn net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open == nil {
-		return false
-	}
-	s.open[conn] = true
-	return true
-}
-
-func (s *QMTPServer) untrack(conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	conn.Close()
-	delete(s.open, conn)
 }
 
 // qmtpConn is one connection.
 type qmtpConn struct {
-	server  *QMTPServer
-	raw     net.Conn
-	stream  io.Writer
-	in      *bufio.Reader
+	*QMTPServer
+	*smtptest.Conn
 	session *Session
 	number  int64
 }
 
-func (s *QMTPServer) serve(conn net.Conn) {
+func (s *QMTPServer) serve(conn net.Conn, number int64) {
 	protocol := "qmtp"
 	if s.config.TLS.Certificate != nil {
 		protocol = "qmtps"
 	}
-	c := &qmtpConn{
-		server: s, raw: conn, stream: conn, in: bufio.NewReader(conn), number: s.count.next(),
-		session: &Session{
-			Protocol: protocol,
-			Server:   s.config.Name,
-			Local:    addrPort(conn.LocalAddr()),
-			Remote:   addrPort(conn.RemoteAddr()),
-		},
-	}
-	s.inbox.open(c.session)
+	c := &qmtpConn{s, smtptest.NewConn(conn), s.inbox.begin(protocol, s.config.Name, conn), number}
 	defer c.session.end()
 	if c.suffer(Greeting) || !c.secure() {
 		return
 	}
 	for c.one() == nil {
 	}
-	if t, ok := c.stream.(*tls.Conn); ok {
+	if t, ok := c.Conn.Conn.(*tls.Conn); ok {
 		t.CloseWrite()
 	}
 }
 
-// secure makes the TLS handshake where there is to be one.
+// secure makes the TLS handshake where there is one.
 func (c *qmtpConn) secure() bool {
-	if c.server.config.TLS.Certificate == nil {
+	if c.config.TLS.Certificate == nil {
 		return true
 	}
 	// Once the client's first words were read: what is left unread when a
 	// connection is closed makes the close a reset.
-	if _, err := c.in.Peek(1); err != nil || c.suffer(Handshake) {
+	if _, err := c.Reader.Peek(1); err != nil || c.suffer(Handshake) {
 		return false
 	}
-	t := tls.Server(&buffered{c.raw, c.in}, c.server.config.TLS.config())
-	if err := t.Handshake(); err != nil {
+	if err := c.StartTLS(c.config.TLS.config()); err != nil {
 		c.session.setTLS(nil, err)
 		return false
 	}
-	state := t.ConnectionState()
+	state := c.Conn.Conn.(*tls.Conn).ConnectionState()
 	c.session.setTLS(&state, nil)
-	c.stream, c.in = t, bufio.NewReader(t)
 	return true
 }
 
-// suffer carries out the fault of a step, and tells whether the connection is
+// suffer carries out the fault of a step, and reports whether the connection is
 // over with it.
 func (c *qmtpConn) suffer(step Step) bool {
-	f, ok := c.server.config.Faults.at(step, c.number)
+	f, ok := c.config.Faults.at(step, c.number)
 	if !ok {
 		return false
 	}
-	if f.Delay > 0 {
-		select {
-		case <-time.After(f.Delay):
-		case <-c.server.gone:
-			return true
-		}
+	if !c.wait(f.Delay) {
+		return true
 	}
 	if f.Reply != "" {
-		io.WriteString(c.stream, f.Reply)
+		io.WriteString(c.Conn, f.Reply)
 	}
 	if f.Stall {
-		io.Copy(io.Discard, c.in)
+		c.Hold()
 	}
-	if f.over() {
-		hangUp(c.raw, f.Reset)
+	if f.Reset {
+		c.Reset()
+	} else if f.over() {
+		c.Drop()
 	}
 	return f.over()
 }
@@ -192,21 +110,21 @@ var errHungUp = errors.New("hung up")
 
 // one receives one package and answers it.
 func (c *qmtpConn) one() error {
-	if _, err := c.in.Peek(1); err != nil {
+	if _, err := c.Reader.Peek(1); err != nil {
 		return err
 	}
 	if c.suffer(Body) {
 		return errHungUp
 	}
-	message, err := readNetstring(c.in)
+	message, err := readNetstring(c.Reader)
 	if err != nil {
 		return err
 	}
-	sender, err := readNetstring(c.in)
+	sender, err := readNetstring(c.Reader)
 	if err != nil {
 		return err
 	}
-	list, err := readNetstring(c.in)
+	list, err := readNetstring(c.Reader)
 	if err != nil {
 		return err
 	}
@@ -214,10 +132,10 @@ func (c *qmtpConn) one() error {
 	if err != nil {
 		return err
 	}
-	c.session.flight()
+	c.session.turn()
 	answers, accepted := c.judge(recipients)
 	if len(accepted) > 0 {
-		c.server.inbox.put(&Message{
+		c.inbox.put(&Message{
 			Session: c.session, Sender: string(sender), Recipients: accepted,
 			Data: decode(message), Wire: message[:min(len(message), wireLimit)],
 		})
@@ -225,13 +143,13 @@ func (c *qmtpConn) one() error {
 	if c.suffer(End) {
 		return errHungUp
 	}
-	_, err = io.WriteString(c.stream, answers)
+	_, err = io.WriteString(c.Conn, answers)
 	return err
 }
 
 func (c *qmtpConn) judge(recipients []string) (answers string, accepted []string) {
 	for _, r := range recipients {
-		answer, ok := c.server.config.Answers[r]
+		answer, ok := c.config.Answers[r]
 		if !ok {
 			answer = "Kok " + strconv.FormatInt(c.number, 10)
 		}

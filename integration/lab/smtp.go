@@ -1,18 +1,12 @@
 package lab
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 
-	"github.com/emersion/go-smtp"
+	"nightmare.mail/mxf/smtpc/smtptest"
 )
 
 // SMTP says how an SMTP server is to behave. The zero value accepts everything,
@@ -42,118 +36,217 @@ type SMTP struct {
 
 // SMTPServer is a running SMTP server.
 type SMTPServer struct {
-	config   SMTP
-	inbox    *Inbox
-	listener *wireListener
-	server   *smtp.Server
-	serving  sync.WaitGroup
+	*server
+	config SMTP
+	inbox  *Inbox
 }
 
 // StartSMTP starts a server on a listener, which it then owns; what it receives
 // goes to inbox.
 func StartSMTP(listener net.Listener, config SMTP, inbox *Inbox) *SMTPServer {
 	s := &SMTPServer{config: config, inbox: inbox}
-	s.listener = &wireListener{Listener: listener, server: s, open: make(map[*wire]bool)}
-	s.server = smtp.NewServer(smtp.BackendFunc(s.session))
-	s.server.Domain = config.Name
-	s.server.MaxLineLength = 0
-	if config.Size > 0 {
-		// go-smtp refuses a message by DATA that has exactly as many bytes as it allows.
-		s.server.MaxMessageBytes = config.Size + 1
-	}
-	s.server.EnableSMTPUTF8 = config.SMTPUTF8
-	s.server.ErrorLog = log.New(io.Discard, "", 0)
-	s.serving.Go(func() { s.server.Serve(s.listener) })
+	s.server = newServer(listener, s.serve)
 	return s
 }
 
-// AddrPort returns where the server listens.
-func (s *SMTPServer) AddrPort() netip.AddrPort { return addrPort(s.listener.Addr()) }
-
-// Close stops the server and hangs up all its connections. It may be called
-// again.
-func (s *SMTPServer) Close() error {
-	s.listener.hangUpAll()
-	s.serving.Wait()
-	// Not go-smtp's Close, which writes to connections that are being served.
-	// Their servants end by themselves, now that nothing can be read.
-	err := s.server.Shutdown(context.Background())
-	if errors.Is(err, smtp.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
-		err = nil
+// serve has a server of smtptest for one connection.
+func (s *SMTPServer) serve(conn net.Conn, number int64) {
+	v := &visit{SMTPServer: s, number: number, session: s.inbox.begin("smtp", s.config.Name, conn)}
+	protocol := &smtptest.Server{Implicit: s.config.Implicit, Blank: s.config.Blank, Answer: v.answer}
+	if s.config.TLS.Certificate != nil {
+		protocol.TLS = s.config.TLS.config()
 	}
-	return err
+	protocol.Serve(smtptest.NewConn(conn))
+	v.session.follow(protocol.Conversations()[0])
+	v.session.end()
 }
 
-func addrPort(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		ap := tcp.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
+// A visit is one connection.
+type visit struct {
+	*SMTPServer
+	number  int64
+	session *Session
 }
 
-// session is go-smtp's view of a connection.
-func (s *SMTPServer) session(c *smtp.Conn) (smtp.Session, error) {
-	w, ok := c.Conn().(*wire)
-	if !ok {
-		return nil, errors.New("a connection that is not the lab's")
+// answer does what is to be done at a point of the conversation.
+func (v *visit) answer(e *smtptest.Exchange) smtptest.Action {
+	v.session.follow(e.Conversation)
+	if e.Line != "" {
+		v.session.note(e.Line)
 	}
-	return &smtpSession{server: s, wire: w}, nil
+	reply := v.reply(e)
+	if e.Phase == smtptest.Message && strings.HasPrefix(reply, "2") {
+		v.receive(e.Transaction)
+	}
+	for _, step := range due(e) {
+		f, ok := v.config.Faults.at(step, v.number)
+		if !ok {
+			continue
+		}
+		if !v.wait(f.Delay) {
+			return smtptest.Action{Close: true}
+		}
+		if f.over() {
+			return smtptest.Action{Reply: f.Reply, Spoil: f.Spoil, Close: f.Drop, Reset: f.Reset, Stall: f.Stall}
+		}
+	}
+	return smtptest.Action{Reply: reply}
 }
 
-// smtpSession is one transaction of go-smtp's after the other.
-type smtpSession struct {
-	server     *SMTPServer
-	wire       *wire
-	sender     string
-	recipients []string
+// onePacket is what a path with a small MTU lets through of a ClientHello.
+const onePacket = 1400
+
+// due returns the steps at which a fault may happen now.
+func due(e *smtptest.Exchange) []Step {
+	switch {
+	case e.Phase == smtptest.EHLO && e.Secure:
+		return []Step{AgainEHLO}
+	case e.Phase == smtptest.Message:
+		return []Step{End}
+	case e.Phase == smtptest.MAIL && e.More:
+		return []Step{MAIL, Group}
+	case e.Phase == smtptest.Handshake && e.Hello > onePacket:
+		return []Step{Handshake, BigHello}
+	case e.Phase == smtptest.Unknown:
+		verb, _, _ := strings.Cut(e.Line, " ")
+		return []Step{Step(strings.ToLower(verb))}
+	}
+	return []Step{Step(strings.ToLower(string(e.Phase)))}
 }
 
-func (s *smtpSession) Mail(from string, _ *smtp.MailOptions) error {
-	s.sender = from
-	return refusal(s.server.config.Senders[from])
+// reply returns what a server that does as it is told says; nothing where smtptest's
+// words will do.
+func (v *visit) reply(e *smtptest.Exchange) string {
+	c, tx := &v.config, e.Transaction
+	switch e.Phase {
+	case smtptest.MAIL, smtptest.RCPT, smtptest.DATA:
+		if c.Clear != "" && !e.Secure {
+			return c.Clear
+		}
+	}
+	switch e.Phase {
+	case smtptest.Greeting:
+		return "220 " + c.Name + " ESMTP Service Ready"
+	case smtptest.EHLO:
+		return v.capabilities(e)
+	case smtptest.HELO:
+		return "250 2.0.0 Hello " + argument(e.Line)
+	case smtptest.STARTTLS:
+		return v.goAhead(e)
+	case smtptest.MAIL:
+		return v.mail(tx)
+	case smtptest.RCPT:
+		return v.rcpt(e, tx)
+	case smtptest.DATA:
+		if len(tx.Recipients) == 0 {
+			return "502 5.5.1 Missing RCPT TO command."
+		}
+		return "354 Go ahead. End your data with <CR><LF>.<CR><LF>"
+	case smtptest.Message:
+		return v.message(tx)
+	case smtptest.RSET:
+		return "250 2.0.0 Session reset"
+	case smtptest.QUIT:
+		return "221 2.0.0 Bye"
+	case smtptest.Unknown:
+		return "502 5.5.1 what is that"
+	}
+	return ""
 }
 
-func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
-	if err := refusal(s.server.config.Recipients[to]); err != nil {
-		return err
-	}
-	s.recipients = append(s.recipients, to)
-	return nil
+func argument(line string) string {
+	_, word, _ := strings.Cut(line, " ")
+	return word
 }
 
-func (s *smtpSession) Data(r io.Reader) error {
-	data, err := io.ReadAll(r)
-	if err != nil {
-		return err
+func (v *visit) capabilities(e *smtptest.Exchange) string {
+	c := &v.config
+	if c.NoEHLO {
+		return "502 5.5.1 what is that"
 	}
-	if err := refusal(s.server.config.Message); err != nil {
-		return err
+	size := "SIZE"
+	if c.Size > 0 {
+		size = fmt.Sprintf("SIZE %d", c.Size)
 	}
-	s.server.inbox.put(&Message{
-		Session:    s.wire.session,
-		Sender:     s.sender,
-		Parameters: s.wire.parameters,
-		Recipients: s.recipients,
-		Data:       data,
-		Wire:       s.wire.takeMessage(),
+	lines := []string{"Hello " + argument(e.Line)}
+	for _, extension := range []struct {
+		line    string
+		offered bool
+	}{
+		{"PIPELINING", !c.NoPipelining}, {"8BITMIME", !c.No8BitMIME}, {"ENHANCEDSTATUSCODES", true}, {"CHUNKING", true},
+		{"SMTPUTF8", c.SMTPUTF8}, {size, true}, {"STARTTLS", c.TLS.Certificate != nil && !e.Secure},
+	} {
+		if extension.offered {
+			lines = append(lines, extension.line)
+		}
+	}
+	return smtptest.Reply("250", append(lines, c.Extensions...)...)
+}
+
+// goAhead answers STARTTLS.
+func (v *visit) goAhead(e *smtptest.Exchange) string {
+	switch {
+	case v.config.TLS.Certificate == nil:
+		return "502 5.5.1 TLS not supported"
+	case e.Secure:
+		return "502 5.5.1 Already running in TLS"
+	case v.config.Inject != "":
+		return "220 2.0.0 go ahead\n" + strings.ReplaceAll(v.config.Inject, `\n`, "\n")
+	}
+	return "220 2.0.0 go ahead"
+}
+
+func (v *visit) mail(tx *smtptest.Transaction) string {
+	size := int64(0)
+	for word := range strings.FieldsSeq(tx.Parameters) {
+		if digits, ok := strings.CutPrefix(word, "SIZE="); ok {
+			size, _ = strconv.ParseInt(digits, 10, 64)
+		}
+	}
+	switch reply := v.config.Senders[tx.Sender]; {
+	case tx.Sender != "" && !strings.Contains(tx.Sender, "@"):
+		return "501 5.5.2 Was expecting MAIL arg syntax of FROM:<address>"
+	case v.config.Parameters != "" && tx.Parameters != "":
+		return v.config.Parameters
+	case v.config.Size > 0 && size > v.config.Size:
+		return "552 5.3.4 Max message size exceeded"
+	case reply != "":
+		return reply
+	}
+	return "250 2.0.0 Roger, accepting mail from <" + tx.Sender + ">"
+}
+
+func (v *visit) rcpt(e *smtptest.Exchange, tx *smtptest.Transaction) string {
+	recipient, _, _ := smtptest.Path(e.Line)
+	switch reply := v.config.Recipients[recipient]; {
+	case !tx.Begun:
+		return "502 5.5.1 Missing MAIL FROM command."
+	case !strings.Contains(recipient, "@"):
+		return "501 5.5.2 Was expecting RCPT arg syntax of TO:<address>"
+	case reply != "":
+		return reply
+	}
+	return "250 2.0.0 I'll make sure <" + recipient + "> gets this"
+}
+
+func (v *visit) message(tx *smtptest.Transaction) string {
+	switch {
+	case v.config.Size > 0 && int64(len(tx.Message)) > v.config.Size:
+		return "552 5.3.4 Maximum message size exceeded"
+	case v.config.Message != "":
+		return v.config.Message
+	}
+	return "250 2.0.0 OK: queued"
+}
+
+// receive puts a message where all of the lab are.
+func (v *visit) receive(tx *smtptest.Transaction) {
+	v.inbox.put(&Message{
+		Session:    v.session,
+		Sender:     tx.Sender,
+		Parameters: tx.Parameters,
+		Recipients: tx.Recipients,
+		Data:       tx.Message,
+		Wire:       append([]byte(nil), tx.Raw[:min(len(tx.Raw), wireLimit)]...),
 	})
-	return nil
-}
-
-func (s *smtpSession) Reset() { s.sender, s.recipients = "", nil }
-
-func (s *smtpSession) Logout() error { return nil }
-
-// refusal makes a reply go-smtp's error; an empty one and a 2xx are nil.
-func refusal(reply string) error {
-	if reply == "" || reply[0] == '2' {
-		return nil
-	}
-	digits, text, _ := strings.Cut(reply, " ")
-	code, err := strconv.Atoi(digits)
-	if err != nil {
-		return fmt.Errorf("not a reply: %q", reply)
-	}
-	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.NoEnhancedCode, Message: text}
 }
