@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -81,4 +84,74 @@ func TestManual_whole(t *testing.T) {
 			}
 		}
 	}
+}
+
+// programNames are all programs. Each has a manual page of section 8 with its name.
+var programNames = []string{"mxf-remote", "mxf-remote-qmtpc", "mxf-remote-smtpc", "mxf-tlsc", "mxf-try", "mxf-ucspitlsc", "qmail-remote-io"}
+
+// A program says of itself what its manual page says, and which version it is.
+func TestManual_synopsis(t *testing.T) {
+	mains := need(filepath.Glob("../cmd/*/main.go"))(t)
+	for i, path := range mains {
+		mains[i] = filepath.Base(filepath.Dir(path))
+	}
+	if !slices.Equal(mains, programNames) {
+		t.Errorf("the programs are %q, and those that are tested %q", mains, programNames)
+	}
+	version := regexp.MustCompile(`\A\S+ ` + regexp.QuoteMeta(runtime.Version()) + `\n\z`)
+	for _, name := range programNames {
+		_, page := sections(t, name+".8")
+		_, synopsis, _ := strings.Cut(page, "\n.Sh SYNOPSIS\n")
+		synopsis, _, _ = strings.Cut(synopsis, "\n.Sh ")
+		for option, right := range map[string]func(said string) bool{
+			"--help": func(said string) bool { return said == spoken(name, synopsis) },
+			"--version": func(said string) bool {
+				rest, ok := strings.CutPrefix(said, name+" ")
+				return ok && version.MatchString(rest)
+			},
+		} {
+			var out, errs bytes.Buffer
+			cmd := exec.Command(filepath.Join(programs(t), name), option)
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			if err := cmd.Run(); err != nil || errs.Len() > 0 || !right(out.String()) {
+				t.Errorf("%s %s: %v, %q, and on standard error %q; the synopsis is\n%s", name, option, err, &out, &errs, synopsis)
+			}
+		}
+	}
+}
+
+// spoken is a synopsis in mdoc as a program says it.
+func spoken(program, synopsis string) string {
+	var lines []string
+	for macro := range strings.Lines(synopsis) {
+		words := strings.Fields(strings.TrimPrefix(macro, "."))
+		if words[0] == "Nm" {
+			lines = append(lines, program)
+			continue
+		}
+		lines[len(lines)-1] += " " + formatted(words)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// formatted is a line of mdoc that has optional parts, flags and arguments.
+func formatted(words []string) string {
+	if words[0] == "Op" {
+		return "[" + formatted(words[1:]) + "]"
+	}
+	var out []string
+	dash := ""
+	for _, word := range words {
+		switch word {
+		case "Fl":
+			dash = "-"
+		case "Ar":
+			dash = ""
+		case "|":
+			out = append(out, word)
+		default:
+			out = append(out, dash+word)
+		}
+	}
+	return strings.Join(out, " ")
 }

@@ -13,66 +13,29 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"nightmare.mail/mxf/cmd/internal/cmdtest"
 )
 
-// The test binary is the program when it is told so.
-func TestMain(m *testing.M) {
-	if os.Getenv("BE_MXF_REMOTE") != "" {
-		os.Unsetenv("BE_MXF_REMOTE")
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// patience bounds what should take no time.
-const patience = 20 * time.Second
+func TestMain(m *testing.M) { cmdtest.Main(m, main) }
 
 // start runs the program under way to a server that says nothing, with protocols
 // as its control file.
 func start(t *testing.T, protocols string) (cmd *exec.Cmd, out *bytes.Buffer) {
 	t.Helper()
-	server, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
-	accepted := make(chan net.Conn, 1)
-	go func() {
-		if conn, err := server.Accept(); err == nil {
-			accepted <- conn
-		}
-	}()
-	home := t.TempDir()
-	if err := os.Mkdir(filepath.Join(home, "control"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
-		"me": "me.example", "protocols": protocols, "ipme": "",
-		"smtproutes": ":" + server.Addr().String(),
-	} {
-		if err := os.WriteFile(filepath.Join(home, "control", name), []byte(text+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd = exec.Command(self, "example.org", "s@example.net", "r@example.org")
-	cmd.Env = append(os.Environ(), "BE_MXF_REMOTE=1", "MXF_HOME="+home, "DNSCACHEIP=127.0.0.1:9")
+	server := cmdtest.Must(net.Listen("tcp", "127.0.0.1:0"))(t).(*net.TCPListener)
+	defer server.Close()
+	_ = server.SetDeadline(time.Now().Add(cmdtest.Patience))
+	home := cmdtest.Home(t, map[string]string{"me": "me.example", "protocols": protocols, "ipme": "", "smtproutes": ":" + server.Addr().String()})
+	cmd = cmdtest.Command(t, []string{home, "DNSCACHEIP=127.0.0.1:9"}, "example.org", "s@example.net", "r@example.org")
 	out = new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = out, out // as qmail-rspawn has it
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	select {
-	case conn := <-accepted:
-		t.Cleanup(func() { conn.Close() })
-	case <-time.After(patience):
-		t.Fatal("it does not connect")
-	}
+	conn := cmdtest.Must(server.Accept())(t)
+	t.Cleanup(func() { conn.Close() })
 	return cmd, out
 }
 
@@ -83,7 +46,7 @@ func TestFatalIsACrash(t *testing.T) {
 		cmd, out := start(t, "smtp:25:0:N:Y:mxf-remote-smtpc")
 		_ = cmd.Process.Signal(signal)
 		_ = cmd.Wait()
-		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && !status.Signaled() {
+		if !cmdtest.Crashed(cmd) {
 			t.Errorf("%v: %v", signal, cmd.ProcessState)
 		}
 		if out.Len() > 0 {
@@ -119,50 +82,31 @@ func TestChainEndsWithRouter(t *testing.T) {
 		}
 		cmd, _ := start(t, "smtp:25:0:N:N:"+script)
 		pid := ""
-		for end := time.Now().Add(patience); pid == ""; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("the program is not run")
-			}
+		cmdtest.Until(t, "the start of the program", func() bool {
 			b, _ := os.ReadFile(filepath.Join(folder, "pid"))
 			pid = strings.TrimSpace(string(b))
-		}
+			return pid != ""
+		})
 		_ = cmd.Process.Signal(signal)
 		_ = cmd.Wait()
-		ended(t, signal, pid)
-	}
-}
-
-// ended waits for a process to end.
-func ended(t *testing.T, signal syscall.Signal, pid string) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		stat, err := os.ReadFile("/proc/" + pid + "/stat")
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return
-		}
-		if time.Now().After(end) {
-			n, _ := strconv.Atoi(pid)
-			_ = syscall.Kill(n, syscall.SIGKILL)
-			t.Fatalf("%v: what the program has started is still running", signal)
-		}
+		t.Cleanup(func() {
+			if n, err := strconv.Atoi(pid); t.Failed() && err == nil {
+				_ = syscall.Kill(n, syscall.SIGKILL)
+			}
+		})
+		cmdtest.Until(t, fmt.Sprintf("%v: the end of what the program has started", signal), func() bool {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			return err != nil || strings.Contains(string(stat), ") Z ")
+		})
 	}
 }
 
 // A second processor is given up before other packages initialise: after them it costs
 // page faults.
 func TestStartFirst(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "--version")
-	cmd.Env = []string{"BE_MXF_REMOTE=1", "GODEBUG=inittrace=1"}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours := strings.Index(string(out), "init nightmare.mail/mxf/cmd/internal/start ")
-	others := strings.Index(string(out), "init syscall ")
+	out := cmdtest.Run(t, cmdtest.Command(t, []string{"GODEBUG=inittrace=1"}, "--version")).Err
+	ours := strings.Index(out, "init nightmare.mail/mxf/cmd/internal/start ")
+	others := strings.Index(out, "init syscall ")
 	if ours < 0 || others < ours {
 		t.Errorf("cmd/internal/start is initialised too late:\n%s", out)
 	}

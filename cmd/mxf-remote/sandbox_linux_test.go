@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"nightmare.mail/mxf/cmd/internal/cmdtest"
 )
 
 // The program in a sandbox: what that refuses and a control file can supply is
@@ -64,28 +66,16 @@ func refuseNetlink() error {
 // returns what it reports. Nobody listens on the port of its protocol.
 func reported(t *testing.T, host string, files map[string]string, environ string, command ...string) string {
 	t.Helper()
-	home := t.TempDir()
-	if err := os.Mkdir(filepath.Join(home, "control"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	files["me"], files["protocols"] = "me.example", "smtp:1:0:N:Y:mxf-remote-smtpc"
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(home, "control", name), []byte(text+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	cmd := cmdtest.Command(t, []string{cmdtest.Home(t, files), "DNSCACHEIP=127.0.0.1:9", environ}, host, "s@example.net", "r@example.org")
+	if len(command) > 0 {
+		cmd.Path, cmd.Args = cmdtest.Must(exec.LookPath(command[0]))(t), append(command, cmd.Args...)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	got := cmdtest.Run(t, cmd)
+	if got.Status != 0 || got.Err != "" {
+		t.Fatalf("%+v", got)
 	}
-	args := append(command, self, host, "s@example.net", "r@example.org")
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "BE_MXF_REMOTE=1", "MXF_HOME="+home, "DNSCACHEIP=127.0.0.1:9", environ)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %q", err, out)
-	}
-	return string(out)
+	return got.Out
 }
 
 const us = "[127.0.0.53]"

@@ -10,17 +10,6 @@ import (
 	"nightmare.mail/mxf/integration/lab"
 )
 
-func TestUsage_isTheSynopsis(t *testing.T) {
-	page, err := os.ReadFile("../../doc/mxf-try.8")
-	if err != nil {
-		t.Fatal(err)
-	}
-	synopsis := ".Nm\n.Op Fl v\n.Op Ar message-file\n.Nm\n.Fl -help | -version\n"
-	if !strings.Contains(string(page), synopsis) || usage != "mxf-try [-v] [message-file]\nmxf-try --help | --version" {
-		t.Error("usage and manual page differ")
-	}
-}
-
 func TestParse(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "message")
 	if err := os.WriteFile(file, []byte("x\n"), 0o600); err != nil {

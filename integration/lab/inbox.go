@@ -53,9 +53,7 @@ func (s *Session) follow(c *smtptest.Conversation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tls, s.failure, s.turns = c.TLS, c.Handshake, c.Turns
-	if violation := smtptest.Violation(""); errors.As(c.Err, &violation) {
-		s.wrong = violation
-	}
+	s.wrong = c.Violation()
 }
 
 // end notes that the connection is over.

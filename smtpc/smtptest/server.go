@@ -113,6 +113,14 @@ type Conversation struct {
 	Err error
 }
 
+// Violation returns what the client did that it must not do, or nil.
+func (c *Conversation) Violation() error {
+	if v := Violation(""); errors.As(c.Err, &v) {
+		return v
+	}
+	return nil
+}
+
 // Conversations returns what was seen on connections that are over.
 func (s *Server) Conversations() []*Conversation {
 	s.mu.Lock()
@@ -130,6 +138,16 @@ func (s *Server) Last(t T) *Conversation {
 	}
 	t.Fatal("no conversation has come to its end")
 	return nil
+}
+
+// At is an Act for one phase.
+func At(phase Phase, act Action) func(Point) Action {
+	return func(p Point) Action {
+		if p.Phase == phase {
+			return act
+		}
+		return Action{}
+	}
 }
 
 // Serve is for [Listen].

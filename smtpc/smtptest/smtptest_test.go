@@ -2,7 +2,6 @@ package smtptest
 
 import (
 	"bufio"
-	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -102,9 +101,9 @@ func TestViolations(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			seen := talk(t, &Server{Extensions: c.extensions, Act: c.act}, c.flights...)
-			violation := Violation("")
-			if got := errors.As(seen.Err, &violation); got != (c.want != "") || !strings.Contains(string(violation), c.want) {
-				t.Errorf("%v, want %q; %q", seen.Err, c.want, seen.Commands)
+			err := seen.Violation()
+			if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q; %q", err, c.want, seen.Commands)
 			}
 		})
 	}

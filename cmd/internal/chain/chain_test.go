@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nightmare.mail/mxf/cmd/internal/cmdtest"
 )
 
 type exits int
@@ -163,7 +165,7 @@ func TestTraceThatIsNoFile(t *testing.T) {
 	defer unix.Close(reader)
 	for _, name := range []string{"", folder, folder + "/none/trace", fifo, "/dev/null", "/dev/full", "/dev/ptmx", "/dev/tty"} {
 		t.Setenv("MXF_TRACE", name)
-		within(t, name, func() {
+		cmdtest.Within(t, name, func() {
 			if OpenTrace() != nil {
 				t.Errorf("MXF_TRACE=%q can be traced to", name)
 			}

@@ -10,15 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// soon bounds what ought to happen at once, on a slow machine too.
-const soon = 20 * time.Second
+	"nightmare.mail/mxf/cmd/internal/cmdtest"
+)
 
 var _ net.Conn = (*Conn)(nil)
 
@@ -30,28 +30,18 @@ type link struct {
 	fds      []int
 }
 
-func must[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
-
 func dup(t testing.TB, fd int) int {
-	return must(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3))(t)
+	return cmdtest.Must(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3))(t)
 }
 
 // tcpPair returns a socket that blocks and its peer.
 func tcpPair(t testing.TB) (fd int, far *net.TCPConn) {
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	l := cmdtest.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer l.Close()
-	far = must(net.Dial("tcp", l.Addr().String()))(t).(*net.TCPConn)
-	near := must(l.Accept())(t).(*net.TCPConn)
+	far = cmdtest.Must(net.Dial("tcp", l.Addr().String()))(t).(*net.TCPConn)
+	near := cmdtest.Must(l.Accept())(t).(*net.TCPConn)
 	defer near.Close()
-	f := must(near.File())(t)
+	f := cmdtest.Must(near.File())(t)
 	defer f.Close()
 	fd = dup(t, int(f.Fd())) // Fd has made it blocking
 	return fd, far
@@ -67,38 +57,18 @@ func links(t *testing.T) map[string]func(*testing.T) link {
 	return map[string]func(*testing.T) link{
 		"one number of a socket": func(t *testing.T) link {
 			fd, far := tcpPair(t)
-			return link{must(Open(fd, fd))(t), far, far.CloseWrite, []int{fd}}
+			return link{cmdtest.Must(Open(fd, fd))(t), far, far.CloseWrite, []int{fd}}
 		},
 		"two numbers of a socket": func(t *testing.T) link {
 			fd, far := tcpPair(t)
 			other := dup(t, fd)
-			return link{must(Open(fd, other))(t), far, far.CloseWrite, []int{fd, other}}
+			return link{cmdtest.Must(Open(fd, other))(t), far, far.CloseWrite, []int{fd, other}}
 		},
-		"two pipes": func(t *testing.T) link {
-			r, fw, err := Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			fr, w, err := Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			far := fileFar{must(File(fr, "r"))(t), must(File(fw, "w"))(t)}
-			return link{must(Open(r, w))(t), far, far.w.Close, []int{r, w}}
-		},
+		"two pipes": twoPipes,
 		"two pipes with poll alone": func(t *testing.T) link {
-			r, fw, err := Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			fr, w, err := Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			far := fileFar{must(File(fr, "r"))(t), must(File(fw, "w"))(t)}
-			c := must(Open(r, w))(t)
-			c.in.polls, c.out.polls = true, true
-			return link{c, far, far.w.Close, []int{r, w}}
+			l := twoPipes(t)
+			l.conn.in.polls, l.conn.out.polls = true, true
+			return l
 		},
 		"local sockets": func(t *testing.T) link {
 			a, b, err := Socketpair()
@@ -106,9 +76,9 @@ func links(t *testing.T) map[string]func(*testing.T) link {
 				t.Fatal(err)
 			}
 			f := os.NewFile(uintptr(b), "far")
-			far := must(net.FileConn(f))(t).(*net.UnixConn)
+			far := cmdtest.Must(net.FileConn(f))(t).(*net.UnixConn)
 			f.Close()
-			return link{must(Open(a, a))(t), far, far.CloseWrite, []int{a}}
+			return link{cmdtest.Must(Open(a, a))(t), far, far.CloseWrite, []int{a}}
 		},
 	}
 }
@@ -121,11 +91,24 @@ func onEach(t *testing.T, test func(*testing.T, link)) {
 			defer l.far.Close()
 			before := modes(t, l.fds)
 			test(t, l)
-			if after := modes(t, l.fds); before != nil && after != nil && !slicesEqual(before, after) {
+			if after := modes(t, l.fds); before != nil && after != nil && !slices.Equal(before, after) {
 				t.Errorf("the descriptors' flags were %x and are %x", before, after)
 			}
 		})
 	}
+}
+
+func twoPipes(t *testing.T) link {
+	r, fw, err := Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fr, w, err := Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := fileFar{cmdtest.Must(File(fr, "r"))(t), cmdtest.Must(File(fw, "w"))(t)}
+	return link{cmdtest.Must(Open(r, w))(t), far, far.w.Close, []int{r, w}}
 }
 
 // modes returns the file status flags, nil when a descriptor is closed.
@@ -144,28 +127,11 @@ func modes(t *testing.T, fds []int) []int {
 	return out
 }
 
-func slicesEqual(a, b []int) bool {
-	return len(a) == len(b) && (len(a) == 0 || a[0] == b[0] && a[len(a)-1] == b[len(b)-1])
-}
-
-// within fails the test when f has not returned soon.
-func within(t *testing.T, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(soon):
-		buf := make([]byte, 1<<16)
-		t.Fatalf("%s: still not done\n%s", what, buf[:runtime.Stack(buf, true)])
-	}
-}
-
 func TestConnCarriesBothWaysAtOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, l link) {
 		data := bytes.Repeat([]byte("0123456789abcdef\r\n\x00\xff"), 200_000)
 		var here, there [32]byte
-		within(t, "both ways", func() {
+		cmdtest.Within(t, "both ways", func() {
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				if n, err := l.conn.Write(data); n != len(data) || err != nil {
@@ -207,11 +173,11 @@ func digest(t *testing.T, r io.Reader) (sum [32]byte) {
 
 func TestConnDeadlines(t *testing.T) {
 	onEach(t, func(t *testing.T, l link) {
-		within(t, "a deadline that has passed", func() {
+		cmdtest.Within(t, "a deadline that has passed", func() {
 			l.conn.SetReadDeadline(time.Now().Add(-time.Second))
 			wantTimeout(t, readOne(l.conn))
 		})
-		within(t, "a deadline to come", func() {
+		cmdtest.Within(t, "a deadline to come", func() {
 			start := time.Now()
 			l.conn.SetReadDeadline(start.Add(30 * time.Millisecond))
 			wantTimeout(t, readOne(l.conn))
@@ -219,7 +185,7 @@ func TestConnDeadlines(t *testing.T) {
 				t.Errorf("%v too early", early)
 			}
 		})
-		within(t, "a deadline set during Read", func() {
+		cmdtest.Within(t, "a deadline set during Read", func() {
 			l.conn.SetReadDeadline(time.Time{})
 			result := make(chan error)
 			go func() { result <- readOne(l.conn) }()
@@ -227,7 +193,7 @@ func TestConnDeadlines(t *testing.T) {
 			l.conn.SetDeadline(time.Now())
 			wantTimeout(t, <-result)
 		})
-		within(t, "a full channel", func() {
+		cmdtest.Within(t, "a full channel", func() {
 			data := make([]byte, 64<<20)
 			l.conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 			n, err := l.conn.Write(data)
@@ -240,7 +206,7 @@ func TestConnDeadlines(t *testing.T) {
 		if _, err := l.far.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		within(t, "no deadline any more", func() {
+		cmdtest.Within(t, "no deadline any more", func() {
 			if err := readOne(l.conn); err != nil {
 				t.Error(err)
 			}
@@ -281,7 +247,7 @@ func TestConnCloseWakes(t *testing.T) {
 		go func() { _, err := l.conn.Write(make([]byte, 64<<20)); write <- err }()
 		awaitPoll(&l.conn.in.descriptor)
 		awaitPoll(&l.conn.out.descriptor)
-		within(t, "Close", func() {
+		cmdtest.Within(t, "Close", func() {
 			if err := l.conn.Close(); err != nil {
 				t.Error(err)
 			}
@@ -305,7 +271,7 @@ func TestConnHalfClosed(t *testing.T) {
 		if _, err := l.conn.Write([]byte("x")); err == nil {
 			t.Error("a Write after CloseWrite succeeds")
 		}
-		within(t, "reading on", func() {
+		cmdtest.Within(t, "reading on", func() {
 			if _, err := l.far.Write([]byte("late")); err != nil {
 				t.Error(err)
 			}
@@ -326,7 +292,7 @@ func TestConnHalfClosed(t *testing.T) {
 func TestConnPeerGone(t *testing.T) {
 	onEach(t, func(t *testing.T, l link) {
 		l.far.Close()
-		within(t, "writing to nobody", func() {
+		cmdtest.Within(t, "writing to nobody", func() {
 			_, err := l.conn.Write(make([]byte, 64<<20))
 			if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 				t.Errorf("got %v, want EPIPE or ECONNRESET", err)
@@ -340,14 +306,14 @@ func TestConnShutdownReachesAnotherHolder(t *testing.T) {
 	defer far.Close()
 	copied := dup(t, fd)
 	defer unix.Close(copied)
-	c := must(Open(fd, dup(t, fd)))(t)
+	c := cmdtest.Must(Open(fd, dup(t, fd)))(t)
 	if err := c.Shutdown(); err != nil {
 		t.Error(err)
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	within(t, "end of file", func() {
+	cmdtest.Within(t, "end of file", func() {
 		if err := readOne(far); err != io.EOF {
 			t.Errorf("got %v, want end of file", err)
 		}
@@ -362,10 +328,10 @@ func TestConnFiles(t *testing.T) {
 	if err := os.WriteFile(name, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := must(unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0))(t)
-	w := must(unix.Open(name+"2", unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600))(t)
-	c := must(Open(r, w))(t)
-	within(t, "files", func() {
+	r := cmdtest.Must(unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0))(t)
+	w := cmdtest.Must(unix.Open(name+"2", unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600))(t)
+	c := cmdtest.Must(Open(r, w))(t)
+	cmdtest.Within(t, "files", func() {
 		if n, err := io.Copy(c, c); n != 4 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
@@ -387,7 +353,7 @@ func TestOpenNotOpen(t *testing.T) {
 }
 
 func TestConnLeavesNothingOpen(t *testing.T) {
-	count := func() int { return len(must(os.ReadDir("/proc/self/fd"))(t)) }
+	count := func() int { return len(cmdtest.Must(os.ReadDir("/proc/self/fd"))(t)) }
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		t.Skip("no /proc/self/fd")
 	}
@@ -414,7 +380,7 @@ func localPair(t *testing.T) (l *Local, reads, writes int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return must(OpenLocal(from, to))(t), reads, writes
+	return cmdtest.Must(OpenLocal(from, to))(t), reads, writes
 }
 
 func TestLocalReaderGone(t *testing.T) {
@@ -430,7 +396,7 @@ func TestLocalReaderGone(t *testing.T) {
 	default:
 	}
 	unix.Close(reads)
-	within(t, "ReaderGone", func() {
+	cmdtest.Within(t, "ReaderGone", func() {
 		if err := <-gone; err != nil {
 			t.Error(err)
 		}
@@ -448,7 +414,7 @@ func TestLocalReaderGoneEnds(t *testing.T) {
 	gone := make(chan error, 2)
 	go func() { gone <- l.ReaderGone(ctx) }()
 	awaitPoll(&l.reader)
-	within(t, "CloseWrite and cancel", func() {
+	cmdtest.Within(t, "CloseWrite and cancel", func() {
 		if err := l.CloseWrite(); err != nil {
 			t.Error(err)
 		}
@@ -486,7 +452,7 @@ func TestLocalGone(t *testing.T) {
 			if !c.want {
 				cancel()
 			}
-			within(t, "Gone", func() {
+			cmdtest.Within(t, "Gone", func() {
 				if err := <-gone; (err == nil) != c.want {
 					t.Errorf("got %v", err)
 				}
@@ -498,11 +464,11 @@ func TestLocalGone(t *testing.T) {
 
 func BenchmarkConn(b *testing.B) {
 	for name, wrap := range map[string]func(fd int) net.Conn{
-		"descriptor": func(fd int) net.Conn { return must(Open(fd, fd))(b) },
+		"descriptor": func(fd int) net.Conn { return cmdtest.Must(Open(fd, fd))(b) },
 		"net": func(fd int) net.Conn {
 			f := os.NewFile(uintptr(fd), "")
 			defer f.Close()
-			return must(net.FileConn(f))(b)
+			return cmdtest.Must(net.FileConn(f))(b)
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
