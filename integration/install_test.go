@@ -114,24 +114,15 @@ func safe(t *testing.T, folder string) {
 		t.Errorf("%v, %q", state, said)
 	}
 	// No /dev/null, as in a bare chroot: no verdict of the shell's either.
-	text, err := os.ReadFile(script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(script+"-bare", bytes.ReplaceAll(text, []byte("/dev/null"), []byte("/no/such/null")), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	text := need(os.ReadFile(script))(t)
+	ok(t, os.WriteFile(script+"-bare", bytes.ReplaceAll(text, []byte("/dev/null"), []byte("/no/such/null")), 0o755))
 	if said, state := run(t, nil, script+"-bare", "host.example", "", "r@host.example"); state.ExitCode() != 111 {
 		t.Errorf("without /dev/null: %v, %q", state, said)
 	}
-	if err := os.Rename(plain, plain+".away"); err != nil {
-		t.Fatal(err)
-	}
+	ok(t, os.Rename(plain, plain+".away"))
 	for _, end := range []string{"", "kill -SEGV $$", "exit 2"} {
 		if end != "" {
-			if err := os.WriteFile(plain, []byte("#!/bin/sh\n"+end+"\n"), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			ok(t, os.WriteFile(plain, []byte("#!/bin/sh\n"+end+"\n"), 0o755))
 		}
 		if said, state := run(t, nil, script, "host.example", "", "r@host.example"); state.ExitCode() != 111 || said != "" {
 			t.Errorf("%q: %v, %q", end, state, said)
@@ -144,10 +135,7 @@ func safe(t *testing.T, folder string) {
 func TestLicences(t *testing.T) {
 	cmd := exec.Command("go", "list", "-buildvcs=false", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}", module+"cmd/...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := need(cmd.Output())(t)
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	slices.Sort(lines)
 	from := map[string]string{}
@@ -179,10 +167,7 @@ func TestLicences(t *testing.T) {
 			}
 		}
 	}
-	files, err := os.ReadDir("../LICENSES")
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := need(os.ReadDir("../LICENSES"))(t)
 	for _, f := range files {
 		if !known[f.Name()] {
 			t.Errorf("LICENSES/%s is of nothing that is linked", f.Name())

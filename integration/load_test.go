@@ -101,7 +101,7 @@ func TestLoad_everyMessageOnce(t *testing.T) {
 	if left := processesWith(mark); len(left) != 0 {
 		t.Errorf("processes are left: %v", left)
 	}
-	if err := l.Close(); err != nil {
+	if err := errors.Join(l.Close(), l.Inbox.Wrong()); err != nil {
 		t.Error(err)
 	}
 	if after := openDescriptors(t); after > before {
@@ -110,21 +110,11 @@ func TestLoad_everyMessageOnce(t *testing.T) {
 	t.Logf("%d messages in %.1f s", count, took.Seconds())
 }
 
-// coverageIfAny is where instrumented programs write, or nothing.
-func coverageIfAny(t *testing.T) string {
-	if testing.CoverMode() == "" {
-		return ""
-	}
-	return coverage(t)
-}
-
 // loadLab starts the servers; mail for dN.example goes to the Nth.
 func loadLab(t *testing.T) *lab.Lab {
 	l := need(lab.Open(t.TempDir()))(t)
 	t.Cleanup(func() { l.Close() })
-	if err := l.Home.Trust(l.Authority); err != nil {
-		t.Fatal(err)
-	}
+	ok(t, l.Home.Trust(l.Authority))
 	var zone strings.Builder
 	for n := range loadServers {
 		addr := netip.AddrFrom4([4]byte{127, 0, 1, byte(n + 1)})
@@ -139,9 +129,7 @@ func loadLab(t *testing.T) *lab.Lab {
 		}
 		fmt.Fprintf(&zone, "d%d.example MX 10 %s\n%s A %s\n", n, name, name, addr)
 	}
-	if err := l.Zone(zone.String()); err != nil {
-		t.Fatal(err)
-	}
+	ok(t, l.Zone(zone.String()))
 	return l
 }
 
@@ -264,10 +252,7 @@ func loadProblem(n int, o loadOutcome, arrived int) string {
 // openDescriptors counts those of this process, in which the servers are.
 func openDescriptors(t *testing.T) int {
 	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	list := need(os.ReadDir("/proc/self/fd"))(t)
 	return len(list)
 }
 

@@ -1,13 +1,17 @@
 package integration
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"debug/elf"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"nightmare.mail/mxf/integration/lab"
 )
@@ -56,6 +60,103 @@ func coverage(t testing.TB) string {
 		return folder
 	}
 	return filepath.Join(programs(t), "coverage")
+}
+
+// coverageIfAny is where instrumented programs write, or nothing.
+func coverageIfAny(t testing.TB) string {
+	if testing.CoverMode() == "" {
+		return ""
+	}
+	return coverage(t)
+}
+
+// need returns v, or fails the test: need(f())(t).
+func need[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		ok(t, err)
+		return v
+	}
+}
+
+// ok fails the test if there is an error.
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// put writes a file that its owner alone can read.
+func put(t testing.TB, path string, data []byte) {
+	t.Helper()
+	ok(t, os.WriteFile(path, data, 0o600))
+}
+
+// eventually waits for something that other processes do, and reports whether they have
+// done it within a limit.
+func eventually(limit time.Duration, done func() bool) bool {
+	for end := time.Now().Add(limit); !done(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// until is eventually for a test that fails otherwise.
+func until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	if !eventually(tlsLimit, done) {
+		t.Fatalf("%s: not within %v", what, tlsLimit)
+	}
+}
+
+// A result is what came out of a program.
+type result struct {
+	out, err string
+	status   int
+}
+
+// finish runs a command to its end. An exit status is no error.
+func finish(cmd *exec.Cmd) (result, error) {
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = nil
+	}
+	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}, err
+}
+
+// An issuer is an authority that keeps what it issues in files.
+type issuer struct {
+	*lab.Authority
+	dir, ca string // the folder, and the file of the authority's own certificate
+}
+
+func newIssuer(t *testing.T, dir, name string) *issuer {
+	t.Helper()
+	i := &issuer{need(lab.NewAuthority(name))(t), dir, filepath.Join(dir, name+".pem")}
+	ok(t, os.WriteFile(i.ca, i.PEM(), 0o644))
+	return i
+}
+
+// keep writes a certificate and its key to files.
+func (i *issuer) keep(t *testing.T, file string, certificate *tls.Certificate) (cert, key string) {
+	t.Helper()
+	certPEM, keyPEM, err := lab.PEMPair(certificate)
+	ok(t, err)
+	cert, key = filepath.Join(i.dir, file+".pem"), filepath.Join(i.dir, file+".key")
+	ok(t, os.WriteFile(cert, certPEM, 0o644))
+	put(t, key, keyPEM)
+	return cert, key
+}
+
+// issue makes a certificate, and writes it and its key to files.
+func (i *issuer) issue(t *testing.T, file string, leaf lab.Leaf) (cert, key string) {
+	t.Helper()
+	return i.keep(t, file, need(i.Issue(leaf))(t))
 }
 
 func TestPrograms_areStatic(t *testing.T) {

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,10 +14,7 @@ import (
 // sections are the headings of a manual page.
 func sections(t *testing.T, page string) (names []string, text string) {
 	t.Helper()
-	source, err := os.ReadFile(filepath.Join("..", "doc", page))
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := need(os.ReadFile(filepath.Join("..", "doc", page)))(t)
 	for _, heading := range regexp.MustCompile(`(?m)^\.Sh (.*)$`).FindAllStringSubmatch(string(source), -1) {
 		names = append(names, heading[1])
 	}
@@ -110,11 +106,9 @@ func TestManual_synopsis(t *testing.T) {
 				return ok && version.MatchString(rest)
 			},
 		} {
-			var out, errs bytes.Buffer
-			cmd := exec.Command(filepath.Join(programs(t), name), option)
-			cmd.Stdout, cmd.Stderr = &out, &errs
-			if err := cmd.Run(); err != nil || errs.Len() > 0 || !right(out.String()) {
-				t.Errorf("%s %s: %v, %q, and on standard error %q; the synopsis is\n%s", name, option, err, &out, &errs, synopsis)
+			got := need(finish(exec.Command(filepath.Join(programs(t), name), option)))(t)
+			if got.status != 0 || got.err != "" || !right(got.out) {
+				t.Errorf("%s %s: %+v; the synopsis is\n%s", name, option, got, synopsis)
 			}
 		}
 	}

@@ -12,7 +12,7 @@ import (
 func TestPeersQMTP(t *testing.T) {
 	b := newBench(t)
 	mailfront := peers.Mailfront(t)
-	stunnel := peers.Stunnel(t, mailfront, peers.Options{Certificate: b.certificate, Key: b.key})
+	stunnel := peers.Stunnel(t, mailfront, b.tls())
 	every := make([]byte, 256)
 	for i := range every {
 		every[i] = byte(i)
@@ -76,13 +76,8 @@ func TestPeersQMTPFrontEcho(t *testing.T) {
 func TestPeersQMTPSUntrusted(t *testing.T) {
 	b := newBench(t)
 	mailfront := peers.Mailfront(t)
-	stunnel := peers.Stunnel(t, mailfront, peers.Options{Certificate: b.certificate, Key: b.key})
-	stranger := b.secure("mxf-tlsc", "mxf-remote-qmtpc")
-	stranger.environ = b.environ("CAFILE=" + b.otherCA)
-	for what, w := range map[string]way{
-		"another name":      b.secure("mxf-tlsc", "mxf-remote-qmtpc", "-k", "other.example"),
-		"another authority": stranger,
-	} {
+	stunnel := peers.Stunnel(t, mailfront, b.tls())
+	for what, w := range b.strangers("mxf-tlsc", "mxf-remote-qmtpc") {
 		e := b.run(t, w, stunnel.Addr, []byte("x\n"), "", []string{"a@" + peers.Domain})
 		if e.status != 97 || len(e.reports) != 0 || !strings.HasPrefix(e.stderr, "mxf-tlsc: fatal: ") {
 			t.Errorf("%s: exit %d, reports %q, standard error %q", what, e.status, e.reports, e.stderr)
@@ -97,14 +92,7 @@ func TestPeersQMTPSUntrusted(t *testing.T) {
 func TestPeersQMTPSClientCertificate(t *testing.T) {
 	b := newBench(t)
 	mailfront := peers.Mailfront(t)
-	stunnel := peers.Stunnel(t, mailfront, peers.Options{Certificate: b.certificate, Key: b.key, ClientCA: b.ca})
-	w := b.secure("mxf-tlsc", "mxf-remote-qmtpc", "-y")
-	w.environ = append(w.environ, "CERTFILE="+b.clientCert, "KEYFILE="+b.clientK)
-	b.delivers(t, stunnel, w, letters()[0], same(letters()[0].data))
-
-	anonymous := b.secure("mxf-tlsc", "mxf-remote-qmtpc")
-	e := b.run(t, anonymous, stunnel.Addr, []byte("x\n"), "", []string{"a@" + peers.Domain})
-	if e.status == 0 && strings.HasPrefix(e.reports[len(e.reports)-1], "K") {
-		t.Errorf("without a certificate: reports %q", e.reports)
-	}
+	stunnel := peers.Stunnel(t, mailfront, b.demanding())
+	b.delivers(t, stunnel, b.known("mxf-tlsc", "mxf-remote-qmtpc"), letters()[0], same(letters()[0].data))
+	b.refusesAnonymous(t, stunnel, b.secure("mxf-tlsc", "mxf-remote-qmtpc"))
 }

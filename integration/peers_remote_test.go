@@ -19,10 +19,7 @@ const peerZone = peers.Domain + " MX 10 " + peerName + "\n" + peerName + " A 127
 // fields of control/protocols after the port.
 func (b *bench) routed(t *testing.T, name string, s *peers.Server, service, protocol string, control map[string]string) way {
 	t.Helper()
-	zone, err := lab.ParseZone(peerZone)
-	ok(t, err)
-	dns, err := lab.StartDNS(zone)
-	ok(t, err)
+	dns := need(lab.StartDNS(need(lab.ParseZone(peerZone))(t)))(t)
 	t.Cleanup(func() { dns.Close() })
 	_, port, err := net.SplitHostPort(s.Addr)
 	ok(t, err)
@@ -54,7 +51,7 @@ const (
 // Deliveries in one process and through the chain of programs arrive the same.
 func TestPeersRemote(t *testing.T) {
 	b := newBench(t)
-	postfix := peers.Postfix(t, peers.Options{Certificate: b.certificate, Key: b.key})
+	postfix := peers.Postfix(t, b.tls())
 	chained := b.verified(map[string]string{"ucspitlsclient": filepath.Join(b.bin, "mxf-ucspitlsc")})
 	for _, w := range []way{
 		b.routed(t, "one-process", postfix, "smtp", overSTARTTLS, b.verified(nil)),
@@ -68,7 +65,7 @@ func TestPeersRemote(t *testing.T) {
 
 func TestPeersRemoteQMTPS(t *testing.T) {
 	b := newBench(t)
-	stunnel := peers.Stunnel(t, peers.Mailfront(t), peers.Options{Certificate: b.certificate, Key: b.key})
+	stunnel := peers.Stunnel(t, peers.Mailfront(t), b.tls())
 	chained := b.verified(map[string]string{"tlsclient": filepath.Join(b.bin, "mxf-tlsc")})
 	for _, w := range []way{
 		b.routed(t, "one-process", stunnel, "qmtps", overTLS, b.verified(nil)),
@@ -129,7 +126,7 @@ func TestPeersRemoteStrictness(t *testing.T) {
 // demands it.
 func TestPeersRemoteClientCertificate(t *testing.T) {
 	b := newBench(t)
-	postfix := peers.Postfix(t, peers.Options{Certificate: b.certificate, Key: b.key, ClientCA: b.ca})
+	postfix := peers.Postfix(t, b.demanding())
 	for name, more := range map[string]map[string]string{
 		"one-process": {}, "chain": {"ucspitlsclient": filepath.Join(b.bin, "mxf-ucspitlsc")},
 	} {

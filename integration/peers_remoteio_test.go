@@ -2,17 +2,13 @@ package integration
 
 import (
 	"bufio"
-	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"nightmare.mail/mxf/integration/lab"
 	"nightmare.mail/mxf/integration/peers"
 )
 
@@ -21,7 +17,7 @@ import (
 // TLS client in between.
 func TestPeersRemoteIO(t *testing.T) {
 	b := newBench(t)
-	postfix := peers.Postfix(t, peers.Options{Certificate: b.certificate, Key: b.key})
+	postfix := peers.Postfix(t, b.tls())
 	clear := []string{filepath.Join(b.bin, "qmail-remote-io"), "-t", "60", "127.0.0.1"}
 	secure := append(append([]string{filepath.Join(b.bin, "mxf-tlsc")}, tlsOptions...),
 		"--", clear[0], "-h", "client.example", "-t", "60", "--", "127.0.0.1")
@@ -35,60 +31,34 @@ func TestPeersRemoteIO(t *testing.T) {
 			}
 			t.Run(name+"/"+l.name, func(t *testing.T) {
 				sender, recipients, accepted := l.envelope(strings.ReplaceAll(name, " ", "-"))
-				e := b.relayed(t, postfix.Addr, c.before, append(c.argv[:len(c.argv):len(c.argv)], sender), recipients, l.data)
+				message := filepath.Join(t.TempDir(), "message")
+				put(t, message, l.data)
+				network := greeted(t, postfix.Addr, c.before)
+				defer network.Close()
+				e := need(b.start(network, message, b.environ("CAFILE="+b.ca), append(c.argv[:len(c.argv):len(c.argv)], sender), recipients))(t)
 				checkReports(t, e, way{tls: name == "inside TLS"}, recipients)
-				if t.Failed() {
-					return
-				}
-				copies := postfix.StoredWhen(t, func(all []peers.Message) bool { return len(arrived(all, accepted)) == len(accepted) })
-				for _, m := range copies {
-					if addressedTo(m, recipients) && (m.Sender != sender || !bytes.Equal(m.Data, unixLines(l.data))) {
-						t.Errorf("stored from %q: %d bytes, not those that were sent", m.Sender, len(m.Data))
-					}
+				if !t.Failed() {
+					checkStored(t, postfix, sender, recipients, accepted, same(unixLines(l.data)))
 				}
 			})
 		}
 	}
 }
 
-// relayed says the commands before on a connection to addr, and has argv with
-// recipients go on from there.
-func (b *bench) relayed(t *testing.T, addr string, before, argv, recipients []string, data []byte) (e ending) {
+// greeted is a connection to addr on which the commands before have been said.
+func greeted(t *testing.T, addr string, before []string) *os.File {
 	t.Helper()
-	network, err := connect(addr)
-	ok(t, err)
-	defer network.Close()
+	network := need(connect(addr))(t)
 	in := bufio.NewReader(network)
 	replied(t, in)
 	for _, command := range before {
-		_, err := io.WriteString(network, command+"\r\n")
-		ok(t, err)
+		_ = need(io.WriteString(network, command+"\r\n"))(t)
 		replied(t, in)
 	}
 	if n := in.Buffered(); n > 0 {
 		t.Fatalf("%d bytes that nobody asked for", n)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), peerPatience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], recipients...)...)
-	cmd.Env = append(b.environ("CAFILE="+b.ca), "PATH="+os.Getenv("PATH"), "GOCOVERDIR="+coverageIfAny(t))
-	message := filepath.Join(t.TempDir(), "message")
-	ok(t, os.WriteFile(message, data, 0o600))
-	file, err := os.Open(message)
-	ok(t, err)
-	defer file.Close()
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = file, &out, &errs
-	cmd.ExtraFiles = []*os.File{nil, nil, nil, network, network}
-	err = cmd.Run()
-	if cmd.ProcessState == nil {
-		t.Fatal(err)
-	}
-	e.status, e.stderr = cmd.ProcessState.ExitCode(), errs.String()
-	if e.reports, err = lab.Reports(out.Bytes(), len(recipients)); err != nil {
-		t.Error(err)
-	}
-	return e
+	return network
 }
 
 // replied reads a reply that is to be good.

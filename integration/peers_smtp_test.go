@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -29,29 +28,40 @@ var mailServers = []mailServer{
 	{"opensmtpd", peers.OpenSMTPD, false, false, false, "Date: .*\nMessage-ID: .*\n\n?"},
 }
 
+// onEach runs a test on each of the servers, started with options, or on those alone that
+// are good for it.
+func onEach(t *testing.T, options peers.Options, good func(mailServer) bool, test func(t *testing.T, m mailServer, s *peers.Server)) {
+	t.Helper()
+	for _, m := range mailServers {
+		if good(m) {
+			t.Run(m.name, func(t *testing.T) { test(t, m, m.start(t, options)) })
+		}
+	}
+}
+
+func every(mailServer) bool        { return true }
+func withChoice(m mailServer) bool { return m.choice }
+
 func TestPeersSMTP(t *testing.T) {
 	b := newBench(t)
-	for _, m := range mailServers {
-		t.Run(m.name, func(t *testing.T) {
-			s := m.start(t, peers.Options{Certificate: b.certificate, Key: b.key})
-			ways := []way{b.clear("mxf-remote-smtpc")}
-			if m.tls {
-				ways = append(ways, b.secure("mxf-ucspitlsc", "mxf-remote-smtpc"))
+	onEach(t, b.tls(), every, func(t *testing.T, m mailServer, s *peers.Server) {
+		ways := []way{b.clear("mxf-remote-smtpc")}
+		if m.tls {
+			ways = append(ways, b.secure("mxf-ucspitlsc", "mxf-remote-smtpc"))
+		}
+		for _, w := range ways {
+			for _, l := range letters() {
+				t.Run(w.name+"/"+l.name, func(t *testing.T) {
+					if l.utf8 && !m.utf8 {
+						b.cannot(t, s, w, l)
+						return
+					}
+					b.delivers(t, s, w, l, same(unixLines(l.data)))
+				})
 			}
-			for _, w := range ways {
-				for _, l := range letters() {
-					t.Run(w.name+"/"+l.name, func(t *testing.T) {
-						if l.utf8 && !m.utf8 {
-							b.cannot(t, s, w, l)
-							return
-						}
-						b.delivers(t, s, w, l, same(unixLines(l.data)))
-					})
-				}
-				t.Run(w.name+"/empty", func(t *testing.T) { b.delivers(t, s, w, letter{name: "empty"}, like(m.empty)) })
-			}
-		})
-	}
+			t.Run(w.name+"/empty", func(t *testing.T) { b.delivers(t, s, w, letter{name: "empty"}, like(m.empty)) })
+		}
+	})
 }
 
 // cannot sends a letter that the server has no extension for: the program leaves
@@ -68,37 +78,23 @@ func (b *bench) cannot(t *testing.T, s *peers.Server, w way, l letter) {
 // Without PIPELINING everything takes longer and arrives the same.
 func TestPeersSMTPOneByOne(t *testing.T) {
 	b := newBench(t)
-	for _, m := range mailServers {
-		if !m.choice {
-			continue
+	onEach(t, peers.Options{NoPipelining: true}, withChoice, func(t *testing.T, _ mailServer, s *peers.Server) {
+		for _, l := range letters() {
+			t.Run(l.name, func(t *testing.T) { b.delivers(t, s, b.clear("mxf-remote-smtpc"), l, same(unixLines(l.data))) })
 		}
-		t.Run(m.name, func(t *testing.T) {
-			s := m.start(t, peers.Options{NoPipelining: true})
-			for _, l := range letters() {
-				t.Run(l.name, func(t *testing.T) { b.delivers(t, s, b.clear("mxf-remote-smtpc"), l, same(unixLines(l.data))) })
-			}
-		})
-	}
+	})
 }
 
 // Verified TLS or nothing: a wrong name, a wrong authority, and a server that
 // has no TLS at all get no mail.
 func TestPeersSMTPUntrusted(t *testing.T) {
 	b := newBench(t)
-	for _, m := range mailServers {
-		t.Run(m.name, func(t *testing.T) {
-			s := m.start(t, peers.Options{Certificate: b.certificate, Key: b.key})
-			stranger := b.secure("mxf-ucspitlsc", "mxf-remote-smtpc")
-			stranger.environ = b.environ("MXF_TLS=verify", "CAFILE="+b.otherCA)
-			for what, w := range map[string]way{
-				"another name":      b.secure("mxf-ucspitlsc", "mxf-remote-smtpc", "-k", "other.example"),
-				"another authority": stranger,
-			} {
-				b.noTLS(t, s, w, what)
-			}
-			b.noTLS(t, m.start(t, peers.Options{}), b.secure("mxf-ucspitlsc", "mxf-remote-smtpc"), "no TLS")
-		})
-	}
+	onEach(t, b.tls(), every, func(t *testing.T, m mailServer, s *peers.Server) {
+		for what, w := range b.strangers("mxf-ucspitlsc", "mxf-remote-smtpc") {
+			b.noTLS(t, s, w, what)
+		}
+		b.noTLS(t, m.start(t, peers.Options{}), b.secure("mxf-ucspitlsc", "mxf-remote-smtpc"), "no TLS")
+	})
 }
 
 func (b *bench) noTLS(t *testing.T, s *peers.Server, w way, what string) {
@@ -115,24 +111,10 @@ func (b *bench) noTLS(t *testing.T, s *peers.Server, w way, what string) {
 // A server that demands a client certificate gets one, and without it refuses.
 func TestPeersSMTPClientCertificate(t *testing.T) {
 	b := newBench(t)
-	for _, m := range mailServers {
-		if !m.choice {
-			continue
-		}
-		t.Run(m.name, func(t *testing.T) {
-			s := m.start(t, peers.Options{Certificate: b.certificate, Key: b.key, ClientCA: b.ca})
-			w := b.secure("mxf-ucspitlsc", "mxf-remote-smtpc", "-y")
-			w.environ = append(w.environ, "CERTFILE="+b.clientCert, "KEYFILE="+b.clientK)
-			l := letters()[0]
-			b.delivers(t, s, w, l, same(l.data))
-
-			anonymous := b.secure("mxf-ucspitlsc", "mxf-remote-smtpc")
-			e := b.run(t, anonymous, s.Addr, l.data, "", []string{"anonymous@" + peers.Domain})
-			if e.status == 0 && strings.HasPrefix(e.reports[len(e.reports)-1], "K") {
-				t.Errorf("without a certificate: reports %q", e.reports)
-			}
-		})
-	}
+	onEach(t, b.demanding(), withChoice, func(t *testing.T, _ mailServer, s *peers.Server) {
+		b.delivers(t, s, b.known("mxf-ucspitlsc", "mxf-remote-smtpc"), letters()[0], same(letters()[0].data))
+		b.refusesAnonymous(t, s, b.secure("mxf-ucspitlsc", "mxf-remote-smtpc"))
+	})
 }
 
 // smtp-sink takes whatever comes: many at a time, each reported once.
@@ -141,7 +123,7 @@ func TestPeersSMTPSink(t *testing.T) {
 	sink := peers.SMTPSink(t)
 	const deliveries, atATime = 200, 20
 	message := filepath.Join(t.TempDir(), "message")
-	ok(t, os.WriteFile(message, letters()[0].data, 0o600))
+	put(t, message, letters()[0].data)
 	recipients := []string{"a@" + peers.Domain, "b@" + peers.Domain}
 	w := b.clear("mxf-remote-smtpc")
 	work := make(chan int)

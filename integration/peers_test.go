@@ -3,7 +3,6 @@ package integration
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -119,58 +118,35 @@ func (l letter) envelope(way string) (sender string, recipients, accepted []stri
 // A bench is what the tests with foreign servers share: our programs, a home and
 // certificates.
 type bench struct {
-	bin, dir, coverage  string
-	authority           *lab.Authority // of all certificates
-	ca, otherCA         string         // its certificate, and that of another
+	*issuer
+	bin, otherCA        string // the programs; the certificate of another authority
 	certificate, key    string
 	clientCert, clientK string
+	coverage            string
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	dir := t.TempDir()
-	b := &bench{bin: programs(t), dir: dir, coverage: coverage(t)}
+	b := &bench{issuer: newIssuer(t, dir, "peers"), bin: programs(t), coverage: coverageIfAny(t)}
 	b.newHome(t, "home")
-	b.authority, b.ca = newAuthority(t, dir, "peers")
-	_, b.otherCA = newAuthority(t, dir, "others")
+	b.otherCA = newIssuer(t, dir, "others").ca
 	b.certificate, b.key = b.issue(t, "server", lab.Leaf{Names: []string{peerName}})
 	b.clientCert, b.clientK = b.issue(t, "client", lab.Leaf{Names: []string{"client.example"}})
 	return b
 }
 
+// tls are the options of a server that has TLS.
+func (b *bench) tls() peers.Options { return peers.Options{Certificate: b.certificate, Key: b.key} }
+
+// demanding are the options of a server that demands a client certificate too.
+func (b *bench) demanding() peers.Options {
+	return peers.Options{Certificate: b.certificate, Key: b.key, ClientCA: b.ca}
+}
+
 func (b *bench) newHome(t *testing.T, name string) *lab.Home {
 	t.Helper()
-	home, err := lab.NewHome(filepath.Join(b.dir, name))
-	ok(t, err)
-	return home
-}
-
-func newAuthority(t *testing.T, dir, name string) (*lab.Authority, string) {
-	t.Helper()
-	authority, err := lab.NewAuthority(name)
-	ok(t, err)
-	file := filepath.Join(dir, name+".pem")
-	ok(t, os.WriteFile(file, authority.PEM(), 0o644))
-	return authority, file
-}
-
-func (b *bench) issue(t *testing.T, file string, leaf lab.Leaf) (cert, key string) {
-	t.Helper()
-	certificate, err := b.authority.Issue(leaf)
-	ok(t, err)
-	certPEM, keyPEM, err := lab.PEMPair(certificate)
-	ok(t, err)
-	cert, key = filepath.Join(b.dir, file+".pem"), filepath.Join(b.dir, file+".key")
-	ok(t, os.WriteFile(cert, certPEM, 0o644))
-	ok(t, os.WriteFile(key, keyPEM, 0o600))
-	return cert, key
-}
-
-func ok(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	return need(lab.NewHome(filepath.Join(b.dir, name)))(t)
 }
 
 // A way is how a message reaches a server.
@@ -198,6 +174,23 @@ func (b *bench) secure(client, program string, options ...string) way {
 	return way{name: "secure", chain: chain, program: program, environ: b.environ("MXF_TLS=verify", "CAFILE="+b.ca), tls: true}
 }
 
+// strangers are ways on which the server's certificate does not verify.
+func (b *bench) strangers(client, program string) map[string]way {
+	stranger := b.secure(client, program)
+	stranger.environ = b.environ("MXF_TLS=verify", "CAFILE="+b.otherCA)
+	return map[string]way{
+		"another name":      b.secure(client, program, "-k", "other.example"),
+		"another authority": stranger,
+	}
+}
+
+// known is a protocol program under a TLS client that has a certificate to show.
+func (b *bench) known(client, program string) way {
+	w := b.secure(client, program, "-y")
+	w.environ = append(w.environ, "CERTFILE="+b.clientCert, "KEYFILE="+b.clientK)
+	return w
+}
+
 // environ is what the router tells the chain.
 func (b *bench) environ(more ...string) []string {
 	return append([]string{"MXF_HOME=" + filepath.Join(b.dir, "home"), "TCPREMOTEIP=127.0.0.1", "TCPREMOTEHOST=" + peerName}, more...)
@@ -214,49 +207,46 @@ type ending struct {
 func (b *bench) run(t *testing.T, w way, addr string, data []byte, sender string, recipients []string) ending {
 	t.Helper()
 	message := filepath.Join(t.TempDir(), "message")
-	ok(t, os.WriteFile(message, data, 0o600))
-	e, err := b.try(w, addr, message, sender, recipients)
-	ok(t, err)
-	return e
+	put(t, message, data)
+	return need(b.try(w, addr, message, sender, recipients))(t)
 }
 
 // try is run for goroutines that are not the test's.
 func (b *bench) try(w way, addr, message, sender string, recipients []string) (e ending, err error) {
-	var files []*os.File
+	var network *os.File
 	if !w.routed {
-		network, err := connect(addr)
-		if err != nil {
+		if network, err = connect(addr); err != nil {
 			return e, err
 		}
 		defer network.Close()
-		files = []*os.File{nil, nil, nil, network, network}
 	}
+	argv := append(slices.Clone(w.chain), filepath.Join(b.bin, w.program), peers.Domain, sender)
+	return b.start(network, message, w.environ, argv, recipients)
+}
+
+// start runs a command on a network, which is nil if it makes its own connection, and
+// reads its reports.
+func (b *bench) start(network *os.File, message string, environ, argv, recipients []string) (e ending, err error) {
 	stdin, err := os.Open(message)
 	if err != nil {
 		return e, err
 	}
 	defer stdin.Close()
-
-	argv := append(slices.Clone(w.chain), filepath.Join(b.bin, w.program), peers.Domain, sender)
-	argv = append(argv, recipients...)
 	ctx, cancel := context.WithTimeout(context.Background(), peerPatience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, w.environ...)
-	if testing.CoverMode() != "" {
-		cmd.Env = append(cmd.Env, "GOCOVERDIR="+b.coverage)
-	}
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:len(argv):len(argv)], recipients...)...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + b.coverage}, environ...)
 	cmd.Stdin = stdin
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.ExtraFiles = files
-	var exit *exec.ExitError
-	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+	if network != nil {
+		cmd.ExtraFiles = []*os.File{nil, nil, nil, network, network}
+	}
+	got, err := finish(cmd)
+	if err != nil {
 		return e, err
 	}
-	e.status, e.stderr = cmd.ProcessState.ExitCode(), errs.String()
-	if out.Len() > 0 {
-		e.reports, err = lab.Reports(out.Bytes(), len(recipients))
+	e.status, e.stderr = got.status, got.err
+	if got.out != "" {
+		e.reports, err = lab.Reports([]byte(got.out), len(recipients))
 	}
 	return e, err
 }
@@ -277,11 +267,15 @@ func connect(addr string) (*os.File, error) {
 func (b *bench) delivers(t *testing.T, s *peers.Server, w way, l letter, wrong func(stored []byte) string) {
 	t.Helper()
 	sender, recipients, accepted := l.envelope(w.name)
-	e := b.run(t, w, s.Addr, l.data, sender, recipients)
-	checkReports(t, e, w, recipients)
-	if t.Failed() {
-		return
+	checkReports(t, b.run(t, w, s.Addr, l.data, sender, recipients), w, recipients)
+	if !t.Failed() {
+		checkStored(t, s, sender, recipients, accepted, wrong)
 	}
+}
+
+// checkStored waits for what was accepted, and holds it against what was sent.
+func checkStored(t *testing.T, s *peers.Server, sender string, recipients, accepted []string, wrong func(stored []byte) string) {
+	t.Helper()
 	copies := s.StoredWhen(t, func(all []peers.Message) bool { return len(arrived(all, accepted)) == len(accepted) })
 	for _, m := range copies {
 		if !addressedTo(m, recipients) {
@@ -296,6 +290,16 @@ func (b *bench) delivers(t *testing.T, s *peers.Server, w way, l letter, wrong f
 	}
 	if strange := arrived(copies, recipients); len(strange) != len(accepted) {
 		t.Errorf("it was stored for %q, but only %q had been accepted", strange, accepted)
+	}
+}
+
+// refusesAnonymous fails the test if a server that demands a client certificate takes a
+// message from a client without one.
+func (b *bench) refusesAnonymous(t *testing.T, s *peers.Server, w way) {
+	t.Helper()
+	e := b.run(t, w, s.Addr, []byte("x\n"), "", []string{"anonymous@" + peers.Domain})
+	if e.status == 0 && strings.HasPrefix(e.reports[len(e.reports)-1], "K") {
+		t.Errorf("without a certificate: reports %q", e.reports)
 	}
 }
 

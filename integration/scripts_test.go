@@ -561,47 +561,55 @@ func (r *rig) exits(ts *testscript.TestScript, args []string) error {
 	cmd := exec.CommandContext(ctx, args[1], args[2:]...)
 	cmd.Dir = r.work
 	cmd.Env = append(r.Environ(), "TMPDIR="+ts.Getenv("TMPDIR"), "GOCOVERDIR="+ts.Getenv("GOCOVERDIR"))
-	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
-	var status *exec.ExitError
-	if err := cmd.Run(); err != nil && !errors.As(err, &status) {
+	got, err := finish(cmd)
+	if err != nil {
 		return err
 	}
-	if got := cmd.ProcessState.ExitCode(); got != want {
-		return fmt.Errorf("it exited %d", got)
+	_, _ = io.WriteString(ts.Stdout(), got.out)
+	_, _ = io.WriteString(ts.Stderr(), got.err)
+	if got.status != want {
+		return fmt.Errorf("it exited %d", got.status)
 	}
 	return nil
 }
 
 func (r *rig) arrived(_ *testscript.TestScript, args []string) error {
-	want, err := strconv.Atoi(args[0])
+	return count("messages have arrived", args[0], func() int { return len(r.Inbox.Messages()) })
+}
+
+func (r *rig) connections(_ *testscript.TestScript, args []string) error {
+	return count("connections were made", args[0], func() int { return len(r.Inbox.Sessions()) })
+}
+
+// count waits for a number of things. Servers may need a while to notice what a client
+// did that has ended.
+func count(what, number string, got func() int) error {
+	want, err := strconv.Atoi(number)
 	if err != nil {
 		return err
 	}
-	if got := atLeast(want, func() int { return len(r.Inbox.Messages()) }); got != want {
-		return fmt.Errorf("%d messages have arrived", got)
+	eventually(settle, func() bool { return got() >= want })
+	if n := got(); n != want {
+		return fmt.Errorf("%d %s", n, what)
 	}
 	return nil
 }
 
-// atLeast waits for count to be want, for as long as servers may need to notice what a
-// client that has ended did, and returns what it is then.
-func atLeast(want int, count func() int) int {
-	for end := time.Now().Add(settle); ; time.Sleep(5 * time.Millisecond) {
-		if got := count(); got >= want || time.Now().After(end) {
-			return got
-		}
+// nth returns one of all, counted from 1.
+func nth[T any](what, number string, all func() []T) (one T, err error) {
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return one, err
 	}
+	if n < 1 || !eventually(settle, func() bool { return len(all()) >= n }) {
+		return one, fmt.Errorf("no %s %d", what, n)
+	}
+	return all()[n-1], nil
 }
 
-// message returns the n-th message, counted from 1.
-func (r *rig) message(n string) (*lab.Message, error) {
-	all := r.Inbox.Messages()
-	i, err := strconv.Atoi(n)
-	if err != nil || i < 1 || i > len(all) {
-		return nil, fmt.Errorf("no message %s of %d", n, len(all))
-	}
-	return all[i-1], nil
-}
+func (r *rig) message(n string) (*lab.Message, error) { return nth("message", n, r.Inbox.Messages) }
+
+func (r *rig) session(n string) (*lab.Session, error) { return nth("connection", n, r.Inbox.Sessions) }
 
 func (r *rig) unchanged(ts *testscript.TestScript, args []string) error {
 	m, err := r.message(args[0])
@@ -642,28 +650,6 @@ func (r *rig) envelope(_ *testscript.TestScript, args []string) error {
 	return nil
 }
 
-func (r *rig) connections(_ *testscript.TestScript, args []string) error {
-	want, err := strconv.Atoi(args[0])
-	if err != nil {
-		return err
-	}
-	if got := atLeast(want, func() int { return len(r.Inbox.Sessions()) }); got != want {
-		return fmt.Errorf("%d connections were made", got)
-	}
-	return nil
-}
-
-// session returns the n-th session, counted from 1.
-func (r *rig) session(n string) (*lab.Session, error) {
-	i, err := strconv.Atoi(n)
-	atLeast(i, func() int { return len(r.Inbox.Sessions()) })
-	all := r.Inbox.Sessions()
-	if err != nil || i < 1 || i > len(all) {
-		return nil, fmt.Errorf("no connection %s of %d", n, len(all))
-	}
-	return all[i-1], nil
-}
-
 // commands waits for the end of the connection: QUIT is sent without waiting for its
 // answer. Where none comes, what has come is printed.
 func (r *rig) commands(ts *testscript.TestScript, args []string) error {
@@ -671,8 +657,7 @@ func (r *rig) commands(ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(settle); !s.Over() && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-	}
+	eventually(settle, s.Over)
 	_, err = fmt.Fprintf(ts.Stdout(), "%s: %s\n", s.Server, strings.Join(s.Commands(), "\n"))
 	return err
 }
@@ -682,10 +667,8 @@ func (r *rig) turns(_ *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(lab.DefaultLimit); !s.Over(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			return errors.New("the connection does not end")
-		}
+	if !eventually(lab.DefaultLimit, s.Over) {
+		return errors.New("the connection does not end")
 	}
 	if got := s.Turns(); strconv.Itoa(got) != args[1] {
 		return fmt.Errorf("%d turns: %q", got, s.Commands())

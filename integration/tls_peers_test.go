@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -49,9 +48,7 @@ func runPeer(t *testing.T, ready, port string, command ...string) *peer {
 	}
 	cmd.Stdout, cmd.Stderr = w, w
 	in := need(cmd.StdinPipe())(t)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	ok(t, cmd.Start())
 	w.Close()
 	watch := time.AfterFunc(tlsLimit, func() { _ = cmd.Process.Kill() })
 	p := &peer{t: t, port: port, in: in, out: bufio.NewReader(r)}
@@ -105,26 +102,18 @@ func (rig *tlsRig) sServer(t *testing.T, options ...string) *peer {
 		"-cert", rig.cert, "-key", rig.key, "-cert_chain", rig.ca}, options...)...)
 }
 
-// A result is what came out of a chain behind tcpclient.
-type result struct {
-	out, err string
-	status   int
-}
-
 // tcpclient runs a shell script inside TLS. That it is installed was seen before the
 // server was started.
 func (rig *tlsRig) tcpclient(t *testing.T, port string, environ []string, script string, options ...string) result {
 	t.Helper()
 	args := append([]string{"-RHl0", "127.0.0.1", port, filepath.Join(rig.bin, "mxf-tlsc")}, options...)
 	cmd := exec.Command("tcpclient", append(args, "--", "sh", "-c", script)...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "CAFILE=" + rig.ca}, environ...)
 	cmd.WaitDelay = tlsLimit // for a tunnel that outlives its program
 	watch := time.AfterFunc(tlsLimit, func() { _ = cmd.Process.Kill() })
 	defer watch.Stop()
-	_ = cmd.Run()
-	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+	got, _ := finish(cmd)
+	return got
 }
 
 // oneLine says something and repeats, with the facts, what is answered.
@@ -242,7 +231,7 @@ func testOpenSSLStaple(t *testing.T, rig *tlsRig) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.leaf.Names = []string{tlsName}
-			leaf := need(rig.authority.Issue(test.leaf))(t)
+			leaf := need(rig.Issue(test.leaf))(t)
 			cert, key := rig.keep(t, "staple-"+test.name, leaf)
 			options := []string{"-rev", "-cert", cert, "-key", key}
 			if test.staple {
@@ -265,8 +254,7 @@ func testOpenSSLStaple(t *testing.T, rig *tlsRig) {
 }
 
 func testOpenSSLClientCertificate(t *testing.T, rig *tlsRig) {
-	leaf := need(rig.authority.Issue(lab.Leaf{Names: []string{"client.example"}}))(t)
-	cert, key := rig.keep(t, "peer-client", leaf)
+	cert, key := rig.issue(t, "peer-client", lab.Leaf{Names: []string{"client.example"}})
 	environ := []string{"CERTFILE=" + cert, "KEYFILE=" + key}
 	for _, version := range []string{"1_2", "1_3"} {
 		p := rig.sServer(t, "-tls"+version, "-rev", "-Verify", "1", "-verify_return_error", "-CAfile", rig.ca)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -177,56 +178,30 @@ func said() string {
 
 // A tlsRig is what the tests share.
 type tlsRig struct {
-	bin, ca, cert, key string // paths
-	authority          *lab.Authority
-	leaf               *tls.Certificate
+	*issuer
+	bin, cert, key string // paths
+	leaf           *tls.Certificate
 }
 
-const tlsName = "mx.example.org"
+const (
+	tlsName   = "mx.example.org"
+	onRequest = "mxf-ucspitlsc"
+)
+
+// tunnels are the programs that speak TLS around another.
+var tunnels = []string{"mxf-tlsc", onRequest}
 
 func newTLSRig(t *testing.T) *tlsRig {
 	dir := t.TempDir()
-	rig := &tlsRig{bin: filepath.Join(dir, "bin"), ca: filepath.Join(dir, "ca.pem")}
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", rig.bin+"/",
-		"nightmare.mail/mxf/cmd/mxf-tlsc", "nightmare.mail/mxf/cmd/mxf-ucspitlsc")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	rig := &tlsRig{issuer: newIssuer(t, dir, "authority"), bin: programs(t)}
+	if testing.CoverMode() != "" {
+		// What is instrumented has something to say on standard error.
+		rig.bin = t.TempDir()
+		ok(t, lab.Build(t.Context(), rig.bin))
 	}
-	rig.authority = need(lab.NewAuthority("lab authority"))(t)
-	rig.leaf = need(rig.authority.Issue(lab.Leaf{Names: []string{tlsName}}))(t)
-	put(t, rig.ca, rig.authority.PEM())
+	rig.leaf = need(rig.Issue(lab.Leaf{Names: []string{tlsName}}))(t)
 	rig.cert, rig.key = rig.keep(t, "server", rig.leaf)
 	return rig
-}
-
-// keep writes a certificate to files.
-func (rig *tlsRig) keep(t *testing.T, name string, c *tls.Certificate) (cert, key string) {
-	cert, key = filepath.Join(filepath.Dir(rig.ca), name+".pem"), filepath.Join(filepath.Dir(rig.ca), name+".key")
-	chain, private, err := lab.PEMPair(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, cert, chain)
-	put(t, key, private)
-	return cert, key
-}
-
-func put(t *testing.T, path string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func need[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
 }
 
 // A tunnel is a chain that runs.
@@ -260,6 +235,15 @@ func (rig *tlsRig) chain(t *testing.T, program string, options ...string) *tunne
 	c.stderr = filepath.Join(c.folder, "stderr")
 	// The race detector's runtime, in this binary, sleeps a second before it exits.
 	c.environ = []string{"PATH=" + os.Getenv("PATH"), "CAFILE=" + rig.ca, clientFolder + "=" + c.folder, "GORACE=atexit_sleep_ms=0"}
+	return c
+}
+
+// asking is chain, and has prog ask for TLS where that is what the program waits for.
+func (rig *tlsRig) asking(t *testing.T, program string, options ...string) *tunnel {
+	c := rig.chain(t, program, options...)
+	if program == onRequest {
+		c.with(clientAsk + "=Y")
+	}
 	return c
 }
 
@@ -297,9 +281,7 @@ func (c *tunnel) start() *tunnel {
 		t.Fatal(err)
 	}
 	c.out, c.cmd.Stdout = r, w
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	ok(t, c.cmd.Start())
 	w.Close()
 	network[0].Close()
 	network[1].Close()
@@ -313,9 +295,7 @@ func (c *tunnel) start() *tunnel {
 		_ = c.cmd.Process.Kill()
 		_ = c.cmd.Wait()
 		c.out.Close()
-		if c.near >= 0 {
-			unix.Close(c.near)
-		}
+		c.release()
 	})
 	return c
 }
@@ -344,9 +324,7 @@ func (c *tunnel) network() [2]*os.File {
 	file := need(dialed.File())(t)
 	defer file.Close()
 	c.near = need(unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 3))(t)
-	if err := unix.SetNonblock(c.near, c.nonblock); err != nil {
-		t.Fatal(err)
-	}
+	ok(t, unix.SetNonblock(c.near, c.nonblock))
 	var out [2]*os.File
 	for i := range out {
 		fd := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(t)
@@ -355,12 +333,19 @@ func (c *tunnel) network() [2]*os.File {
 	return out
 }
 
+// release closes the test binary's copy of the client's end, which keeps the connection
+// alive.
+func (c *tunnel) release() {
+	if c.near >= 0 {
+		unix.Close(c.near)
+	}
+	c.near = -1
+}
+
 // accept makes the server's handshake.
 func (c *tunnel) accept(change ...func(*tls.Config)) *tls.Conn {
 	c.t.Helper()
-	// The test binary's copy would keep the connection alive.
-	unix.Close(c.near)
-	c.near = -1
+	c.release()
 	server := tls.Server(c.far, c.rig.config(change...))
 	if err := server.Handshake(); err != nil {
 		c.t.Fatalf("handshake: %v, client says %q", err, c.errors())
@@ -418,21 +403,20 @@ func (c *tunnel) tunnelEnd() int {
 	return end.Exit
 }
 
+// ends fails the test unless prog, and the TLS process with a status and words on
+// standard error, end.
+func (c *tunnel) ends(child int, said string) {
+	c.t.Helper()
+	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != child || c.errors() != said {
+		c.t.Errorf("prog's status is %d, the child's %d, want %d; %q", status, end, child, c.errors())
+	}
+}
+
 // never fails the test if the client was started.
 func (c *tunnel) never() {
 	c.t.Helper()
 	if _, err := os.Stat(filepath.Join(c.folder, "facts")); err == nil {
 		c.t.Error("prog was started")
-	}
-}
-
-// until waits for what another process does.
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for limit := time.Now().Add(tlsLimit); !done(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatalf("%s: not within %v", what, tlsLimit)
-		}
 	}
 }
 
@@ -540,19 +524,14 @@ func testExec(t *testing.T, rig *tlsRig) {
 			c := rig.chain(t, "mxf-tlsc", "-k", tlsName)
 			c.nonblock = nonblock
 			c.start()
-			copied := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(t)
+			sameMode := c.keepsMode()
 			server := c.accept()
 			f := c.facts()
 			child := c.child()
-			if f.Pid != c.cmd.Process.Pid {
-				t.Errorf("prog is process %d, mxf-tlsc was %d", f.Pid, c.cmd.Process.Pid)
-			}
 			if len(f.Args) != 2 || f.Args[1] != "an argument" || f.Args[0] != c.prog[0] {
 				t.Errorf("prog was started as %q", f.Args)
 			}
-			if open := descriptors(f); !slices.Equal(open, []int{0, 1, 2, 6, 7}) {
-				t.Errorf("prog has descriptors %v: %v", open, f.Open)
-			}
+			c.becameProg(f, 0, 1, 2, 6, 7)
 			for _, fd := range []int{6, 7} {
 				if !strings.HasPrefix(f.Open[fd], "pipe:") || !f.Blocks[fd] {
 					t.Errorf("descriptor %d is %s, blocking: %v", fd, f.Open[fd], f.Blocks[fd])
@@ -562,10 +541,7 @@ func testExec(t *testing.T, rig *tlsRig) {
 				t.Errorf("standard error is %s", f.Open[2])
 			}
 			testChildDescriptors(t, child, f)
-			if flags := need(unix.FcntlInt(uintptr(copied), unix.F_GETFL, 0))(t); flags&unix.O_NONBLOCK == 0 == nonblock {
-				t.Errorf("the network's blocking mode has changed: %x", flags)
-			}
-			unix.Close(copied)
+			sameMode()
 			server.Close()
 			c.in.Close()
 			if status := c.wait(); status != 0 || c.errors() != "" {
@@ -576,13 +552,29 @@ func testExec(t *testing.T, rig *tlsRig) {
 	}
 }
 
-func descriptors(f facts) []int {
-	var open []int
-	for fd := range f.Open {
-		open = append(open, fd)
+// keepsMode returns a check that the network's blocking mode has not changed.
+func (c *tunnel) keepsMode() (check func()) {
+	copied := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(c.t)
+	return func() {
+		c.t.Helper()
+		if flags := need(unix.FcntlInt(uintptr(copied), unix.F_GETFL, 0))(c.t); flags&unix.O_NONBLOCK == 0 == c.nonblock {
+			c.t.Errorf("the network's blocking mode has changed: %x", flags)
+		}
+		unix.Close(copied)
 	}
-	slices.Sort(open)
-	return open
+}
+
+// becameProg fails the test unless the program has become prog, with these descriptors and
+// no others.
+func (c *tunnel) becameProg(f facts, want ...int) {
+	c.t.Helper()
+	if f.Pid != c.cmd.Process.Pid {
+		c.t.Errorf("prog is process %d, %s was %d", f.Pid, c.program, c.cmd.Process.Pid)
+	}
+	open := slices.Sorted(maps.Keys(f.Open))
+	if !slices.Equal(open, slices.Sorted(slices.Values(want))) {
+		c.t.Errorf("prog has descriptors %v, want %v: %v", open, want, f.Open)
+	}
 }
 
 // The child holds none of prog's descriptors 0 and 1, nor of anybody's but its own.
@@ -666,7 +658,7 @@ func (c *tunnel) outcome(t *testing.T, status int, line string) {
 }
 
 func testUsage(t *testing.T, rig *tlsRig) {
-	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+	for _, program := range tunnels {
 		for _, test := range []struct {
 			options []string
 			line    string
@@ -726,9 +718,7 @@ func testSettings(t *testing.T, rig *tlsRig) {
 			// Nobody asks: nobody looks.
 			c = rig.chain(t, "mxf-ucspitlsc", test.options...).with(test.environ...).with(clientAsk + "=-").start()
 			c.in.Close()
-			if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 || c.errors() != "" {
-				t.Errorf("without a request: %d, %d, %q", status, end, c.errors())
-			}
+			c.ends(0, "")
 		})
 	}
 }
@@ -766,12 +756,9 @@ func testHandshakeFails(t *testing.T, rig *tlsRig) {
 // that fits, and does not reach prog.
 func testSmallHello(t *testing.T, rig *tlsRig) {
 	const packet = 1400
-	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+	for _, program := range tunnels {
 		for hello, fits := range map[string]bool{"": false, "large": false, "small": true} {
-			c := rig.chain(t, program, "-v0", "-S", "-k", tlsName).with("MXF_TLSHELLO=" + hello)
-			if program == "mxf-ucspitlsc" {
-				c.with(clientAsk + "=Y")
-			}
+			c := rig.asking(t, program, "-v0", "-S", "-k", tlsName).with("MXF_TLSHELLO=" + hello)
 			c.start()
 			first := make([]byte, packet+1)
 			n := need(c.far.Read(first))(t)
@@ -811,10 +798,8 @@ func testProgramCannotRun(t *testing.T, rig *tlsRig) {
 	plain := filepath.Join(t.TempDir(), "plain")
 	put(t, plain, []byte("#!/bin/sh\n"))
 	noInterpreter := filepath.Join(t.TempDir(), "script")
-	if err := os.WriteFile(noInterpreter, []byte("#!/nowhere/sh\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+	ok(t, os.WriteFile(noInterpreter, []byte("#!/nowhere/sh\n"), 0o755))
+	for _, program := range tunnels {
 		for prog, status := range map[string]int{"/nowhere/prog": 127, "no-such-program": 127, plain: 126, filepath.Dir(plain): 126, "": 127} {
 			c := rig.chain(t, program).running(prog).start()
 			c.outcome(t, status, fmt.Sprintf("fatal: unable to run %q: .*", prog))
@@ -854,6 +839,14 @@ func collect(r io.Reader) <-chan []byte {
 	return got
 }
 
+// received fails the test unless somebody has got what was sent.
+func received(t *testing.T, who string, got, sent []byte) {
+	t.Helper()
+	if !bytes.Equal(got, sent) {
+		t.Errorf("%s has %d bytes, not the %d that were sent", who, len(got), len(sent))
+	}
+}
+
 // A tape keeps the last bytes that came in.
 type tape struct {
 	net.Conn
@@ -888,13 +881,10 @@ func testHalfClose(t *testing.T, rig *tlsRig) {
 					t.Run(name, func(t *testing.T) {
 						t.Parallel()
 						c := rig.chain(t, "mxf-tlsc", option, "-v0", "-k", tlsName).start()
-						unix.Close(c.near)
-						c.near = -1
+						c.release()
 						network := &tape{Conn: c.far}
 						server := tls.Server(network, rig.config(func(c *tls.Config) { c.MaxVersion = version }))
-						if err := server.Handshake(); err != nil {
-							t.Fatal(err)
-						}
+						ok(t, server.Handshake())
 						end := c.far.CloseWrite
 						if notify {
 							end = func() error { return errors.Join(server.CloseWrite(), c.far.CloseWrite()) }
@@ -926,19 +916,13 @@ func testHalfClose(t *testing.T, rig *tlsRig) {
 						if err := errors.Join(<-errs, <-errs); err != nil {
 							t.Error(err)
 						}
-						if !bytes.Equal(seenByServer, up) {
-							t.Errorf("the server has %d bytes of %d", len(seenByServer), size)
-						}
-						if !bytes.Equal(seenByProg, down) {
-							t.Errorf("prog has %d bytes of %d", len(seenByProg), size)
-						}
+						received(t, "the server", seenByServer, up)
+						received(t, "prog", seenByProg, down)
 						if version == tls.VersionTLS12 && network.endedByAlert() != (option == "-S") {
 							t.Errorf("close_notify sent: %v", network.endedByAlert())
 						}
 						c.far.Close()
-						if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 || c.errors() != "" {
-							t.Errorf("prog's status %d, the child's %d, %q", status, end, c.errors())
-						}
+						c.ends(0, "")
 					})
 				}
 			}
@@ -974,10 +958,7 @@ func testTruncation(t *testing.T, rig *tlsRig) {
 				t.Errorf("prog has %q", got)
 			}
 			c.in.Close()
-			c.wait()
-			if end := c.tunnelEnd(); end != test.status || c.errors() != test.line {
-				t.Errorf("the child's status is %d, want %d; %q", end, test.status, c.errors())
-			}
+			c.ends(test.status, test.line)
 		})
 	}
 }
@@ -992,27 +973,28 @@ func testDeaf(t *testing.T, rig *tlsRig) {
 		t.Fatal(err)
 	}
 	go func() { _, _ = c.in.Write(up); c.in.Close() }()
-	if got := <-collect(server); !bytes.Equal(got, up) {
-		t.Errorf("the server has %d bytes of %d", len(got), len(up))
-	}
+	received(t, "the server", <-collect(server), up)
 	server.Close()
-	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 || c.errors() != "" {
-		t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
-	}
+	c.ends(0, "")
 }
 
 // residentLimit is the most that the TLS process may hold.
 const residentLimit = 16 << 10 // KiB
 
-// resident returns the most memory that a process has held, in KiB.
-func resident(t *testing.T, pid int) int {
+// small returns the most memory that a process has held, in KiB. It fails the test if that
+// is too much.
+func small(t *testing.T, pid int) int {
 	t.Helper()
 	status := need(os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)))(t)
 	_, after, found := strings.Cut(string(status), "VmHWM:")
 	if !found {
 		t.Fatalf("no VmHWM in %s", status)
 	}
-	return need(strconv.Atoi(strings.Fields(after)[0]))(t)
+	kb := need(strconv.Atoi(strings.Fields(after)[0]))(t)
+	if kb > residentLimit {
+		t.Errorf("the child has held %d KiB", kb)
+	}
+	return kb
 }
 
 // inFlight is more than everything between two ends can hold: three pipes, the
@@ -1029,9 +1011,7 @@ func testBackPressure(t *testing.T, rig *tlsRig) {
 		if n, err := server.Write(data); err == nil {
 			t.Errorf("all of %d bytes are somewhere", n)
 		}
-		if kb := resident(t, child); kb > residentLimit {
-			t.Errorf("the child has held %d KiB", kb)
-		}
+		small(t, child)
 		c.in.Close() // prog ends
 		c.far.Close()
 		c.wait()
@@ -1048,27 +1028,27 @@ func testBackPressure(t *testing.T, rig *tlsRig) {
 		if err == nil {
 			t.Errorf("all of %d bytes are somewhere", sent)
 		}
-		if kb := resident(t, child); kb > residentLimit {
-			t.Errorf("the child has held %d KiB", kb)
-		}
+		small(t, child)
 		// The other direction works meanwhile.
-		if _, err := server.Write([]byte("x")); err != nil {
-			t.Error(err)
-		}
-		if got, err := io.ReadAll(io.LimitReader(c.out, 1)); string(got) != "x" || err != nil {
-			t.Errorf("prog has %q, %v", got, err)
-		}
+		passes(t, server, c.out, []byte("x"))
 		// It reads after all, and nothing was lost.
 		_ = deadline.SetWriteDeadline(time.Time{})
 		go func() { _, _ = c.in.Write(data[sent:]); c.in.Close() }()
-		if got := <-collect(server); !bytes.Equal(got, data) {
-			t.Errorf("the server has %d bytes of %d", len(got), len(data))
-		}
+		received(t, "the server", <-collect(server), data)
 		server.Close()
-		if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
-			t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
-		}
+		c.ends(0, "")
 	})
+}
+
+// passes writes to one end and reads the same at the other.
+func passes(t *testing.T, w io.Writer, r io.Reader, sent []byte) {
+	t.Helper()
+	_, err := w.Write(sent)
+	ok(t, err)
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, sent) {
+		t.Fatalf("%.20q came as %.20q, %v", sent, got, err)
+	}
 }
 
 func testBothWriteFirst(t *testing.T, rig *tlsRig) {
@@ -1076,43 +1056,25 @@ func testBothWriteFirst(t *testing.T, rig *tlsRig) {
 	up, down := noise(6, size), noise(7, size)
 	c := rig.chain(t, "mxf-tlsc", "-S").start()
 	server := c.accept()
-	if _, err := server.Write(down); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.in.Write(up); err != nil {
-		t.Fatal(err)
-	}
-	here, there := make([]byte, size), make([]byte, size)
-	if _, err := io.ReadFull(server, there); err != nil || !bytes.Equal(there, up) {
-		t.Errorf("the server: %v", err)
-	}
-	if _, err := io.ReadFull(c.out, here); err != nil || !bytes.Equal(here, down) {
-		t.Errorf("prog: %v", err)
-	}
+	// Both have written before either reads.
+	_, err := server.Write(down)
+	ok(t, err)
+	passes(t, c.in, server, up)
+	got := make([]byte, size)
+	_, err = io.ReadFull(c.out, got)
+	ok(t, err)
+	received(t, "prog", got, down)
 	// One byte at a time, to and fro.
 	for i := range 200 {
-		b := []byte{byte(i)}
-		if _, err := c.in.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(server, b); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := server.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(c.out, b); err != nil || b[0] != byte(i) {
-			t.Fatal(b, err)
-		}
+		passes(t, c.in, server, []byte{byte(i)})
+		passes(t, server, c.out, []byte{byte(i)})
 	}
 	server.Close()
 	c.in.Close()
-	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
-		t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
-	}
+	c.ends(0, "")
 }
 
-// long reports whether tests are to take the time that the words of the contract
+// long reports whether tests take the time that the words of the contract
 // take, such as minutes and 10 GB; see doc/FIGURES.md.
 func long() bool { return os.Getenv("MXF_LONG") == "1" }
 
@@ -1155,9 +1117,7 @@ func testReadersStop(t *testing.T, rig *tlsRig) {
 	if n := progress.Load(); n >= 2*inFlight {
 		t.Errorf("all of %d bytes are somewhere", n)
 	}
-	if kb := resident(t, child); kb > residentLimit {
-		t.Errorf("the child has held %d KiB", kb)
-	}
+	small(t, child)
 	all := func(r io.Reader, want []byte) {
 		got := make([]byte, len(want))
 		if n, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, want) {
@@ -1171,9 +1131,7 @@ func testReadersStop(t *testing.T, rig *tlsRig) {
 	writers.Wait()
 	c.in.Close()
 	server.Close()
-	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
-		t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
-	}
+	c.ends(0, "")
 }
 
 // Half a byte per second, each way: every byte is passed on before the next one comes.
@@ -1187,27 +1145,16 @@ func testTrickle(t *testing.T, rig *tlsRig) {
 	c.limit = tlsLimit + time.Duration(len(text))*gap
 	c.start()
 	server := c.accept()
-	one := func(w io.Writer, r io.Reader, sent byte) {
-		b := []byte{sent}
-		if _, err := w.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(r, b); err != nil || b[0] != sent {
-			t.Fatalf("%q came as %q, %v", sent, b, err)
-		}
-	}
 	for i := range len(text) {
 		if i > 0 {
 			time.Sleep(gap)
 		}
-		one(c.in, server, text[i])
-		one(server, c.out, text[i])
+		passes(t, c.in, server, []byte{text[i]})
+		passes(t, server, c.out, []byte{text[i]})
 	}
 	server.Close()
 	c.in.Close()
-	if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
-		t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
-	}
+	c.ends(0, "")
 }
 
 func testBulk(t *testing.T, rig *tlsRig) {
@@ -1249,11 +1196,7 @@ func testBulk(t *testing.T, rig *tlsRig) {
 	all.Go(func() { sum(server) })
 	all.Go(func() { sum(c.out) })
 	all.Wait()
-	kb := resident(t, child)
-	t.Logf("%d MB each way at once in %v; the child held %d KiB", rounds, time.Since(start), kb)
-	if kb > residentLimit {
-		t.Errorf("the child has held %d KiB", kb)
-	}
+	t.Logf("%d MB each way at once in %v; the child held %d KiB", rounds, time.Since(start), small(t, child))
 	c.in.Close()
 	server.Close()
 	if status := c.wait(); status != 0 || c.errors() != "" {
@@ -1283,18 +1226,12 @@ func testPipes(t *testing.T, rig *tlsRig) {
 		go func() { _, _ = c.in.Write(up); c.in.Close() }()
 		sent := make(chan error, 1)
 		go func() { sent <- second(server.Write(down)) }()
-		if got := <-collect(server); !bytes.Equal(got, up) {
-			t.Errorf("the server has %d bytes of %d", len(got), len(up))
-		}
+		received(t, "the server", <-collect(server), up)
 		if err := errors.Join(<-sent, server.Close()); err != nil {
 			t.Error(err)
 		}
-		if got := <-atProg; !bytes.Equal(got, down) {
-			t.Errorf("prog has %d bytes of %d", len(got), len(down))
-		}
-		if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 {
-			t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
-		}
+		received(t, "prog", <-atProg, down)
+		c.ends(0, "")
 	}
 }
 
@@ -1327,9 +1264,7 @@ func testDeaths(t *testing.T, rig *tlsRig) {
 		c := rig.chain(t, "mxf-tlsc").start()
 		c.accept()
 		c.facts()
-		if err := syscall.Kill(c.child(), syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		ok(t, syscall.Kill(c.child(), syscall.SIGKILL))
 		<-collect(c.out) // prog sees end of file
 		c.in.Close()
 		if status := c.wait(); status != 0 {
@@ -1347,15 +1282,14 @@ func testDeaths(t *testing.T, rig *tlsRig) {
 		c.wait()
 		gone(t, child)
 	})
-	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
+	for _, program := range tunnels {
 		t.Run(program+" during the handshake", func(t *testing.T) {
 			c := rig.chain(t, program).with(clientAsk + "=Y").start()
 			child := c.child()
 			if _, err := io.ReadFull(c.far, make([]byte, 10)); err != nil {
 				t.Fatal(err)
 			}
-			unix.Close(c.near)
-			c.near = -1
+			c.release()
 			_ = c.cmd.Process.Signal(syscall.SIGTERM)
 			_, _ = io.Copy(io.Discard, c.far)
 			gone(t, child)
@@ -1369,8 +1303,7 @@ func testDeaths(t *testing.T, rig *tlsRig) {
 		if status := c.wait(); status != 7 || c.errors() != "" {
 			t.Errorf("status %d, %q", status, c.errors())
 		}
-		unix.Close(c.near)
-		c.near = -1
+		c.release()
 		if _, err := io.Copy(io.Discard, c.far); err != nil { // the child held the socket too
 			t.Error(err)
 		}
@@ -1381,12 +1314,9 @@ func testPrivileges(t *testing.T, rig *tlsRig) {
 	if os.Getuid() != 0 {
 		peers.Missing(t, "root", "what root gives up cannot be tested by others")
 	}
-	cert, key := rig.keep(t, "client", need(rig.authority.Issue(lab.Leaf{Names: []string{"client.example"}}))(t))
-	for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
-		c := rig.chain(t, program, "-y").with("CERTFILE="+cert, "KEYFILE="+key, "TLS_UID=65534", "TLS_GID=65533")
-		if program == "mxf-ucspitlsc" {
-			c.with(clientAsk + "=Y")
-		}
+	cert, key := rig.issue(t, "client", lab.Leaf{Names: []string{"client.example"}})
+	for _, program := range tunnels {
+		c := rig.asking(t, program, "-y").with("CERTFILE="+cert, "KEYFILE="+key, "TLS_UID=65534", "TLS_GID=65533")
 		c.groups = []uint32{1, 2, 3}
 		c.start()
 		c.accept(func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })
@@ -1436,11 +1366,11 @@ func testVerbosity(t *testing.T, rig *tlsRig) {
 }
 
 func testClientCertificate(t *testing.T, rig *tlsRig) {
-	leaf := need(rig.authority.Issue(lab.Leaf{Names: []string{"client.example"}}))(t)
+	leaf := need(rig.Issue(lab.Leaf{Names: []string{"client.example"}}))(t)
 	cert, key := rig.keep(t, "client", leaf)
 	demand := func(c *tls.Config) {
 		c.ClientAuth, c.ClientCAs, c.MaxVersion = tls.RequireAndVerifyClientCert, x509.NewCertPool(), tls.VersionTLS12
-		c.ClientCAs.AddCert(rig.authority.Certificate())
+		c.ClientCAs.AddCert(rig.Certificate())
 	}
 	c := rig.chain(t, "mxf-tlsc", "-y").with("CERTFILE="+cert, "KEYFILE="+key).start()
 	server := c.accept(demand)
@@ -1460,11 +1390,8 @@ func testClientCertificate(t *testing.T, rig *tlsRig) {
 		{"-Y", "server demands a client certificate: certificate required (alert 116)"},
 		{"-y", "server does not accept our client certificate: unknown certificate authority (alert 48)"},
 	} {
-		for _, program := range []string{"mxf-tlsc", "mxf-ucspitlsc"} {
-			c := rig.chain(t, program, "-v0", "-S", test.option).with("CERTFILE="+cert, "KEYFILE="+key)
-			if program == "mxf-ucspitlsc" {
-				c.with(clientAsk + "=Y")
-			}
+		for _, program := range tunnels {
+			c := rig.asking(t, program, "-v0", "-S", test.option).with("CERTFILE="+cert, "KEYFILE="+key)
 			c.start()
 			go func() {
 				_ = tls.Server(c.far, rig.config(demand, func(c *tls.Config) { c.MaxVersion, c.ClientCAs = 0, x509.NewCertPool() })).Handshake()
@@ -1497,20 +1424,14 @@ func testOnRequest(t *testing.T, rig *tlsRig) {
 				c.start()
 				f := c.facts()
 				child := c.child()
-				copied := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(t)
+				sameMode := c.keepsMode()
 				server := c.accept()
-				if f.Pid != c.cmd.Process.Pid {
-					t.Errorf("prog is process %d, mxf-ucspitlsc was %d", f.Pid, c.cmd.Process.Pid)
-				}
 				want := []int{0, 1, 2, 6, 7}
 				for _, name := range []string{ucspitls.ControlVariable, ucspitls.ReadVariable, ucspitls.WriteVariable} {
 					want = append(want, need(strconv.Atoi(value(f.Environ, name)))(t))
 				}
-				slices.Sort(want)
-				if open := descriptors(f); !slices.Equal(open, want) {
-					t.Errorf("prog has descriptors %v, want %v: %v", open, want, f.Open)
-				}
-				for _, fd := range want[3:] {
+				c.becameProg(f, want...)
+				for _, fd := range want[3:] { // those that are not standard
 					if network := fd == 6 || fd == 7; f.Blocks[fd] == (network && nonblock) {
 						t.Errorf("descriptor %d blocks: %v", fd, f.Blocks[fd])
 					}
@@ -1546,13 +1467,8 @@ func testOnRequest(t *testing.T, rig *tlsRig) {
 				if got := <-collect(c.out); string(got) != "down" {
 					t.Errorf("prog has %q", got)
 				}
-				if flags := need(unix.FcntlInt(uintptr(copied), unix.F_GETFL, 0))(t); flags&unix.O_NONBLOCK == 0 == nonblock {
-					t.Errorf("the network's blocking mode has changed: %x", flags)
-				}
-				unix.Close(copied)
-				if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != 0 || c.errors() != "" {
-					t.Errorf("status %d, the child's %d, %q", status, end, c.errors())
-				}
+				sameMode()
+				c.ends(0, "")
 			})
 		}
 	}
@@ -1594,9 +1510,7 @@ func testOnRequestFails(t *testing.T, rig *tlsRig) {
 				t.Errorf("read %q from the tunnel", got)
 			}
 			c.in.Close()
-			if status, end := c.wait(), c.tunnelEnd(); status != 0 || end != test.status || c.errors() != test.line {
-				t.Errorf("status %d, the child's %d, want %d; %q", status, end, test.status, c.errors())
-			}
+			c.ends(test.status, test.line)
 		})
 	}
 }
@@ -1605,8 +1519,7 @@ func testOnRequestFails(t *testing.T, rig *tlsRig) {
 func testOnRequestNotAByteEarly(t *testing.T, rig *tlsRig) {
 	c := rig.chain(t, "mxf-ucspitlsc", "-k", tlsName).with(clientDo+"=starttls", clientAsk+"=Y").start()
 	c.child()
-	unix.Close(c.near)
-	c.near = -1
+	c.release()
 	clear := bufio.NewReader(c.far)
 	for _, word := range []string{"220 hello\n", "220 go ahead\n"} {
 		if _, err := io.WriteString(c.far, word); err != nil {

@@ -23,13 +23,9 @@ func TestTry_leavesNothing(t *testing.T) {
 		t.Skip("what is left behind is found in /proc")
 	}
 	folder, program := t.TempDir(), "mxf-try"
-	if err := os.Link(filepath.Join(programs(t), program), filepath.Join(folder, program)); err != nil {
-		t.Fatal(err)
-	}
+	ok(t, os.Link(filepath.Join(programs(t), program), filepath.Join(folder, program)))
 	put(t, filepath.Join(folder, "mxf-remote"), []byte("#!/bin/sh\nsleep 600 &\necho >\"$MXF_HOME/../running\"\nsleep 600\n"))
-	if err := os.Chmod(filepath.Join(folder, "mxf-remote"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	ok(t, os.Chmod(filepath.Join(folder, "mxf-remote"), 0o755))
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			temporary := t.TempDir()
@@ -38,22 +34,14 @@ func TestTry_leavesNothing(t *testing.T) {
 			cmd.Env = append(os.Environ(), "TMPDIR="+temporary, mark)
 			var out, errs bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &errs
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
+			ok(t, cmd.Start())
 			watch := time.AfterFunc(lab.DefaultLimit, func() { _ = cmd.Process.Kill() })
 			defer watch.Stop()
-			for end := time.Now().Add(lab.DefaultLimit); ; time.Sleep(5 * time.Millisecond) {
-				if found, _ := filepath.Glob(filepath.Join(temporary, "*", "running")); len(found) == 1 {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatalf("no delivery was begun: %s %s", &out, &errs)
-				}
-			}
-			if err := cmd.Process.Signal(signal); err != nil {
-				t.Fatal(err)
-			}
+			until(t, "the beginning of a delivery", func() bool {
+				found, _ := filepath.Glob(filepath.Join(temporary, "*", "running"))
+				return len(found) == 1
+			})
+			ok(t, cmd.Process.Signal(signal))
 			var status *exec.ExitError
 			if err := cmd.Wait(); !errors.As(err, &status) || status.ExitCode() != 111 || errs.String() != "mxf-try: ended by a signal\n" {
 				t.Errorf("%v, %q", err, &errs)
@@ -61,11 +49,7 @@ func TestTry_leavesNothing(t *testing.T) {
 			if left, _ := os.ReadDir(temporary); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			for end := time.Now().Add(lab.DefaultLimit); len(processesWith(mark)) > 0; time.Sleep(5 * time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatalf("processes are left: %v", processesWith(mark))
-				}
-			}
+			until(t, "the end of what it has started", func() bool { return len(processesWith(mark)) == 0 })
 		})
 	}
 }

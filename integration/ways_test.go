@@ -38,11 +38,9 @@ func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {
 		r.record.add(ts, gist(o.Raw))
 		return
 	}
-	for end := time.Now().Add(settle); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if !slices.ContainsFunc(r.Inbox.Sessions(), func(s *lab.Session) bool { return !s.Over() }) {
-			break
-		}
-	}
+	eventually(settle, func() bool {
+		return !slices.ContainsFunc(r.Inbox.Sessions(), func(s *lab.Session) bool { return !s.Over() })
+	})
 	var b strings.Builder
 	b.WriteString(reports)
 	for _, s := range r.Inbox.Sessions() {
