@@ -59,7 +59,7 @@ func conductOf(server int) conduct {
 	return conduct{letter: 'K'}
 }
 
-// loadCount is how many messages there are to be.
+// loadCount returns the number of messages.
 func loadCount(t *testing.T) int {
 	if testing.Short() {
 		t.Logf("-short: %d messages in place of %d", loadFew, loadMessages)
@@ -226,7 +226,7 @@ func loadAccount(t *testing.T, l *lab.Lab, outcomes []loadOutcome) {
 	t.Logf("%d delivered, %d deferred, %d refused", said['K'], said['Z'], said['D'])
 }
 
-// loadProblem tells what is wrong with the account of the nth message, which has
+// loadProblem returns what is wrong with the account of the nth message, which has
 // arrived so many times.
 func loadProblem(n int, o loadOutcome, arrived int) string {
 	want := conductOf(n % loadServers).letter

@@ -61,7 +61,7 @@ func greeted(t *testing.T, addr string, before []string) *os.File {
 	return network
 }
 
-// replied reads a reply that is to be good.
+// replied reads a positive reply.
 func replied(t *testing.T, in *bufio.Reader) {
 	t.Helper()
 	for {

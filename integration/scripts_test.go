@@ -53,12 +53,12 @@ import (
 //	                             deliver; its reports are the standard output, which must
 //	                             be exactly one stream (with ! it need not); -list adds
 //	                             the lines of a file, -args allows any arguments; it is
-//	                             traced unless $MXF_TRACE is "-", which is to say unset
+//	                             traced unless $MXF_TRACE is "-"
 //	verdict K|Z|D REGEXP         what qmail-rspawn makes of it
 //	took MIN MAX                 how long it took
 //	exits N PROGRAM ARG...       run something that exits N
 //	arrived N                    so many messages have arrived
-//	unchanged N FILE             message N is FILE, but for line ends
+//	unchanged N FILE             message N is FILE, except for line ends
 //	wired N FILE                 message N came exactly as in FILE, with CR LF
 //	envelope N SENDER RECIPIENT...
 //	connections N                so many connections were made

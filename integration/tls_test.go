@@ -577,7 +577,7 @@ func (c *tunnel) becameProg(f facts, want ...int) {
 	}
 }
 
-// The child holds none of prog's descriptors 0 and 1, nor of anybody's but its own.
+// The child holds neither prog's descriptors 0 and 1 nor a stray one.
 func testChildDescriptors(t *testing.T, child int, f facts) {
 	names := need(os.ReadDir(fmt.Sprintf("/proc/%d/fd", child)))(t)
 	for _, name := range names {
@@ -963,8 +963,8 @@ func testTruncation(t *testing.T, rig *tlsRig) {
 	}
 }
 
-// A program that closes its reading end is still heard out, and what is sent to it
-// is taken off the network.
+// A program that closes its reading end can still send all that it has, and what the
+// server sends to it is taken off the network.
 func testDeaf(t *testing.T, rig *tlsRig) {
 	up, down := noise(3, 1<<20), noise(4, 8<<20)
 	c := rig.chain(t, "mxf-tlsc", "-S").with(clientDo + "=deaf").start()

@@ -121,7 +121,7 @@ func gist(raw []byte) string {
 	return b.String()
 }
 
-// kind tells which lines of a trace may change places with their neighbours.
+// kind says which lines of a trace may change places with their neighbours.
 func kind(line string) string {
 	switch {
 	case strings.HasPrefix(line, "lookup "):

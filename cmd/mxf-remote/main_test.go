@@ -39,8 +39,8 @@ func start(t *testing.T, protocols string) (cmd *exec.Cmd, out *bytes.Buffer) {
 	return cmd, out
 }
 
-// What Go does not recover from has it end by a signal: qmail-rspawn takes that for
-// temporary, and bounces the message for Go's own exit status 2.
+// What Go cannot recover from ends the program by a signal. qmail-rspawn takes that for
+// temporary. It would bounce the message for Go's own exit status 2.
 func TestFatalIsACrash(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGSEGV, syscall.SIGABRT, syscall.SIGTERM} {
 		cmd, out := start(t, "smtp:25:0:N:Y:mxf-remote-smtpc")
@@ -55,7 +55,7 @@ func TestFatalIsACrash(t *testing.T) {
 	}
 }
 
-// A crash leaves no core file, in which there may be a key.
+// A crash leaves no core file: a key may be in it.
 func TestNoCore(t *testing.T) {
 	cmd, _ := start(t, "smtp:25:0:N:Y:mxf-remote-smtpc")
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))
@@ -68,7 +68,7 @@ func TestNoCore(t *testing.T) {
 }
 
 // A chain does not outlive its router: it might deliver the message, and nobody
-// would know. That goes for what a script has started too.
+// would know. What a script has started ends as well.
 func TestChainEndsWithRouter(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip(err)
@@ -101,8 +101,8 @@ func TestChainEndsWithRouter(t *testing.T) {
 	}
 }
 
-// A second processor is given up before other packages initialise: after them it costs
-// page faults.
+// The program gives the second processor up before other packages initialise. After them
+// it would cost page faults.
 func TestStartFirst(t *testing.T) {
 	out := cmdtest.Run(t, cmdtest.Command(t, []string{"GODEBUG=inittrace=1"}, "--version")).Err
 	ours := strings.Index(out, "init nightmare.mail/mxf/cmd/internal/start ")

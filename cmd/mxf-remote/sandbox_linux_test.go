@@ -16,8 +16,8 @@ import (
 	"nightmare.mail/mxf/cmd/internal/cmdtest"
 )
 
-// The program in a sandbox: what that refuses and a control file can supply is
-// reported with the file's name.
+// The program in a sandbox. Where a control file can supply what the sandbox refuses, the
+// report names the file.
 
 // withoutNetlink, in the environment, has the test binary refuse itself sockets of
 // AF_NETLINK, as a unit with RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 does.
@@ -110,8 +110,8 @@ func apart(t *testing.T, script string) []string {
 	return command
 }
 
-// Where no name server is named that is the reason, and not that one which nobody has
-// named does not answer.
+// If resolv.conf names no server, the report says so. It does not blame the default server
+// for its silence.
 func TestResolvConfWithoutServers(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(empty, []byte("search example.net\n"), 0o600); err != nil {

@@ -146,7 +146,7 @@ func (in *Inbox) Empty() {
 }
 
 // Wrong returns what clients did that they must not do, on all connections that ever
-// were, or nil. Every test that has a lab asks for it in the end.
+// were, or nil. Tests ask for it in the end.
 func (in *Inbox) Wrong() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -174,7 +174,7 @@ func (in *Inbox) begin(protocol, server string, conn net.Conn) *Session {
 	return s
 }
 
-// SameText reports whether two messages are the same but for their line ends: LF, CR
+// SameText reports whether two messages are the same apart from their line ends: LF, CR
 // LF and a bare CR are all one line end, as SMTP makes them.
 func SameText(a, b []byte) bool { return bytes.Equal(lines(a), lines(b)) }
 

@@ -118,7 +118,7 @@ func (l *Lab) Dead(service string, addr netip.Addr) error {
 	return err
 }
 
-// Certificate issues one of the trusted authority for a name.
+// Certificate issues a certificate of the trusted authority for a name.
 func (l *Lab) Certificate(name string) (*tls.Certificate, error) {
 	return l.Authority.Issue(Leaf{Names: []string{name}})
 }
@@ -133,7 +133,7 @@ func (l *Lab) Environ() []string {
 	}
 }
 
-// Close stops all servers; the home's folder is its maker's to remove.
+// Close stops all servers. The home's folder stays.
 func (l *Lab) Close() error {
 	var errs []error
 	for _, f := range slices.Backward(l.closers) {

@@ -223,7 +223,7 @@ func (h *BlackHole) Close() error {
 	return nil
 }
 
-// Close gives the reservations back; listeners are their owners' to close.
+// Close gives the reservations back. Whoever has a listener closes it.
 func (p *Port) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
 
-// QMTP says how a QMTP server is to behave. The zero value accepts everything.
+// QMTP says how a QMTP server behaves. The zero value accepts everything.
 type QMTP struct {
 	Name    string
 	TLS     TLS               // with a certificate every connection begins with TLS (qmtps)
@@ -68,8 +68,8 @@ func (c *qmtpConn) secure() bool {
 	if c.config.TLS.Certificate == nil {
 		return true
 	}
-	// Once the client's first words were read: what is left unread when a
-	// connection is closed makes the close a reset.
+	// The client's first words are read before: a connection that is closed with
+	// bytes unread ends with a reset.
 	if _, err := c.Reader.Peek(1); err != nil || c.suffer(Handshake) {
 		return false
 	}

@@ -9,7 +9,7 @@ import (
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
 
-// SMTP says how an SMTP server is to behave. The zero value accepts everything,
+// SMTP says how an SMTP server behaves. The zero value accepts everything,
 // offers PIPELINING, 8BITMIME, ENHANCEDSTATUSCODES, CHUNKING and SIZE, and no
 // STARTTLS.
 type SMTP struct {
@@ -68,7 +68,7 @@ type visit struct {
 	session *Session
 }
 
-// answer does what is to be done at a point of the conversation.
+// answer decides what the server does at a point of the conversation.
 func (v *visit) answer(e *smtptest.Exchange) smtptest.Action {
 	v.session.follow(e.Conversation)
 	if e.Line != "" {

@@ -157,7 +157,7 @@ func (z *Zone) answer(owner string, rtype uint16) (records []dns.RR, exists bool
 	return records, true
 }
 
-// hasBeneath tells whether owner exists only because names beneath it do (an
+// hasBeneath reports whether owner exists only because names beneath it do (an
 // empty non-terminal), or because a failure is named for it.
 func (z *Zone) hasBeneath(owner string) bool {
 	suffix := "." + owner

@@ -298,7 +298,7 @@ func (p *process) ready(addr string, greets bool) error {
 	}
 }
 
-// knock makes a connection and reads the greeting, if there is to be one.
+// knock makes a connection and reads the greeting, if the protocol has one.
 func knock(addr string, greets bool) error {
 	conn, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
@@ -332,7 +332,7 @@ func (p *process) stop() {
 	}
 }
 
-// anyLeft tells whether a process of the group is alive. Dead ones may wait for
+// anyLeft reports whether a process of the group is alive. Dead ones may wait for
 // ever to be reaped where the first process of a container does not care.
 func (p *process) anyLeft() bool {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")

@@ -111,7 +111,7 @@ func postfixMain(dir string, uid, gid int, o Options) string {
 		"virtual_uid_maps = static:" + strconv.Itoa(uid),
 		"virtual_gid_maps = static:" + strconv.Itoa(gid),
 		"virtual_minimum_uid = 1",
-		// Nobody's header fields are to be completed.
+		// Header fields stay as they are.
 		"local_header_rewrite_clients =",
 		"smtputf8_enable = yes",
 	}

@@ -103,7 +103,7 @@ type Conversation struct {
 
 	// Turns is how often the client had to wait, the TLS handshake included. A lazy
 	// server knows; another counts the answers that it gave when it had read all
-	// that had come, but for the one to QUIT.
+	// that had come, except the answer to QUIT.
 	Turns int
 
 	TLS       *tls.ConnectionState // nil: no TLS
@@ -177,7 +177,7 @@ type dialogue struct {
 	out    strings.Builder // answers that wait for the end of a flight
 }
 
-// at asks what is to be done at a phase.
+// at asks what the server does at a phase.
 func (d *dialogue) at(e Exchange) Action {
 	e.Point = Point{e.Phase, d.count[e.Phase], d.secure}
 	d.count[e.Phase]++
@@ -191,8 +191,8 @@ func (d *dialogue) at(e Exchange) Action {
 	return Action{}
 }
 
-// say does what is to be done at a phase, and returns what was said. Where nothing is
-// proper, silence is.
+// say answers at a phase, and returns what was said. An empty proper answer is
+// silence.
 func (d *dialogue) say(e Exchange, proper string) (reply string, err error) {
 	act := d.at(e)
 	if reply = act.Reply; reply == "" && !act.ends() {
