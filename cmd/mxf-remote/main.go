@@ -17,33 +17,32 @@ const usage = `mxf-remote host sender recipient ...
 mxf-remote --help | --version`
 
 func main() {
-	// What Go cannot recover from ends by SIGABRT, a crash, which qmail-rspawn takes for
-	// temporary; its usual exit status 2 would bounce the message.
+	// A fatal error of Go's runtime then ends in SIGABRT, which qmail-rspawn takes for
+	// temporary. Its usual exit status 2 would bounce the message.
 	debug.SetTraceback("crash")
 	if chain.Informed("mxf-remote", usage, os.Args[min(1, len(os.Args)):]) {
 		return
 	}
-	// Descriptor 2 is the pipe of the reports: not even Go's runtime may write to it.
+	// Descriptor 2 is the pipe of the reports too: not even Go's runtime may write to it.
 	_ = chain.Silence()
 	chain.NoCore()
 	settleMemory()
 	if chain.Closed(1) {
-		os.Exit(chain.ExitTemporary) // before anything is delivered of which nobody would hear
+		os.Exit(chain.ExitTemporary) // nobody would learn of a delivery
 	}
 	chain.Seal() // programs get descriptors 0, 1, 2, 6 and 7 alone
 	job := &remote.Job{Message: os.Stdin}
 	if args := os.Args[1:]; len(args) >= 3 {
 		job.Host, job.Sender, job.Recipients = args[0], args[1], args[2:]
 	}
-	prepare := func() (*remote.Router, error) { return prepare(job) }
-	reports := remote.Deliver(context.Background(), job, prepare)
+	reports := remote.Deliver(context.Background(), job, func() (*remote.Router, error) { return prepare(job) })
 	if _, err := reports.WriteTo(chain.Output{}); err != nil {
 		os.Exit(chain.ExitTemporary)
 	}
 }
 
-// settleMemory undoes what the environment may have done to the garbage collector: with
-// too low a limit it would do nothing but collect.
+// settleMemory undoes what the environment says about the garbage collector: with too low
+// a limit it would do nothing but collect.
 func settleMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		debug.SetMemoryLimit(math.MaxInt64)

@@ -1,18 +1,19 @@
-// Package stack has goroutines of a short-lived process grow their stacks once.
+// Package stack grows the stacks of goroutines in one step, which saves page faults in a
+// short-lived process.
 //
-// A goroutine begins with 2 KB, and each time that is too little its stack is copied to
-// one of twice the size. Each size that occurs costs a delivery up to eight page faults,
-// in which all memory of that size is laid out, and each copy goes through tables that
-// nothing else has read yet.
+// A goroutine begins with 2 KB. Whenever that is too little, the runtime copies its stack
+// to one of twice the size. Each new size costs a delivery up to eight page faults, because
+// memory of that size is laid out, and each copy reads tables that nothing else has read
+// yet.
 package stack
 
-// room is what a lookup, a connection or a conversation needs at least: with it the
-// runtime chooses 16 KB.
+// room is the least that a lookup, a connection or a conversation needs, bytes. For it
+// the runtime chooses a stack of 16 KB.
 const room = 12 << 10
 
-// Grow has the stack of the calling goroutine grow in one step. It does so by calling a
-// function whose frame is large: the runtime looks for room when a function is entered.
-// None of that room is touched.
+// Grow makes the stack of the calling goroutine large enough in one step. It calls a
+// function with a large frame: the runtime makes room when a function is entered. Nothing
+// touches that room.
 func Grow() { enter(false) }
 
 //go:noinline

@@ -5,7 +5,7 @@ import (
 	"unsafe"
 )
 
-// A stack that grew does not move when as much as room is used of it.
+// A stack that has grown does not move when half of room is used.
 func TestGrow(t *testing.T) {
 	for _, grown := range []bool{false, true} {
 		moved := make(chan bool)

@@ -150,14 +150,14 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// Only a file is traced to, and nothing is waited for.
-func TestTraceThatIsNoFile(t *testing.T) {
+// A trace goes to a regular file alone, and opening it never waits.
+func TestTraceGoesToFilesAlone(t *testing.T) {
 	folder := t.TempDir()
 	fifo := filepath.Join(folder, "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Opened once for writing, a FIFO could be opened by the trace too.
+	// A FIFO with a reader can be opened for writing without waiting.
 	reader, err := unix.Open(fifo, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -167,14 +167,14 @@ func TestTraceThatIsNoFile(t *testing.T) {
 		t.Setenv("MXF_TRACE", name)
 		cmdtest.Within(t, name, func() {
 			if OpenTrace() != nil {
-				t.Errorf("MXF_TRACE=%q can be traced to", name)
+				t.Errorf("MXF_TRACE=%q is accepted", name)
 			}
 		})
 	}
 }
 
-// The file of the reports, or of the message, under whatever name, is no trace.
-func TestTraceIsNoStandardDescriptor(t *testing.T) {
+// A trace does not go to the file of the reports or the message, under whatever name.
+func TestTraceSparesStandardDescriptors(t *testing.T) {
 	folder := t.TempDir()
 	name, link := filepath.Join(folder, "out"), filepath.Join(folder, "link")
 	file, err := os.Create(name)
@@ -199,16 +199,16 @@ func TestTraceIsNoStandardDescriptor(t *testing.T) {
 		_ = dup2(saved, standard)
 		Close(saved)
 		if opened {
-			t.Errorf("descriptor %d is traced to", standard)
+			t.Errorf("a trace goes to the file of descriptor %d", standard)
 		}
 	}
 	t.Setenv("MXF_TRACE", link)
 	if OpenTrace() == nil {
-		t.Error("a file of nobody's is not traced to")
+		t.Error("a file that nobody uses is not accepted")
 	}
 }
 
-// A file that has grown as long as it may is no reason to end.
+// A trace that may not grow further does not end the program.
 func TestTraceAtTheLimit(t *testing.T) {
 	var was unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
@@ -319,7 +319,7 @@ func TestFindProgram(t *testing.T) {
 	}
 }
 
-// highest is maxID as an int, which is negative where those have 32 bits.
+// highest is maxID as an int. It is negative where an int has 32 bits.
 func highest() int {
 	n := uint32(maxID)
 	return int(n)
@@ -377,7 +377,7 @@ func TestInheritedIsNotOurs(t *testing.T) {
 	}
 }
 
-// good and bad command lines seed the fuzzer too.
+// Good and bad command lines seed the fuzzer too.
 var goodTunnels = []struct {
 	line string
 	want Tunnel

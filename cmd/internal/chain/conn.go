@@ -13,9 +13,9 @@ import (
 
 // A Conn is a net.Conn over two inherited descriptors. See [Open].
 //
-// Errors of its methods are *net.OpError; those of a deadline match
-// os.ErrDeadlineExceeded, those of a closed Conn net.ErrClosed. One Read and one
-// Write can be under way at a time; further ones wait for their turn.
+// Its methods return *net.OpError. After a deadline the error matches
+// os.ErrDeadlineExceeded, after Close net.ErrClosed. One Read and one Write can run at
+// a time; further ones wait for their turn.
 type Conn struct {
 	in, out half
 }
@@ -31,14 +31,14 @@ const (
 
 type half struct {
 	descriptor
-	number int // for messages
+	number int // the caller's number, for error texts
 	kind   kind
-	polls  bool // the kernel has no RWF_NOWAIT here: ask poll(2) first
+	polls  bool // a fifo without RWF_NOWAIT: ask poll(2) first
 	volume volume
 }
 
-// OpenInherited is Open for descriptors that the caller must have left open: there
-// could be Go's own ones in their place. To be called before [Seal].
+// OpenInherited is Open for descriptors that the caller must have left open. Go's own
+// descriptors can have the same numbers. Call it before [Seal].
 func OpenInherited(rfd, wfd int) (*Conn, error) {
 	for _, fd := range []int{rfd, wfd} {
 		if err := Inherited(fd); err != nil {
@@ -48,17 +48,17 @@ func OpenInherited(rfd, wfd int) (*Conn, error) {
 	return Open(rfd, wfd)
 }
 
-// Open returns a Conn that reads from rfd and writes to wfd, which it owns from
-// then on. They can be one number, two numbers of one socket, two sockets or two
-// pipes, and mixed; files and terminals work as far as poll(2) does.
+// Open returns a Conn that reads from rfd and writes to wfd, and owns both from then
+// on. They can be one number, two numbers of one socket, two sockets, two pipes, or
+// one of each. Files and terminals work as far as poll(2) works for them.
 //
-// Whether they block is left as it was found, for it belongs to the open file
-// and other processes may hold that: on a socket each call is told not to block
-// (MSG_DONTWAIT); on anything else poll(2) is asked first and not more
-// is written at once than a pipe that is writable has room for. A process that
-// reads the same pipe at the same time can still make a Read block.
+// Open does not change whether the descriptors block: that belongs to the open file,
+// which other processes may hold. Each call on a socket says MSG_DONTWAIT, each call on
+// a pipe RWF_NOWAIT. Without these, poll(2) is asked first, and no more is written at
+// once than a writable pipe has room for; then a process that reads the same pipe at
+// the same time can make a Read block.
 //
-// Errors: a descriptor that is not open, *os.SyscallError.
+// Errors: a descriptor that is not open.
 func Open(rfd, wfd int) (*Conn, error) {
 	c := new(Conn)
 	c.in.number, c.out.number = rfd, wfd
@@ -99,8 +99,8 @@ func (h *half) open(fd int) error {
 	return nil
 }
 
-// Read reads what there is, and waits for it when there is nothing. An orderly
-// end is io.EOF.
+// Read returns the bytes that have arrived, and waits if there are none. An orderly end
+// is io.EOF.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -157,7 +157,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// readNow reads without blocking: unix.EAGAIN when there is nothing.
+// readNow reads without blocking: unix.EAGAIN when nothing has arrived.
 func (h *half) readNow(p []byte) (int, error) {
 	switch h.kind {
 	case socket:
@@ -180,7 +180,7 @@ func (h *half) readNow(p []byte) (int, error) {
 }
 
 // writeNow writes some of p without blocking: unix.EAGAIN when there is no room.
-// pipeRoom is what goes into anything that poll(2) calls writable.
+// Whatever poll(2) calls writable takes pipeRoom bytes.
 func (h *half) writeNow(p []byte) (int, error) {
 	switch h.kind {
 	case socket:
@@ -225,19 +225,19 @@ func unsupported(err error) bool {
 	return false
 }
 
-// Readable tells, without waiting, whether Read would return at once.
+// Readable reports, without waiting, whether Read would return at once.
 func (c *Conn) Readable() bool {
 	return c.in.with(func(int) error { return c.in.ready(unix.POLLIN) }) != unix.EAGAIN
 }
 
-// Close wakes what is under way and closes both descriptors. It does not shut a
-// socket down: another process may go on with its copy.
+// Close ends a Read and a Write that are waiting, and closes both descriptors. It does
+// not shut a socket down: another process may go on with its copy.
 func (c *Conn) Close() error {
 	return c.in.opError("close", errors.Join(c.in.close(), ignoreClosed(c.out.close())))
 }
 
-// CloseWrite has the peer read end of file after what was written: it shuts down
-// the sending side of a socket and closes anything else. A Write under way fails.
+// CloseWrite sends end of file to the peer: it shuts down the sending side of a socket
+// and closes anything else. A Write that is waiting fails.
 func (c *Conn) CloseWrite() error {
 	h := &c.out
 	if h.kind != socket {
@@ -250,8 +250,8 @@ func (c *Conn) CloseWrite() error {
 	return h.opError("close", err)
 }
 
-// Shutdown ends both directions of a socket, whoever else holds it. On anything
-// else it does nothing. It closes nothing.
+// Shutdown ends both directions of a socket, also for other processes that hold it. On
+// anything else it does nothing. It closes no descriptor.
 func (c *Conn) Shutdown() error {
 	var failed error
 	for _, h := range []*half{&c.in, &c.out} {
@@ -259,7 +259,7 @@ func (c *Conn) Shutdown() error {
 			continue
 		}
 		err := h.with(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) })
-		// Of one socket with two numbers the second is shut down already.
+		// If both are one socket, it is shut down already the second time.
 		if err != nil && err != unix.ENOTCONN && !errors.Is(err, net.ErrClosed) {
 			failed = os.NewSyscallError("shutdown", err)
 		}
@@ -268,8 +268,8 @@ func (c *Conn) Shutdown() error {
 	return c.in.opError("close", failed)
 }
 
-// NoDelay has a TCP socket send small segments at once (TCP_NODELAY). On
-// anything else it does nothing.
+// NoDelay makes a TCP socket send small segments at once (TCP_NODELAY). On anything
+// else it does nothing.
 func (c *Conn) NoDelay() {
 	if c.out.kind == socket {
 		_ = c.out.with(func(fd int) error {
@@ -278,22 +278,22 @@ func (c *Conn) NoDelay() {
 	}
 }
 
-// SetDeadline sets both deadlines. They also end calls that are under way.
+// SetDeadline sets both deadlines. They also end calls that are waiting.
 func (c *Conn) SetDeadline(t time.Time) error {
 	return c.in.opError("set", errors.Join(c.in.setDeadline(t), ignoreClosed(c.out.setDeadline(t))))
 }
 
-// SetReadDeadline sets the deadline of Read; the zero time is none.
+// SetReadDeadline sets the deadline of Read; the zero time means none.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.in.opError("set", c.in.setDeadline(t))
 }
 
-// SetWriteDeadline sets the deadline of Write; the zero time is none.
+// SetWriteDeadline sets the deadline of Write; the zero time means none.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.out.opError("set", c.out.setDeadline(t))
 }
 
-// ignoreClosed is for the writing half, which CloseWrite may have closed.
+// ignoreClosed is for what CloseWrite may have closed before.
 func ignoreClosed(err error) error {
 	if err == net.ErrClosed {
 		return nil
@@ -301,12 +301,12 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// LocalAddr returns the descriptors' numbers.
+// LocalAddr returns the numbers of the descriptors.
 func (c *Conn) LocalAddr() net.Addr {
 	return addr(strconv.Itoa(c.in.number) + "," + strconv.Itoa(c.out.number))
 }
 
-// RemoteAddr is the same as LocalAddr: who the peer is stands in the environment.
+// RemoteAddr returns the same as LocalAddr: only the environment names the peer.
 func (c *Conn) RemoteAddr() net.Addr { return c.LocalAddr() }
 
 type addr string

@@ -2,8 +2,8 @@ package chain
 
 import "strings"
 
-// Lookup returns the value of name in environ and whether it is there. The
-// first one counts, as for getenv(3).
+// Lookup returns the value of name in environ and whether it is there. If it is there
+// twice the first one counts, as for getenv(3).
 func Lookup(environ []string, name string) (string, bool) {
 	for _, e := range environ {
 		if n, v, ok := strings.Cut(e, "="); ok && n == name {
@@ -14,8 +14,7 @@ func Lookup(environ []string, name string) (string, bool) {
 }
 
 // Change returns a copy of environ with changes made, in order: "NAME=value"
-// sets NAME, "NAME" alone removes it. A change that names nothing ("", "=x") is
-// passed over.
+// sets NAME, "NAME" alone removes it. A change without a name ("", "=x") does nothing.
 func Change(environ, changes []string) []string {
 	out := append(make([]string, 0, len(environ)+len(changes)), environ...)
 	for _, change := range changes {
@@ -31,8 +30,7 @@ func Change(environ, changes []string) []string {
 	return out
 }
 
-// Without returns a copy of environ without the variables whose name is
-// unwanted.
+// Without returns a copy of environ without the variables whose names are unwanted.
 func Without(environ []string, unwanted func(name string) bool) []string {
 	out := make([]string, 0, len(environ))
 	for _, e := range environ {
@@ -44,9 +42,9 @@ func Without(environ []string, unwanted func(name string) bool) []string {
 	return out
 }
 
-// TLSSetting reports whether an environment variable is one that configures a
-// TLS client, and so is taken out of the environment of what it runs. The forms
-// with a colon name a certificate for one server name.
+// TLSSetting reports whether an environment variable configures a TLS client. The
+// client removes such variables for the program that it runs. The forms with a colon
+// set a certificate for one server name.
 func TLSSetting(name string) bool {
 	switch name {
 	case "CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO":

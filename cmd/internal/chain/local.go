@@ -9,24 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Local is the tunnel's end of the two pipes to the program that speaks clear
-// text: it reads what the program writes and writes what the program reads. The
-// pipes' ends are the tunnel's alone, so they go through Go's own poller.
+// A Local is the tunnel's end of the two pipes to the program that speaks clear text.
+// It reads what the program writes, and writes what the program reads. No other process
+// holds these ends, so Go's own poller can wait for them.
 type Local struct {
 	r, w *os.File
-	// Bytes that have gone through, each counted by the one goroutine that reads or
-	// writes.
+	// Each is counted by the one goroutine that reads or writes.
 	read, written volume
-	// The same two open files once more, under their own numbers, for waiting
-	// for what Go's poller does not tell.
+	// Copies of r and w, to wait until nobody has the other end open: Go's poller does
+	// not report that.
 	writers, reader descriptor
 }
 
-// OpenLocal takes over two descriptors that no other process shares: rfd, from
-// which the program's bytes come, and wfd, to which its answers go. It makes them
-// non-blocking.
+// OpenLocal takes over two descriptors that no other process shares, and makes them
+// non-blocking. From rfd come the program's bytes; what is written to wfd goes to it.
 //
-// Errors: a descriptor that is not open, *os.SyscallError.
+// Errors: a descriptor that is not open.
 func OpenLocal(rfd, wfd int) (*Local, error) {
 	l := new(Local)
 	for fd, watch := range map[int]*descriptor{rfd: &l.writers, wfd: &l.reader} {
@@ -44,16 +42,16 @@ func OpenLocal(rfd, wfd int) (*Local, error) {
 	return l, nil
 }
 
-// Read reads what the program wrote; io.EOF when every copy of its writing end
-// is closed.
+// Read reads what the program wrote. It returns io.EOF when every copy of the
+// program's writing end is closed.
 func (l *Local) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	l.read.add(n, &l.writers)
 	return n, err
 }
 
-// Write writes to the program; an error that matches EPIPE when nobody can read
-// it any more.
+// Write writes to the program. Its error matches EPIPE when nobody can read that any
+// more.
 func (l *Local) Write(p []byte) (int, error) {
 	n, err := l.w.Write(p)
 	l.written.add(n, &l.reader)
@@ -61,16 +59,16 @@ func (l *Local) Write(p []byte) (int, error) {
 }
 
 const (
-	// muchData is when a pipe is worth being made larger: most mail is smaller. The
-	// kernel limits what the pipes of one user hold together (pipe(7)), and hundreds
-	// of deliveries share it.
+	// muchData is the volume, bytes, after which a pipe is enlarged. Most mail is
+	// smaller. The kernel limits what the pipes of one user hold together (pipe(7)), and
+	// hundreds of deliveries share that.
 	muchData = 4 << 20
-	// largePipe is the most that Linux grants to everybody (pipe(7)): the fewer context
-	// switches, the better.
+	// largePipe is the largest size that Linux allows to everybody (pipe(7)). A larger
+	// pipe means fewer context switches.
 	largePipe = 1 << 20
 )
 
-// A volume of data has a pipe made larger, once, when it is much.
+// A volume counts the bytes through a pipe, and enlarges it once, at muchData.
 type volume struct{ n int64 }
 
 func (v *volume) add(n int, pipe *descriptor) {
@@ -81,12 +79,12 @@ func (v *volume) add(n int, pipe *descriptor) {
 	}
 }
 
-// CloseWrite has the program read end of file after what was written.
+// CloseWrite sends end of file to the program.
 func (l *Local) CloseWrite() error {
 	return errors.Join(ignoreClosed(l.reader.close()), l.w.Close())
 }
 
-// Close closes both pipes and wakes what is under way.
+// Close closes both pipes and ends calls that are waiting.
 func (l *Local) Close() error {
 	return errors.Join(
 		ignoreClosed(l.writers.close()), ignoreClosed(l.reader.close()),
@@ -100,21 +98,20 @@ func fileClosed(err error) error {
 	return err
 }
 
-// ReaderGone blocks until no process can read what is written here, and returns
-// nil, or until ctx ends, and returns its error. After CloseWrite there is
-// nothing left to be told and it waits for ctx.
+// ReaderGone blocks until no process can read what is written here, and returns nil, or
+// until ctx ends, and returns its error. After CloseWrite it waits for ctx alone.
 func (l *Local) ReaderGone(ctx context.Context) error {
-	return l.reader.await(ctx, 0)
+	return l.reader.awaitHangUp(ctx)
 }
 
-// Gone blocks until the program has closed both its ends and nothing that it
-// wrote is left to be read: nobody is there for whom a handshake could be
-// finished. Else as ReaderGone.
+// Gone blocks until the program has closed both its ends and everything that it wrote
+// has been read, and returns nil: then nobody needs the handshake any more. Otherwise
+// it blocks until ctx ends, and returns its error.
 func (l *Local) Gone(ctx context.Context) error {
 	if err := l.ReaderGone(ctx); err != nil {
 		return err
 	}
-	if err := l.writers.await(ctx, 0); err != nil {
+	if err := l.writers.awaitHangUp(ctx); err != nil {
 		return err
 	}
 	fds := [1]unix.PollFd{{Events: unix.POLLIN}}
@@ -123,19 +120,19 @@ func (l *Local) Gone(ctx context.Context) error {
 		_, err := unix.Poll(fds[:], 0)
 		return err
 	})
-	if err == nil && fds[0].Revents&unix.POLLIN == 0 {
+	if unread := fds[0].Revents&unix.POLLIN != 0; err == nil && !unread {
 		return nil
 	}
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// await blocks until poll(2) reports an error or a hang-up, besides events.
-func (d *descriptor) await(ctx context.Context, events int16) error {
+// awaitHangUp blocks until poll(2) reports an error or a hang-up.
+func (d *descriptor) awaitHangUp(ctx context.Context) error {
 	defer context.AfterFunc(ctx, d.interrupt)()
 	for ctx.Err() == nil {
 		d.use.Lock()
-		got, err := d.wait(events)
+		got, err := d.wait(0) // poll(2) reports these two in any case
 		d.use.Unlock()
 		switch {
 		case errors.Is(err, net.ErrClosed):

@@ -1,26 +1,27 @@
 package chain
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// An Option is one option of a command line: a flag has Set, one with a value
-// has Take.
+// An Option is one option of a command line. A flag has Set; an option with a value has
+// Take.
 type Option struct {
 	Short byte     // 0: none
-	Long  []string // names without the dashes; more than one mean the same
+	Long  []string // names without the dashes; all mean the same
 	Set   func()
 	Take  func(value string) error
 }
 
-// ParseOptions reads options from the front of args and returns what follows
-// them. Flags can be bundled (-Sjz), a value stands in the same argument or in
-// the next (-K60000, -zK 60000, --name=value, --name value); "--" ends them, as
-// does the first argument that is none, a lone "-" too. Long names are not
-// abbreviated. This is what skarnet.org's programs do, who want a long option's
-// value after "=", though.
+// ParseOptions reads options from the front of args and returns what follows them.
+// Flags can be bundled (-Sjz). A value stands in the same argument or in the next
+// (-K60000, -zK 60000, --name=value, --name value). The options end at "--" or at the
+// first argument that is not an option; "-" is not one. Long names cannot be
+// abbreviated. The programs of skarnet.org do the same, but take the value of a long
+// option after "=" alone.
 //
 // Errors have exit status 100.
 func ParseOptions(args []string, options []Option) (rest []string, err error) {
@@ -45,45 +46,39 @@ func ParseOptions(args []string, options []Option) (rest []string, err error) {
 
 func long(args []string, options []Option) ([]string, error) {
 	name, value, attached := strings.Cut(args[0][2:], "=")
-	for _, o := range options {
-		for _, l := range o.Long {
-			if l != name {
-				continue
-			}
-			if o.Set != nil {
-				if attached {
-					return nil, Fail(ExitUsage, "option %q takes no value", "--"+name)
-				}
-				o.Set()
-				return args[1:], nil
-			}
-			if attached {
-				return args[1:], o.take("--"+name, value)
-			}
-			return o.next("--"+name, args)
-		}
+	i := slices.IndexFunc(options, func(o Option) bool { return slices.Contains(o.Long, name) })
+	if i < 0 {
+		return nil, Fail(ExitUsage, "unknown option %q", args[0])
 	}
-	return nil, Fail(ExitUsage, "unknown option %q", args[0])
+	o, name := options[i], "--"+name
+	switch {
+	case o.Set == nil && attached:
+		return args[1:], o.take(name, value)
+	case o.Set == nil:
+		return o.next(name, args)
+	case attached:
+		return nil, Fail(ExitUsage, "option %q takes no value", name)
+	}
+	o.Set()
+	return args[1:], nil
 }
 
 func short(args []string, options []Option) ([]string, error) {
 	arg := args[0]
-next:
-	for i := 1; i < len(arg); i++ {
-		for _, o := range options {
-			if o.Short != arg[i] || o.Short == 0 {
-				continue
-			}
-			if o.Set != nil {
-				o.Set()
-				continue next
-			}
-			if i+1 < len(arg) {
-				return args[1:], o.take("-"+arg[i:i+1], arg[i+1:])
-			}
-			return o.next("-"+arg[i:i+1], args)
+	for at := 1; at < len(arg); at++ {
+		name, value := "-"+arg[at:at+1], arg[at+1:]
+		i := slices.IndexFunc(options, func(o Option) bool { return o.Short != 0 && o.Short == arg[at] })
+		if i < 0 {
+			return nil, Fail(ExitUsage, "unknown option %q", name)
 		}
-		return nil, Fail(ExitUsage, "unknown option %q", "-"+arg[i:i+1])
+		switch o := options[i]; {
+		case o.Set != nil:
+			o.Set()
+		case value != "":
+			return args[1:], o.take(name, value)
+		default:
+			return o.next(name, args)
+		}
 	}
 	return args[1:], nil
 }
@@ -103,8 +98,8 @@ func (o Option) take(name, value string) error {
 	return nil
 }
 
-// Count returns a Take that wants a decimal number from least to most, neither
-// of them below zero.
+// Count returns a Take that accepts a decimal number from least, which is at least 0, to
+// most.
 func Count[N int | int64](into *N, least, most N) func(string) error {
 	return func(value string) error {
 		n, err := strconv.ParseUint(value, 10, 63)
@@ -116,8 +111,8 @@ func Count[N int | int64](into *N, least, most N) func(string) error {
 	}
 }
 
-// Tunnel is the command line that mxf-tlsc and mxf-ucspitlsc share with
-// s6-tlsc and s6-ucspitlsc.
+// Tunnel has the options that mxf-tlsc and mxf-ucspitlsc share with s6-tlsc and
+// s6-ucspitlsc.
 type Tunnel struct {
 	CloseNotify        bool          // -S: say close_notify at the end of the program's data
 	EnforceCloseNotify bool          // -J: an end without close_notify is an error
@@ -125,8 +120,8 @@ type Tunnel struct {
 	Keep               bool          // -Z: leave the TLS settings in the environment
 	Verify             bool          // --verify-cert, the default
 	Verbosity          int           // -v
-	HandshakeTimeout   time.Duration // -K; 0 is none
-	ServerName         string        // -k; "" is none
+	HandshakeTimeout   time.Duration // -K; 0: none
+	ServerName         string        // -k; "": none
 	ReadFD, WriteFD    int           // -6, -7
 }
 
@@ -136,9 +131,8 @@ const (
 	maxVerbosity  = 1<<31 - 1
 )
 
-// ParseTunnel reads that command line. What follows the options is returned as
-// the program to run, which may be empty. The last of a contradicting pair of
-// options wins.
+// ParseTunnel reads these options, and returns what follows them as the program to run,
+// which may be empty. Of two options that contradict each other the last one counts.
 //
 // Errors have exit status 100.
 func ParseTunnel(args []string) (t Tunnel, program []string, err error) {
@@ -162,7 +156,7 @@ func ParseTunnel(args []string) (t Tunnel, program []string, err error) {
 		on(0, "verify-cert", &t.Verify),
 		off(0, "no-verify-cert", &t.Verify),
 		{Short: 'v', Long: []string{"verbosity"}, Take: Count(&t.Verbosity, 0, maxVerbosity)},
-		// s6-networking 2.8.0.1 itself calls it kimeout.
+		// s6-networking 2.8.0.1 calls it kimeout.
 		{Short: 'K', Long: []string{"handshake-timeout", "kimeout"}, Take: Count(&milliseconds, 0, maxTimeout)},
 		{Short: 'k', Long: []string{"servername"}, Take: func(v string) error { t.ServerName = v; return nil }},
 		{Short: '6', Long: []string{"read-fd"}, Take: Count(&t.ReadFD, FirstFree, maxDescriptor)},

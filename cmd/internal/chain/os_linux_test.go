@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pipes through which much data goes are made larger, others are not.
+// A pipe is enlarged when much data goes through it, and not before.
 func TestPipesGrow(t *testing.T) {
 	const ordinary = 64 << 10
 	for _, test := range []struct{ bytes, want int }{
@@ -51,7 +51,7 @@ func newPipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// What the kernel has left of execve is the path that /proc has.
+// The kernel has kept the path of execve, and /proc names the same file.
 func TestStartedAs(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -18,8 +18,8 @@ func dup2(from, to int) error { return unix.Dup2(from, to) }
 
 func sealAll(int) bool { return false }
 
-// growPipe does nothing: the BSDs size pipes by themselves.
+// growPipe does nothing: the BSDs enlarge pipes themselves.
 func growPipe(int, int) {}
 
-// startedAs is not needed: os.Executable does without /proc, but on NetBSD.
+// startedAs is not needed: os.Executable works without /proc, except on NetBSD.
 func startedAs() string { return "" }

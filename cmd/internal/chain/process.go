@@ -18,9 +18,8 @@ const FirstFree = 3
 // them; the limit on their number can be a billion.
 const lastProbed = 1 << 16
 
-// Seal has no descriptor from 3 on survive an exec, except those that Exec and
-// Spawn hand over by name: what the caller left open by accident is no business of
-// the programs that come after.
+// Seal marks every descriptor from 3 on close-on-exec. So a program that is started later
+// gets only what is handed to it, and nothing that the caller left open by accident.
 func Seal() {
 	if sealAll(FirstFree) {
 		return
@@ -39,9 +38,8 @@ func Seal() {
 	}
 }
 
-// Inherited returns an error when fd did not come from the caller: it is not
-// open, or it is one of Go's own, which are all close-on-exec. To be asked before
-// [Seal].
+// Inherited returns an error if fd did not come from the caller: it is not open, or it is
+// one of Go's own, which are all close-on-exec. Call it before [Seal].
 func Inherited(fd int) error {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	if err == nil && flags&unix.FD_CLOEXEC != 0 {
@@ -73,9 +71,9 @@ func Socketpair() (a, b int, err error) {
 	return p[0], p[1], nil
 }
 
-// Closed reports whether descriptor fd, 0 or 1, was closed when the program was started:
-// Go's runtime opens /dev/null there, both ways, before main. Somebody who wants to have
-// nothing read or written opens it one way.
+// Closed reports whether descriptor fd, 0 or 1, was closed when the program was started.
+// Then Go's runtime has opened /dev/null there before main, for reading and writing.
+// A caller who wants an empty input, or no output, opens it one way.
 func Closed(fd int) bool {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
@@ -89,21 +87,21 @@ func Closed(fd int) bool {
 	return flags&unix.O_ACCMODE == unix.O_RDWR
 }
 
-// NoCore has a crash leave no core file: there may be a client's key in it.
+// NoCore prevents core files: a client's key may be in one.
 func NoCore() { _ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) }
 
-// endings are the signals by which people and shells end a program: SIGTERM, SIGINT and
-// SIGHUP. One that is ignored stays so: nohup(1).
+// endings returns the signals with which people and shells end a program: SIGTERM, SIGINT
+// and SIGHUP, without those that are ignored, because of nohup(1).
 func endings() []os.Signal {
 	return slices.DeleteFunc([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}, signal.Ignored)
 }
 
-// OnEnd has clean called when a signal of [endings] comes, and the signal then do what it
-// would have done. It lasts until stop is called.
+// OnEnd calls clean when a signal of endings comes, and then ends the process by that
+// signal. It does so until stop is called.
 func OnEnd(clean func()) (stop func()) {
 	signals := endings()
 	if len(signals) == 0 {
-		return func() {} // Notify takes none for all
+		return func() {} // Notify without signals would mean all
 	}
 	came, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(came, signals...)
@@ -143,8 +141,8 @@ func Close(fds ...int) {
 	}
 }
 
-// File wraps a descriptor that no other process shares, so that Go's poller
-// takes care of it and a Close wakes a Read.
+// File wraps a descriptor that no other process shares. Go's poller waits for it, so
+// Close ends a Read.
 func File(fd int, name string) (*os.File, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, notOpen(fd, err)
@@ -152,9 +150,9 @@ func File(fd int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// SpawnSelf runs the executable of this process once more, under the name and
-// with the arguments argv. Its descriptors 0, 1, 2... are fds, in order, and it
-// has no others.
+// SpawnSelf runs the executable of this process once more, with the arguments argv, of
+// which the first is its name. Its descriptors 0, 1, 2... are fds, in order, and it gets
+// no others.
 func SpawnSelf(argv, environ []string, fds []int) (pid int, err error) {
 	self, err := Self()
 	if err != nil {
@@ -164,7 +162,7 @@ func SpawnSelf(argv, environ []string, fds []int) (pid int, err error) {
 	for i, fd := range fds {
 		files[i] = uintptr(fd)
 	}
-	// Not os.StartProcess: its pidfd is of no use here and costs a probe.
+	// os.StartProcess would probe for pidfds, which are of no use here.
 	pid, err = syscall.ForkExec(self, argv, &syscall.ProcAttr{Env: environ, Files: files})
 	if err != nil {
 		return 0, Fail(ExitTemporary, "unable to run %q: %w", self, err)
@@ -172,8 +170,7 @@ func SpawnSelf(argv, environ []string, fds []int) (pid int, err error) {
 	return pid, nil
 }
 
-// Wait reaps the child pid and returns its exit status, or the signal that
-// ended it.
+// Wait waits for the child pid and returns its exit status, or the signal that ended it.
 func Wait(pid int) (status int, by syscall.Signal, err error) {
 	for {
 		var ws syscall.WaitStatus
@@ -190,13 +187,12 @@ func Wait(pid int) (status int, by syscall.Signal, err error) {
 	}
 }
 
-// A Place is a descriptor and the number that a program shall find it under.
+// A Place is a descriptor and the number under which a program expects it.
 type Place struct{ FD, Number int }
 
-// Exec replaces this process by the program at path, with the descriptors of
-// places besides the standard three. It returns only on failure, with exit status
-// 127 when there is no such program and 126 otherwise; the descriptors may have
-// been moved by then.
+// Exec replaces this process by the program at path, which gets the standard descriptors
+// and those of places. It returns only on failure: the error has exit status 127 if there
+// is no such program, and otherwise 126. Some descriptors may have been moved by then.
 func Exec(path string, argv, environ []string, places ...Place) error {
 	for _, p := range places {
 		if err := place(p); err != nil {
@@ -214,8 +210,8 @@ func place(p Place) error {
 	return err
 }
 
-// executable returns why the file at path cannot be executed, as far as that
-// can be told without trying.
+// executable returns why the file at path cannot be executed, as far as that shows
+// without a try.
 func executable(path string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -227,7 +223,7 @@ func executable(path string) error {
 	return unix.Access(path, unix.X_OK)
 }
 
-// Silence lets nothing more come out of descriptor 2.
+// Silence points descriptor 2 at /dev/null.
 func Silence() error {
 	null, err := Null()
 	if err != nil {
@@ -237,17 +233,16 @@ func Silence() error {
 	return os.NewSyscallError("dup2", dup2(null, 2))
 }
 
-// CatchSIGPIPE has a write to a pipe that nobody reads fail with EPIPE on
-// descriptors 1 and 2 too. The signal is caught, not ignored, so that programs
-// run from here get the default disposition back.
+// CatchSIGPIPE makes a write to a pipe that nobody reads fail with EPIPE on descriptors 1
+// and 2 too. The signal is caught and not ignored: a program that is run from here
+// inherits what is ignored.
 func CatchSIGPIPE() {
 	// Nobody reads the channel: a signal that finds it full is dropped.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
-// Output is descriptor 1 for a program that says there, in the end, all that it
-// has to say. When nobody reads it the error is EPIPE, as after [CatchSIGPIPE], but
-// without the thread that this costs.
+// Output is descriptor 1 for a program that writes there once, in the end. If nobody
+// reads it the error is EPIPE, as after [CatchSIGPIPE], which costs a thread.
 type Output struct{}
 
 func (Output) Write(p []byte) (n int, err error) {
@@ -257,7 +252,7 @@ func (Output) Write(p []byte) (n int, err error) {
 		case nil:
 			n += m
 		case unix.EINTR:
-		case unix.EAGAIN: // somebody else has made it so
+		case unix.EAGAIN: // another process has made it non-blocking
 			_, _ = unix.Poll([]unix.PollFd{{Fd: 1, Events: unix.POLLOUT}}, -1)
 		default:
 			return n, os.NewSyscallError("write", err)
@@ -266,52 +261,58 @@ func (Output) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// An Identity is whom to become. The zero Identity is to stay who one is.
+// An Identity is the user and group that a process is to become. With the zero Identity
+// it stays what it is.
 type Identity struct {
 	uid, gid int
 	set      bool
 }
 
-// maxID is the highest user or group number; the one above it means "leave
-// as it is" to the system calls.
+// maxID is the highest user or group number. To the system calls the next one means "no
+// change".
 const maxID = 1<<32 - 2
 
-// ReadIdentity reads TLS_UID and TLS_GID. The error's exit status is 100 when one of
-// them is not a number, or there without the other: half of an identity would leave
-// root's in place.
+// ReadIdentity reads TLS_UID and TLS_GID. Its error has exit status 100 if one of them is
+// not a number, or is set without the other: the process would keep half of root's
+// identity.
 func ReadIdentity(environ []string) (Identity, error) {
-	uid, setUID, err := number(environ, "TLS_UID")
+	uid, err := readID(environ, "TLS_UID")
 	if err != nil {
 		return Identity{}, err
 	}
-	gid, setGID, err := number(environ, "TLS_GID")
+	gid, err := readID(environ, "TLS_GID")
 	if err != nil {
 		return Identity{}, err
 	}
 	switch {
-	case setUID && !setGID:
+	case uid.set && !gid.set:
 		return Identity{}, Fail(ExitUsage, "TLS_UID is set and TLS_GID is not: set both or none")
-	case setGID && !setUID:
+	case gid.set && !uid.set:
 		return Identity{}, Fail(ExitUsage, "TLS_GID is set and TLS_UID is not: set both or none")
 	}
-	return Identity{uid: uid, gid: gid, set: setUID}, nil
+	return Identity{uid: uid.number, gid: gid.number, set: uid.set}, nil
 }
 
-func number(environ []string, name string) (int, bool, error) {
+// An id is the number of a user or group, if the environment has one.
+type id struct {
+	number int
+	set    bool
+}
+
+func readID(environ []string, name string) (id, error) {
 	text, set := Lookup(environ, name)
 	if !set {
-		return 0, false, nil
+		return id{}, nil
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || n > maxID {
-		return 0, false, Fail(ExitUsage, "%s is %q, which is not a number that a user or group can have", name, text)
+		return id{}, Fail(ExitUsage, "%s is %q, which is not a number that a user or group can have", name, text)
 	}
-	return int(n), true, nil
+	return id{int(n), true}, nil
 }
 
-// Assume gives up the supplementary groups, the group and the user of this
-// process, of all its threads and for good. It does nothing unless the process
-// is root's.
+// Assume gives up the supplementary groups, the group and the user of this process, in
+// all its threads and for good. It does nothing unless the process is root's.
 func (id Identity) Assume() error {
 	if os.Geteuid() != 0 || !id.set {
 		return nil

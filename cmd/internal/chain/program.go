@@ -9,15 +9,16 @@ import (
 	"syscall"
 )
 
-// version is the suite's: -ldflags "-X .../cmd/internal/chain.version=1.2.3".
+// version is that of the suite. A build can set it:
+// -ldflags "-X nightmare.mail/mxf/cmd/internal/chain.version=1.2.3".
 var version = "0.1.0"
 
-// home is the qmail home of this build:
+// home is the qmail home. A build can set it:
 // -ldflags "-X nightmare.mail/mxf/cmd/internal/chain.home=/somewhere".
 var home = "/var/qmail"
 
-// Home returns the qmail home: $MXF_HOME when it is set and not empty, else the
-// one set at build time.
+// Home returns the qmail home: $MXF_HOME if it is set and not empty, else that of the
+// build.
 func Home() string {
 	if h := os.Getenv("MXF_HOME"); h != "" {
 		return h
@@ -31,8 +32,8 @@ func Version(program string) string {
 	return program + " " + version + " " + runtime.Version()
 }
 
-// Self returns the path of the running executable: what the system has under /proc,
-// or, where there is none, as in a sandbox, what it was started as.
+// Self returns the path of the running executable. In a sandbox without /proc it is the
+// path under which the executable was started.
 func Self() (string, error) {
 	self, err := os.Executable()
 	if err == nil {
@@ -45,8 +46,8 @@ func Self() (string, error) {
 	return filepath.Abs(name)
 }
 
-// Beside returns the path of the program name in the folder of the running
-// executable. It does not look whether there is one.
+// Beside returns the path of the program name in the folder of the running executable.
+// It does not check that the program exists.
 func Beside(name string) (string, error) {
 	self, err := Self()
 	if err != nil {
@@ -61,11 +62,10 @@ func Beside(name string) (string, error) {
 // defaultPath is searched when $PATH is not set.
 const defaultPath = "/usr/bin:/bin"
 
-// FindProgram returns the path under which name can be executed: name itself
-// when there is a slash in it, else the first executable file of that name in
-// the folders of $PATH in environ (an empty one is the current folder, as for
-// execvp). The error's exit status is 127 when there is none, 126 when there is
-// one that cannot be run.
+// FindProgram returns the path under which name can be executed: name itself if it
+// contains a slash, else the first executable file of that name in the folders of $PATH
+// in environ. An empty folder means the current one, as for execvp. The error has exit
+// status 127 if there is no such file, and 126 if there is one that cannot be run.
 func FindProgram(name string, environ []string) (string, error) {
 	if name == "" {
 		return "", Fail(ExitNotFound, "unable to run %q: %w", name, syscall.ENOENT)
@@ -85,7 +85,7 @@ func FindProgram(name string, environ []string) (string, error) {
 		if folder == "" {
 			folder = "."
 		}
-		// No filepath.Join: it would make "./name" a name without a slash.
+		// filepath.Join would turn "./name" into a name without a slash.
 		candidate := folder + "/" + name
 		err := executable(candidate)
 		if err == nil {
@@ -102,8 +102,7 @@ func absent(err error) bool {
 	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// cannotRun is the error for a program that was not found or could not be
-// executed.
+// cannotRun returns the error for a program that was not found or could not be executed.
 func cannotRun(name string, err error) error {
 	code := ExitCannotExec
 	if absent(err) {
@@ -112,8 +111,8 @@ func cannotRun(name string, err error) error {
 	return Fail(code, "unable to run %q: %w", name, err)
 }
 
-// IsChild reports whether the process was started as name: the same executable
-// plays more than one part and the zeroth argument says which.
+// IsChild reports whether the process was started under name: the zeroth argument says
+// which part of the program this process plays.
 func IsChild(name string) bool {
 	return len(os.Args) > 0 && filepath.Base(os.Args[0]) == name
 }

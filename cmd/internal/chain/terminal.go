@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// defaultColumns is the width of what is no terminal.
+	// defaultColumns is the width if f is not a terminal.
 	defaultColumns = 80
-	// minColumns keeps lines apart where somebody's $COLUMNS is 0 or 1.
+	// minColumns keeps the output legible if $COLUMNS is 1.
 	minColumns = 40
 )
 
@@ -29,8 +29,8 @@ func Columns(f *os.File) int {
 	return max(columns, minColumns)
 }
 
-// UntilSignal returns a context that ends at the signals of [endings], so that the
-// program can clean up.
+// UntilSignal returns a context that ends at the signals of endings, so that the program
+// can clean up.
 func UntilSignal() (context.Context, context.CancelFunc) {
 	signals := endings()
 	if len(signals) == 0 {

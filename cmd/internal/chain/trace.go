@@ -9,12 +9,11 @@ import (
 	"time"
 )
 
-// OpenTrace returns the function that appends a line to the file that
-// $MXF_TRACE names, or nil when it is unset, cannot be opened, or is no file to write
-// to, see traceFile. Each line gets a time stamp (UTC, microseconds) and the process id
-// and is one write(2), so that processes can share the file; a text of several lines is
-// several lines, written at once. What cannot be written is dropped in silence. The
-// function may be called by several goroutines.
+// OpenTrace returns a function that appends text to the file that $MXF_TRACE names. It
+// returns nil if the variable is not set, or names a file that traceFile does not open.
+// Each line of the text gets a time stamp (UTC, microseconds) and the process id. The text
+// is one write(2), so that processes can share the file. A failed write is ignored.
+// Several goroutines may call the function.
 func OpenTrace() func(line string) {
 	name := os.Getenv("MXF_TRACE")
 	if name == "" {
@@ -24,7 +23,7 @@ func OpenTrace() func(line string) {
 	if fd < 0 {
 		return nil
 	}
-	// A file that may not grow further must not end the program.
+	// The limit on the size of a file must not end the program.
 	signal.Ignore(syscall.SIGXFSZ)
 	pid := strconv.Itoa(os.Getpid())
 	return func(text string) {
@@ -37,13 +36,13 @@ func OpenTrace() func(line string) {
 	}
 }
 
-// traceFile opens or makes the file name, or returns -1. It must be a regular file: a
-// FIFO or a terminal can hold a delivery up. It must not be one of the standard
-// descriptors' files, in which reports and the message are.
+// traceFile opens or creates the file name, or returns -1. It must be a regular file,
+// because a FIFO or a terminal can block a delivery. It must not be the file of a standard
+// descriptor, which has the reports or the message.
 func traceFile(name string) int {
 	var is syscall.Stat_t
 	if syscall.Stat(name, &is) == nil && is.Mode&syscall.S_IFMT != syscall.S_IFREG {
-		return -1 // not even opened: some devices do something then
+		return -1 // before it is opened: that alone makes some devices act
 	}
 	const flags = syscall.O_WRONLY | syscall.O_APPEND | syscall.O_CREAT |
 		syscall.O_CLOEXEC | syscall.O_NONBLOCK | syscall.O_NOCTTY

@@ -11,10 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A descriptor is one direction of an open file, with a way to wait for it that
-// a deadline, a close or an interruption ends. Its file status flags are left as
-// they are: Go's own poller wants O_NONBLOCK, which other processes that hold
-// the same open file would see.
+// A descriptor is one direction of an open file. A deadline, a close or an interruption
+// ends a wait for it. Go's own poller would need O_NONBLOCK, which would change the file
+// for other processes that hold it.
 type descriptor struct {
 	use sync.Mutex // held by the one call that uses the descriptor
 
@@ -23,9 +22,9 @@ type descriptor struct {
 	closing  bool
 	deadline time.Time
 	waiting  bool   // somebody is in poll(2)
-	kicked   bool   // what is waited for has to be looked at once more
-	wake     [2]int // a pipe; made when first needed
-	woken    bool   // there is one
+	kicked   bool   // the call that waits must look at the state again
+	wake     [2]int // a pipe that ends poll(2); made when it is first needed
+	wakeMade bool
 }
 
 // check returns why the descriptor must not be used any more, or nil.
@@ -45,10 +44,10 @@ func (d *descriptor) checkLocked() error {
 	return nil
 }
 
-// wait blocks until one of events, an error or a hang-up is there, and returns
-// what is; 0 after an interruption. The caller holds d.use.
+// wait blocks until one of events, an error or a hang-up occurs, and returns what did, or
+// 0 after an interruption. The caller holds d.use.
 //
-// Errors: net.ErrClosed, os.ErrDeadlineExceeded, a system call's.
+// Errors: net.ErrClosed, os.ErrDeadlineExceeded, *os.SyscallError.
 func (d *descriptor) wait(events int16) (int16, error) {
 	timeout, err := d.enter()
 	if err != nil || timeout == 0 {
@@ -66,8 +65,8 @@ func (d *descriptor) wait(events int16) (int16, error) {
 	return fds[0].Revents, d.check()
 }
 
-// enter makes ready for poll(2) and returns its time limit, 0 for: do not call
-// it.
+// enter prepares for poll(2) and returns its time limit; 0 means that the caller must not
+// wait.
 func (d *descriptor) enter() (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,7 +77,7 @@ func (d *descriptor) enter() (int, error) {
 		d.kicked = false
 		return 0, nil
 	}
-	if !d.woken {
+	if !d.wakeMade {
 		if err := pipe(&d.wake); err != nil {
 			return 0, err
 		}
@@ -87,13 +86,13 @@ func (d *descriptor) enter() (int, error) {
 				return 0, os.NewSyscallError("fcntl", err)
 			}
 		}
-		d.woken = true
+		d.wakeMade = true
 	}
 	d.waiting = true
 	if d.deadline.IsZero() {
 		return -1, nil
 	}
-	// Rounded up: woken a moment early it would poll again and again.
+	// Rounded up: a poll that ends a moment early would be repeated again and again.
 	ms := time.Until(d.deadline)/time.Millisecond + 1
 	return int(min(max(ms, 1), math.MaxInt32)), nil
 }
@@ -112,12 +111,12 @@ func (d *descriptor) leave() {
 	}
 }
 
-// kickLocked has the call that waits, or the next one that would, look at the
-// state again.
+// kickLocked makes the call that waits, or else the next one that would, look at the state
+// again.
 func (d *descriptor) kickLocked() {
 	d.kicked = true
 	if d.waiting {
-		// A full pipe wakes as well as one byte more would.
+		// It can fail only if the pipe is full, which ends poll(2) as well.
 		_, _ = unix.Write(d.wake[1], []byte{0})
 	}
 }
@@ -139,8 +138,8 @@ func (d *descriptor) setDeadline(t time.Time) error {
 	return nil
 }
 
-// close wakes the call that waits and closes the descriptor when that has left.
-// Only the first close does anything.
+// close ends the call that waits, and closes the descriptor when that has returned. Only
+// the first close does anything.
 func (d *descriptor) close() error {
 	d.mu.Lock()
 	if d.closing {
@@ -157,10 +156,9 @@ func (d *descriptor) close() error {
 	defer d.mu.Unlock()
 	fd := d.fd
 	d.fd = -1
-	if d.woken {
-		_ = unix.Close(d.wake[0])
-		_ = unix.Close(d.wake[1])
-		d.woken = false
+	if d.wakeMade {
+		Close(d.wake[:]...)
+		d.wakeMade = false
 	}
 	if fd < 0 {
 		return nil
@@ -168,7 +166,7 @@ func (d *descriptor) close() error {
 	return os.NewSyscallError("close", unix.Close(fd))
 }
 
-// with runs f on the descriptor unless it is closed.
+// with calls f with the descriptor unless it is closed.
 func (d *descriptor) with(f func(fd int) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -178,7 +176,7 @@ func (d *descriptor) with(f func(fd int) error) error {
 	return f(d.fd)
 }
 
-// pipe is pipe(2) with both ends close-on-exec, also where there is no pipe2.
+// pipe is pipe(2) with both ends close-on-exec. Not every Unix has pipe2.
 func pipe(p *[2]int) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

@@ -1,13 +1,13 @@
-// Package start makes a program cheap that lives for some milliseconds and has one thing
-// to do: it runs Go code on one processor, since there is nothing to run beside one
-// conversation and a second processor would be woken for nothing, again and again; and
-// the stack of its main goroutine grows once.
+// Package start saves time in a program that lives for some milliseconds and does one
+// thing. It runs Go code on one processor: one conversation has nothing to run beside
+// itself, and a second processor would be woken in vain, again and again. And it grows the
+// stack of the main goroutine once.
 //
-// Both are done by an init function because main is late: what packages allocate while
-// they initialise lies with both processors by then, and giving one of them up costs some
-// fifty page faults. Go initialises packages in the order of their paths, as far as
-// imports allow. So this one must import nothing that needs more than the runtime, which
-// puts it before sync, syscall and all that need these.
+// An init function does both, because main is too late: other packages have allocated
+// memory on both processors by then, and to give one up costs some fifty page faults. Go
+// initialises packages in the order of their paths, as far as imports allow. So this one
+// imports nothing that needs more than the runtime; that puts it before sync, syscall and
+// all that need these.
 package start
 
 import (
