@@ -1,10 +1,12 @@
 # make            builds the programs into bin/
 # make try        builds, then delivers messages through servers of its own
-# make check      vet, staticcheck, manual pages, every test under the race detector;
-#                 says in the end what was not tested, and what it needs
-# make bench      the table of doc/FIGURES.md
-# make bench-loops  Go benchmarks of the hot loops, with allocations
+# make check      vet, staticcheck, manual pages, every test under the race detector; lists
+#                 in the end what was not tested, and what is missing for it
+# make test       the tests of make check alone
+# make bench      prints the table of doc/FIGURES.md
+# make bench-loops  runs the Go benchmarks of the hot loops, with allocations
 # make install    copies what was built to $(DESTDIR)$(HOME_DIR)/bin; it builds nothing
+# make clean      removes bin/
 
 GO       ?= go
 BIN      ?= bin
@@ -12,8 +14,8 @@ MAN_DIR  ?= /usr/local/share/man
 DOC_DIR  ?= /usr/local/share/doc/mxf
 DESTDIR  ?=
 
-# The qmail home is compiled in. It is /var/qmail, or what make HOME_DIR=... said last:
-# $(BIN)/.home remembers it, so that what is installed is what was built.
+# The qmail home is compiled in. It is /var/qmail, or the HOME_DIR that make was given last:
+# $(BIN)/.home remembers it, so that make install knows for which home it was built.
 HOME_DIR ?=
 
 PROGRAMS = mxf-remote mxf-remote-smtpc mxf-remote-qmtpc mxf-tlsc mxf-ucspitlsc qmail-remote-io
@@ -40,7 +42,6 @@ try:
 check:
 	@$(GO) run -buildvcs=false ./integration/check
 
-# The tests without the linters.
 test:
 	@$(GO) run -buildvcs=false ./integration/check -tests
 
@@ -50,7 +51,7 @@ bench:
 bench-loops:
 	@$(GO) test -run '^$$' -bench . -benchmem ./...
 
-# A program is renamed into its place: a delivery that found none would bounce.
+# Each program is renamed into its place: a delivery that finds no program bounces.
 install:
 	@built=$$(cat $(BIN)/.home 2>/dev/null); home='$(HOME_DIR)'; home=$${home:-$$built}; \
 	for p in $(PROGRAMS) $(SAFE); do \

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"nightmare.mail/mxf/integration/bench/runs"
@@ -17,18 +16,18 @@ import (
 )
 
 const (
-	// inARow is how often a small message is sent: the machine's moods even out.
+	// inARow is how often a small message is sent, so that chance evens out.
 	inARow = 200
 	// busyFactor and speedFactor are bounds, times the floor.
 	busyFactor  = 1.5
 	speedFactor = 0.7
-	// aStep is where Nagle's algorithm and delayed acknowledgement show when they
-	// meet: no delivery may take so much longer than the median. On a busy machine
-	// the scheduler alone can do that, to the floor as well.
-	aStep = 40 * time.Millisecond
+	// nagleDelay is what Nagle's algorithm and delayed acknowledgement cost together. No
+	// delivery may take so much longer than the median. On a busy machine the scheduler
+	// alone can cause that, in the floor too.
+	nagleDelay = 40 * time.Millisecond
 )
 
-// oneDelivery is wall and CPU time of small messages, one after the other.
+// oneDelivery measures wall and CPU time of small messages, one after the other.
 func (b *bench) oneDelivery() error {
 	empty := []string{filepath.Join(filepath.Dir(b.floor), "empty")}
 	for _, kind := range []struct {
@@ -36,7 +35,7 @@ func (b *bench) oneDelivery() error {
 		home  *lab.Home
 		bound float64 // times the floor
 		floor []string
-		lower []string // a floor that has less to do
+		lower []string // a program that does less than the floor
 	}{
 		{"clear", b.clear, 1.3, b.bare("smtp", "fast"), empty},
 		{"STARTTLS, verified", b.verified, 0.8, b.bare("smtp", "fast", withTLS(b.bundle)...), b.bare("smtp", "fast", withTLS(b.single)...)},
@@ -51,7 +50,7 @@ func (b *bench) oneDelivery() error {
 		}{{"wall", wall}, {"CPU", cpu}} {
 			ours, floor, lower := values(results[0], m.value), values(results[1], m.value), values(results[2], m.value)
 			a, f, l := median(ours), median(floor), median(lower)
-			if m.name == "CPU" { // the kernel's clock for it may tick
+			if m.name == "CPU" { // the kernel may count it in ticks
 				a, f, l = mean(ours), mean(floor), mean(lower)
 			}
 			beneath := fmt.Sprintf("an empty program: %s", ms(l))
@@ -65,7 +64,7 @@ func (b *bench) oneDelivery() error {
 					return fmt.Sprintf("%s; the slowest %s", ms(nearlyAll(list)), ms(list[len(list)-1]))
 				}
 				b.table.add(fmt.Sprintf("one delivery, %s: 95 of 100 within", kind.name), show(ours), show(floor),
-					"no steps of 40 ms anywhere", verdict(ours[len(ours)-1] < a+aStep))
+					"no steps of 40 ms anywhere", verdict(ours[len(ours)-1] < a+nagleDelay))
 			}
 		}
 	}
@@ -75,7 +74,7 @@ func (b *bench) oneDelivery() error {
 	return b.peer()
 }
 
-// asChain is the same delivery by processes of their own, for comparison.
+// asChain measures the verified delivery by a chain of programs, for comparison.
 func (b *bench) asChain() error {
 	for _, program := range []string{"mxf-remote-smtpc", "mxf-ucspitlsc"} {
 		if _, err := os.Stat(filepath.Join(b.bin, program)); errors.Is(err, os.ErrNotExist) {
@@ -96,7 +95,7 @@ func (b *bench) asChain() error {
 	return nil
 }
 
-// peer is the clear delivery by another qmail-remote.
+// peer measures the clear delivery by another qmail-remote.
 func (b *bench) peer() error {
 	path := os.Getenv("PEER")
 	if path == "" {
@@ -130,10 +129,10 @@ func (b *bench) peer() error {
 	return nil
 }
 
-// inFlight is how many deliveries are held at a time.
-const inFlight = 50
+// heldDeliveries is the number of deliveries that wait at the same time.
+const heldDeliveries = 50
 
-// inFlight is what one delivery holds while it waits for a server.
+// inFlight measures the memory of a delivery that waits for a server.
 func (b *bench) inFlight() error {
 	for _, kind := range []struct {
 		name  string
@@ -161,10 +160,10 @@ func (b *bench) inFlight() error {
 	return nil
 }
 
-// footprints returns the mean of what deliveries hold, and the most processes and
-// threads that one of them has.
+// footprints returns the mean footprint of the deliveries, and the highest number of
+// processes and of threads that one of them has.
 func (b *bench) footprints(environ, argv []string) (f footprint, processes, running int, err error) {
-	h, err := b.hold(inFlight, environ, argv)
+	h, err := b.hold(heldDeliveries, environ, argv)
 	if err != nil {
 		return f, 0, 0, errors.Join(err, h.release())
 	}
@@ -173,8 +172,8 @@ func (b *bench) footprints(environ, argv []string) (f footprint, processes, runn
 		if err != nil {
 			return f, 0, 0, errors.Join(err, h.release())
 		}
-		f.pss += one.pss / inFlight
-		f.private += one.private / inFlight
+		f.pss += one.pss / heldDeliveries
+		f.private += one.private / heldDeliveries
 		processes = max(processes, len(descendants(cmd.Process.Pid)))
 		running = max(running, threads(cmd.Process.Pid))
 	}
@@ -182,14 +181,14 @@ func (b *bench) footprints(environ, argv []string) (f footprint, processes, runn
 }
 
 const (
-	// throughputRuns is how often the large message is sent; the median counts, of
-	// ours and of the floor: both come in two speeds, as the scheduler pleases.
+	// throughputRuns is how often the large message is sent. The median counts, because
+	// the scheduler makes both programs run at one of two speeds.
 	throughputRuns = 9
 	// peakBound is how much more memory a large message may take than a small one.
 	peakBound = 4 << 20
 )
 
-// throughput is how fast a large message goes.
+// throughput measures how fast a large message goes.
 func (b *bench) throughput() error {
 	for _, kind := range []struct {
 		name, mode string
@@ -223,14 +222,13 @@ func (b *bench) throughput() error {
 }
 
 const (
-	// tunnelRuns is how often the tunnel is used; the best counts, of ours and of the
-	// floor.
+	// tunnelRuns is how often each tunnel is used. The best run counts.
 	tunnelRuns = 2
-	// tunnelPeak is the memory that the tunnel's process may hold, bytes.
+	// tunnelPeak is how much memory the tunnel's process may take, bytes.
 	tunnelPeak = 16 << 20
 )
 
-// tunnel is how fast mxf-tlsc carries bytes, and what it holds.
+// tunnel measures how fast mxf-tlsc carries bytes, and how much memory it takes.
 func (b *bench) tunnel() error {
 	size := fmt.Sprint(tunnelSize)
 	tlsc := []string{filepath.Join(b.bin, "mxf-tlsc"), "-k", mxName, "--"}
@@ -269,7 +267,7 @@ func (b *bench) tunnel() error {
 	return nil
 }
 
-// A carried is what the floor says about the bytes that went through it.
+// A carried is what the floor prints after it has carried the bytes.
 type carried struct {
 	Seconds float64
 	Peak    int64
@@ -300,7 +298,8 @@ func (b *bench) carry(argv []string, address string) (c carried, err error) {
 	return c, json.Unmarshal(out, &c)
 }
 
-// countTurns has a server wait before each flight of answers.
+// countTurns counts how often a delivery waits for a server that delays each flight of
+// answers.
 func (b *bench) countTurns() error {
 	for _, kind := range []struct {
 		name, mode string
@@ -323,7 +322,7 @@ func (b *bench) countTurns() error {
 			return err
 		}
 		got := all[kind.mode]
-		b.table.add("turns, "+kind.name, fmt.Sprintf("%d (%s)", got, ms(results[0].Wall)), ms(time.Duration(kind.want)*step),
+		b.table.add("turns, "+kind.name, fmt.Sprintf("%d (%s)", got, ms(results[0].Wall)), ms(time.Duration(kind.want)*flightDelay),
 			fmt.Sprint(kind.want), verdict(got == kind.want))
 	}
 	return nil
@@ -333,14 +332,14 @@ const (
 	many       = 1000 // deliveries
 	atATime    = 100
 	deadPerTen = 2 // of ten deliveries, those to the host with a dead exchanger
-	// deadTimeout is timeoutconnect where one exchanger is dead.
+	// deadTimeout is timeoutconnect of the deliveries.
 	deadTimeout = 3 * time.Second
-	// sinceFirst is how long ago the dead exchanger's first time-out was: one that
-	// follows within two minutes does not count (qmail-tcpto).
+	// sinceFirst is how long ago the first time-out of the dead exchanger was. A second
+	// one within two minutes does not count (qmail-tcpto).
 	sinceFirst = 5 * time.Minute
 )
 
-// thousand is a busy host one of whose exchangers is down.
+// thousand measures a busy host, and one exchanger is down.
 func (b *bench) thousand() error {
 	home, err := b.home("dead", map[string]string{"timeoutconnect": fmt.Sprint(int(deadTimeout.Seconds()))})
 	if err != nil {
@@ -386,9 +385,9 @@ func (b *bench) thousand() error {
 		}
 		bound, met := "", ""
 		if kind.bounded {
-			limit := deadTimeout + time.Duration(busyFactor*float64(bare))
-			bound = fmt.Sprintf("≤ %.2f s: 1.5 × floor, and one time-out of %.0f s", limit.Seconds(), deadTimeout.Seconds())
-			met = verdict(took <= limit)
+			most := deadTimeout + time.Duration(busyFactor*float64(bare))
+			bound = fmt.Sprintf("≤ %.2f s: 1.5 × floor, and one time-out of %.0f s", most.Seconds(), deadTimeout.Seconds())
+			met = verdict(took <= most)
 		}
 		b.table.add(fmt.Sprintf("1,000 deliveries, 100 at a time, a fifth to a dead exchanger: %s", kind.name),
 			fmt.Sprintf("%.2f s, %d waited", took.Seconds(), waited), fmt.Sprintf("%.2f s, none dead", bare.Seconds()), bound, met)
@@ -396,10 +395,10 @@ func (b *bench) thousand() error {
 	return nil
 }
 
-// tcptoSize is the size of qmail's table of hosts that did not answer.
+// tcptoSize is the size of qmail's table of dead hosts.
 const tcptoSize = 1024
 
-// tcpto is the table after one time-out (see package remote).
+// tcpto returns that table after one time-out; see package remote/dial.
 func tcpto(address string, at time.Time) []byte {
 	t := make([]byte, tcptoSize)
 	copy(t, net.ParseIP(address).To4())
@@ -410,10 +409,10 @@ func tcpto(address string, at time.Time) []byte {
 	return t
 }
 
-// sizeBound is what a program may take on the disk, bytes.
+// sizeBound is how large a program may be, bytes.
 const sizeBound = 9 << 20
 
-// sizes of the programs as they are installed.
+// sizes measures the programs as they are installed.
 func (b *bench) sizes() error {
 	size := func(path string) int64 {
 		info, err := os.Stat(path)
@@ -428,7 +427,7 @@ func (b *bench) sizes() error {
 		return err
 	}
 	for _, path := range programs {
-		if name := filepath.Base(path); !strings.HasSuffix(name, "-try") { // carries the servers of the tests
+		if name := filepath.Base(path); name != "mxf-try" { // it contains the servers of the tests
 			b.table.add("size of "+name, mb(size(path)), floor, "≤ "+mb(sizeBound), verdict(size(path) <= sizeBound))
 		}
 	}

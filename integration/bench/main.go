@@ -1,19 +1,18 @@
-// Bench measures what one delivery costs and prints one table in markdown: each
-// figure, ours beside the floor beneath which a Go program cannot go, and the
-// bound that was set for it. It wants nothing but the go command: no root, no
-// fixed port, no network. A bound that is missed is said to be missed, and is no
-// error; a delivery that fails is one.
+// Bench measures what one delivery costs and prints one table in markdown. A row has our
+// figure, that of the floor (a Go program that does the bare minimum), and the bound that
+// was set. The bench needs only the go command: no root, no fixed port, no network. A
+// missed bound is shown and is not an error; a failed delivery is an error.
 //
-//	go run ./integration/bench            all of it
-//	PEER=path go run ./integration/bench  and another qmail-remote beside ours
+//	go run ./integration/bench            everything
+//	PEER=path go run ./integration/bench  everything, and another qmail-remote
 //
-// PEER is a program that takes qmail-remote's arguments and has its control files
-// in $PEERHOME, by default /var/qmail; a home of the bench's is mounted over that
-// folder, for it alone, where the kernel lets us.
+// PEER is a program that takes the arguments of qmail-remote and reads its control files
+// from $PEERHOME, by default /var/qmail. The bench mounts a home of its own over that
+// folder, for this program alone, if the kernel allows it.
 //
-// Three processes stand apart so that figures are not mixed up: the sink (this
-// program once more) has all the servers, launch starts what is measured, floor is
-// what it is held against.
+// Three programs run in processes of their own so that they do not disturb the figures:
+// the sink (this program once more) has all the servers, launch starts what is measured,
+// floor is what it is compared with.
 package main
 
 import (
@@ -50,11 +49,11 @@ const (
 	// smallSize and largeSize are the two messages, bytes.
 	smallSize = 3500
 	largeSize = 100 << 20
-	// limit ends a bench that hangs.
-	limit = 10 * time.Minute
+	// benchLimit ends a bench that hangs.
+	benchLimit = 10 * time.Minute
 )
 
-// A bench is what all figures are measured with.
+// A bench has what all measurements share.
 type bench struct {
 	ctx          context.Context
 	dir          string
@@ -62,19 +61,19 @@ type bench struct {
 	mxf, floor   string // programs
 	launcher     string
 	small, large string // messages
-	bundle       string // trust anchors, ours among those of the system
-	single       string // ours alone
+	bundle       string // trust anchors: the sink's among those of the system
+	single       string // trust anchors: the sink's alone
 	sink         *sinkProcess
 	clear        *lab.Home // TLS off
 	verified     *lab.Home // STARTTLS verified
-	routed       *lab.Home // TLS off; plain QMTP by a route, since SRV leads to its own port alone
+	routed       *lab.Home // TLS off; a route for plain QMTP, which does not follow the port of an SRV record
 	table        table
 }
 
 func measure() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, benchLimit)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "mxf-bench-")
 	if err != nil {
@@ -110,8 +109,7 @@ func measure() error {
 	return nil
 }
 
-// setUp builds the programs as they are released, and makes messages, authorities,
-// servers and homes.
+// setUp builds the programs, and makes messages, authorities, servers and homes.
 func (b *bench) setUp() error {
 	helpers := filepath.Join(b.dir, "helpers")
 	for folder, packages := range map[string][]string{
@@ -132,9 +130,9 @@ func (b *bench) setUp() error {
 	return nil
 }
 
-// build compiles packages as they are released, and installs them by copying, as
-// make install does. It matters: a file just written by the linker has been seen to
-// start a fourth dearer than a copy of it (ext4, Linux), ours and the floor alike.
+// build compiles packages as for a release, and then copies the programs, as make install
+// does. The copy matters: on Linux with ext4 a file as the linker wrote it took a quarter
+// longer to start than a copy, for our programs and for the floor.
 func (b *bench) build(folder string, packages []string) error {
 	fresh := folder + ".new"
 	for _, dir := range []string{folder, fresh} {
@@ -164,7 +162,7 @@ func (b *bench) build(folder string, packages []string) error {
 	return os.RemoveAll(fresh)
 }
 
-// makeMessages writes two mails; lines of 72 bytes, some of which begin with a dot.
+// makeMessages writes the two messages. Some of their lines begin with a dot.
 func (b *bench) makeMessages() error {
 	b.small, b.large = filepath.Join(b.dir, "small"), filepath.Join(b.dir, "large")
 	for path, size := range map[string]int{b.small: smallSize, b.large: largeSize} {
@@ -185,16 +183,15 @@ func (b *bench) makeMessages() error {
 	return nil
 }
 
-// systemBundles are where systems keep their trust anchors.
+// systemBundles are the files in which systems keep their trust anchors.
 var systemBundles = []string{
 	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem",
 }
 
-// bundleSize is how many authorities stand in for a system's.
+// bundleSize is the number of authorities that are made if the system has none.
 const bundleSize = 150
 
-// makeAuthority makes the authority of the sink's certificate, adds it to those of
-// the system, and starts the sink.
+// makeAuthority makes the authority of the sink's certificate and starts the sink.
 func (b *bench) makeAuthority() error {
 	authority, err := lab.NewAuthority("mxf bench authority")
 	if err != nil {
@@ -257,7 +254,7 @@ func (b *bench) makeHomes() (err error) {
 	return err
 }
 
-// home makes a home whose protocols are the default ones on the sink's ports.
+// home makes a home with the default protocols, on the sink's ports.
 func (b *bench) home(name string, settings map[string]string) (*lab.Home, error) {
 	h, err := lab.NewHome(filepath.Join(b.dir, "home-"+name))
 	if err != nil {
@@ -276,22 +273,22 @@ func (b *bench) home(name string, settings map[string]string) (*lab.Home, error)
 	return h, err
 }
 
-// environ is that of a delivery from a home.
+// environ returns the environment of a delivery from a home.
 func (b *bench) environ(h *lab.Home) []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "MXF_HOME=" + h.Dir, "DNSCACHEIP=" + b.sink.facts.DNS}
 }
 
-// deliver are the words of a delivery to one of the sink's modes.
+// deliver returns the command line of a delivery to one of the sink's modes.
 func (b *bench) deliver(mode string) []string {
 	host := mode + "." + domain
 	return []string{b.mxf, host, sender, "someone@" + host}
 }
 
-// bare are the words of the floor that does the same as deliver.
+// bare returns the command line of the floor for the same delivery.
 func (b *bench) bare(what, mode string, options ...string) []string {
-	words := append([]string{b.floor, what}, options...)
-	return append(words, b.sink.facts.Addrs[mode], sender, "someone@"+mode+"."+domain)
+	argv := append([]string{b.floor, what}, options...)
+	return append(argv, b.sink.facts.Addrs[mode], sender, "someone@"+mode+"."+domain)
 }
 
-// withTLS are the floor's options for a verified server.
+// withTLS returns the floor's options for a server that is verified.
 func withTLS(anchors string) []string { return []string{"-tls", "-name", mxName, "-ca", anchors} }

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// ownMounts has a process see mounts of its own, without root's rights.
+// ownMounts gives a process mounts of its own, for which it need not be root.
 func ownMounts() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,

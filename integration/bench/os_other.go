@@ -4,6 +4,5 @@ package main
 
 import "syscall"
 
-// ownMounts does nothing: then the other program cannot be given a home, and its figure
-// says so.
+// ownMounts does nothing. So the other program gets no home, and its row says so.
 func ownMounts() *syscall.SysProcAttr { return new(syscall.SysProcAttr) }

@@ -20,7 +20,7 @@ import (
 	"nightmare.mail/mxf/integration/bench/runs"
 )
 
-// A sinkProcess is the sink, as its parent sees it.
+// A sinkProcess is the sink as its parent sees it.
 type sinkProcess struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
@@ -73,8 +73,8 @@ func (s *sinkProcess) stop() {
 	_ = s.cmd.Wait()
 }
 
-// launch has programs run by the launcher. Every run must have ended well, and
-// those that report must report an acceptance.
+// launch has the launcher run programs. Every run must succeed, and what it prints must
+// report an acceptance.
 func (b *bench) launch(job runs.Job) ([]runs.Result, error) {
 	return b.launchIn(job, nil)
 }
@@ -104,9 +104,9 @@ func (b *bench) launchIn(job runs.Job, attributes *syscall.SysProcAttr) ([]runs.
 	return results, nil
 }
 
-// alternate runs several programs n times, in turn, so that what else the machine
-// does hits all alike; each time another one begins, since who comes after whom
-// tells as well. The environment is that of the home.
+// alternate runs several programs n times, in turn, so that other work of the machine
+// affects all alike. Each round begins with another program, because the order matters
+// too.
 func (b *bench) alternate(n int, stdin string, environ []string, programs ...[]string) ([][]runs.Result, error) {
 	job := runs.Job{Environ: environ, Stdin: stdin}
 	turn := func(i int) int { return (i%len(programs) + i/len(programs)) % len(programs) }
@@ -124,7 +124,7 @@ func (b *bench) alternate(n int, stdin string, environ []string, programs ...[]s
 	return results, nil
 }
 
-// values are one value of each result, in order.
+// values returns one value of each result, sorted.
 func values[T int64 | time.Duration](results []runs.Result, value func(runs.Result) T) []T {
 	list := make([]T, len(results))
 	for i, r := range results {
@@ -140,7 +140,7 @@ func peak(r runs.Result) int64         { return r.Peak }
 
 func median[T any](sorted []T) T { return sorted[len(sorted)/2] }
 
-// nearlyAll is the value that 95 of 100 do not exceed.
+// nearlyAll returns the value that 95 of 100 do not exceed.
 func nearlyAll[T any](sorted []T) T { return sorted[len(sorted)*95/100] }
 
 func mean(list []time.Duration) time.Duration {
@@ -151,7 +151,7 @@ func mean(list []time.Duration) time.Duration {
 	return sum / time.Duration(len(list))
 }
 
-// descendants returns a process and all below it.
+// descendants returns a process and everything that it has started, directly or not.
 func descendants(pid int) []int {
 	all := []int{pid}
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
@@ -166,7 +166,7 @@ func descendants(pid int) []int {
 	return all
 }
 
-// A footprint is what a process tree holds, bytes.
+// A footprint is the memory of a process tree, bytes.
 type footprint struct{ pss, private int64 }
 
 func memory(pid int) (f footprint, err error) {
@@ -195,23 +195,24 @@ func memory(pid int) (f footprint, err error) {
 	return f, nil
 }
 
-// threads counts those of one process.
+// threads returns how many threads a process has.
 func threads(pid int) int {
 	list, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	return len(list)
 }
 
-// A held is a number of deliveries that a slow server keeps waiting.
+// A held is a number of deliveries that wait for a slow server.
 type held struct {
 	b    *bench
 	cmds []*exec.Cmd
 	outs []*bytes.Buffer
 }
 
-// heldLimit is how long deliveries may take to come to where they are held.
+// heldLimit is how long deliveries may take to get as far as they are held.
 const heldLimit = 30 * time.Second
 
-// hold starts n deliveries and returns when all of them wait for the server.
+// hold starts n deliveries and returns when all of them wait for the server. After an
+// error it returns those that run.
 func (b *bench) hold(n int, environ, argv []string) (*held, error) {
 	h := &held{b: b}
 	for range n {
@@ -241,7 +242,7 @@ func (b *bench) hold(n int, environ, argv []string) (*held, error) {
 	return h, errors.New("the deliveries did not get as far as the server")
 }
 
-// release lets the deliveries go on to their end.
+// release makes the server answer, and waits for the deliveries to end.
 func (h *held) release() error {
 	var answer string
 	err := h.b.sink.ask("release", &answer)

@@ -17,14 +17,14 @@ import (
 	"nightmare.mail/mxf/integration/lab"
 )
 
-// domain is where all names of the bench are.
+// domain contains all names of the bench.
 const domain = "bench.example"
 
-// mxName is the name of every server, on which all their certificates are issued.
+// mxName is the name of every server, and of the certificate.
 const mxName = "mx." + domain
 
-// step is what a server that counts turns adds before each flight of answers.
-const step = 50 * time.Millisecond
+// flightDelay is how long a server that counts turns waits before each flight of answers.
+const flightDelay = 50 * time.Millisecond
 
 // A mode is how one of the sink's servers behaves.
 type mode struct {
@@ -32,11 +32,11 @@ type mode struct {
 	kind         string // smtp, qmtp, drain, source
 	tls          bool   // from the first byte
 	noPipelining bool
-	hold         bool // nothing is answered after the message until it is released
-	slow         bool // step before each flight, and turns are counted
+	hold         bool // wait for "release" before the answer to the message
+	slow         bool // flightDelay before each flight of answers, and turns are counted
 }
 
-// modes are the servers; the name of each is that of its mail domain, too.
+// modes are the servers. Each one's mail domain begins with the name of the mode.
 var modes = []mode{
 	{name: "fast", kind: "smtp"},
 	{name: "data", kind: "smtp"},
@@ -52,7 +52,7 @@ var modes = []mode{
 }
 
 const (
-	// fast and dead share the port of SMTP, the one that MX records lead to.
+	// These two share the SMTP port, to which MX records lead.
 	fastAddress = "127.0.0.2"
 	deadAddress = "127.0.0.3"
 	// tunnelSize is what a source sends, bytes.
@@ -63,11 +63,11 @@ const (
 type sinkFacts struct {
 	DNS     string
 	Addrs   map[string]string // of each mode
-	Port    uint16            // that MX records lead to
-	Refused uint16            // where nobody listens
+	Port    uint16            // SMTP, to which MX records lead
+	Refused uint16            // nobody listens here
 }
 
-// A sink is all servers of the bench, in a process of its own.
+// A sink has all servers of the bench, in a process of its own.
 type sink struct {
 	config *tls.Config
 	facts  sinkFacts
@@ -78,8 +78,8 @@ type sink struct {
 	turns    map[string]int // of the last conversation in each mode
 }
 
-// runSink serves until standard input ends. It answers the commands there, one a
-// line: held, release, turns.
+// runSink serves until standard input ends. Each line of that is a command, which gets a
+// line as its answer: held, release or turns.
 func runSink(certFile, keyFile string) error {
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
@@ -169,7 +169,7 @@ func listen(m mode, port *lab.Port) (net.Listener, error) {
 	return net.Listen("tcp", fastAddress+":0")
 }
 
-// srv is the record that leads to a mode's port.
+// srv returns the SRV record that leads to a mode's port.
 func srv(m mode, port int) string {
 	service := m.kind
 	if m.kind == "qmtp" && m.tls {
@@ -186,9 +186,9 @@ func (s *sink) serve(listener net.Listener, m mode) {
 		}
 		go func() {
 			defer conn.Close()
-			c := &sinkConn{sink: s, mode: m, turns: &turns{Conn: conn, slow: m.slow}}
-			c.turns.note = c.noteTurns
-			c.use(c.turns)
+			c := &sinkConn{sink: s, mode: m, counter: &turnCounter{Conn: conn, slow: m.slow}}
+			c.counter.note = c.noteTurns
+			c.use(c.counter)
 			if m.tls && c.secure() != nil {
 				return
 			}
@@ -197,45 +197,45 @@ func (s *sink) serve(listener net.Listener, m mode) {
 	}
 }
 
-// turns is a connection that counts how often it is written to after something
-// was read, or for the first time.
-type turns struct {
+// A turnCounter is a connection that counts flights of answers. A flight begins with the
+// first write, and with each write that follows a read.
+type turnCounter struct {
 	net.Conn
 	slow  bool
 	count int
-	idle  bool            // written since the last read
-	note  func(count int) // told before the peer can know; nil: no longer
+	wrote bool            // since the last read
+	note  func(count int) // called before each flight; nil: no longer
 }
 
-func (t *turns) Read(p []byte) (int, error) {
+func (t *turnCounter) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
 	if n > 0 {
-		t.idle = false
+		t.wrote = false
 	}
 	return n, err
 }
 
-func (t *turns) Write(p []byte) (int, error) {
-	if t.slow && !t.idle {
-		time.Sleep(step)
+func (t *turnCounter) Write(p []byte) (int, error) {
+	if t.slow && !t.wrote {
+		time.Sleep(flightDelay)
 		t.count++
 		if t.note != nil {
 			t.note(t.count)
 		}
 	}
-	t.idle = true
+	t.wrote = true
 	return t.Conn.Write(p)
 }
 
-// sinkConn is one connection.
+// A sinkConn is one connection to a server.
 type sinkConn struct {
 	*sink
-	mode   mode
-	turns  *turns
-	stream net.Conn
-	in     *bufio.Reader
-	out    *bufio.Writer
-	inTLS  bool
+	mode    mode
+	counter *turnCounter
+	stream  net.Conn
+	in      *bufio.Reader
+	out     *bufio.Writer
+	inTLS   bool
 }
 
 const sinkBuffer = 256 << 10
@@ -246,8 +246,8 @@ func (c *sinkConn) use(conn net.Conn) {
 	if c.mode.hold {
 		size = 8 << 10
 	}
-	if !c.mode.slow && conn == net.Conn(c.turns) {
-		c.stream = c.turns.Conn // nothing to count: Go's own ways are open
+	if !c.mode.slow && conn == net.Conn(c.counter) {
+		c.stream = c.counter.Conn // nothing to count, and a bare connection is faster
 	}
 	c.in, c.out = bufio.NewReaderSize(c.stream, size), bufio.NewWriterSize(c.stream, 4<<10)
 }
@@ -306,7 +306,7 @@ func (c *sinkConn) source() error {
 func (c *sinkConn) noteTurns(count int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sink.turns[c.mode.name] = count
+	c.turns[c.mode.name] = count
 }
 
 func (c *sinkConn) holdBack() {
@@ -379,7 +379,7 @@ func (c *sinkConn) accept() error {
 	c.holdBack()
 	c.out.WriteString("250 ok\r\n")
 	err := c.out.Flush()
-	c.turns.note = nil // QUIT is not waited for
+	c.counter.note = nil // the client does not wait for the answer to QUIT
 	return err
 }
 
@@ -395,8 +395,7 @@ func (c *sinkConn) capabilities() string {
 	return "250-" + strings.Join(lines[:last], "\r\n250-") + "\r\n250 " + lines[last] + "\r\n"
 }
 
-// readData reads up to a line that is a dot. Nothing else is looked at, a block at
-// a time.
+// readData reads to the end of the message, a block at a time.
 func (c *sinkConn) readData() error {
 	const end = "\r\n.\r\n"
 	tail := []byte("\r\n")
@@ -405,7 +404,7 @@ func (c *sinkConn) readData() error {
 			return err
 		}
 		block, _ := c.in.Peek(c.in.Buffered())
-		// The client sends nothing after the end until it is answered.
+		// The end is at the end of a block: the client waits for the answer to it.
 		tail = append(tail, block[max(0, len(block)-len(end)):]...)
 		tail = tail[max(0, len(tail)-len(end)):]
 		if _, err := c.in.Discard(len(block)); err != nil {
@@ -417,16 +416,13 @@ func (c *sinkConn) readData() error {
 	}
 }
 
-// qmtp takes packages until there are no more.
+// qmtp takes packages, each with one recipient, until the connection ends.
 func (c *sinkConn) qmtp() error {
 	for {
-		for range 2 { // message, sender
+		for range 3 { // message, sender, recipients
 			if err := c.skipNetstring(); err != nil {
 				return err
 			}
-		}
-		if err := c.skipNetstring(); err != nil { // the recipients: the bench has one
-			return err
 		}
 		c.out.WriteString("3:Kok,")
 		if err := c.out.Flush(); err != nil {

@@ -1,4 +1,4 @@
-// Empty does nothing: what it costs is what any static Go program costs.
+// Empty does nothing: every static Go program costs at least as much.
 package main
 
 func main() {}

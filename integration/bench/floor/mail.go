@@ -85,7 +85,7 @@ func (c *client) smtp(address, sender, recipient string) error {
 	return nil
 }
 
-// data sends the message after DATA, line by line as it has to be.
+// data sends the envelope, and the message after DATA.
 func (c *conversation) data(envelope string) error {
 	if _, err := io.WriteString(c.conn, envelope+"DATA\r\n"); err != nil {
 		return err
@@ -113,7 +113,7 @@ func (c *conversation) data(envelope string) error {
 	return c.expect("250")
 }
 
-// lines calls each with the lines of r. Lines are shorter than a block.
+// lines calls each with every line of r. A line must be shorter than a block.
 func lines(r io.Reader, each func([]byte) error) error {
 	in := bufio.NewReaderSize(r, blockSize)
 	for {
@@ -154,8 +154,7 @@ func (c *client) qmtp(address, sender, recipient string) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.WriteString(conn, head+string(message)+tail)
-		if err != nil {
+		if _, err = io.WriteString(conn, head+string(message)+tail); err != nil {
 			return err
 		}
 	} else if err := pass(conn, head, tail); err != nil {
@@ -172,7 +171,7 @@ func (c *client) qmtp(address, sender, recipient string) error {
 	return nil
 }
 
-// pass lets io.Copy find the best way from a file to a connection.
+// pass leaves it to io.Copy to choose the best way from a file to a connection.
 func pass(conn net.Conn, head, tail string) error {
 	if _, err := io.WriteString(conn, head); err != nil {
 		return err

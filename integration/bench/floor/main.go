@@ -1,7 +1,6 @@
-// Floor is what the bench holds the programs of mxf against: it puts the same
-// bytes on the same sockets, with package net and crypto/tls, and does nothing
-// else. It looks nothing up, reads no settings, checks no input, and gives up at
-// the first surprise.
+// Floor is what the bench compares the programs of mxf with. It puts the same bytes on the
+// same sockets, with net and crypto/tls, and does nothing else: it looks nothing up, reads
+// no settings, checks no input, and gives up at the first surprise.
 //
 //	floor smtp|qmtp [-tls] [-name name] [-ca file] address sender recipient
 //	floor send|receive   [-name name] [-ca file] address bytes    over TLS
@@ -17,6 +16,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 )
 
 type client struct {
@@ -25,9 +25,11 @@ type client struct {
 	ca   string
 }
 
+var errUsage = errors.New("usage")
+
 func main() {
 	if len(os.Args) < 2 {
-		fatal(errors.New("usage"))
+		fatal(errUsage)
 	}
 	var c client
 	flags := flag.NewFlagSet("floor", flag.ExitOnError)
@@ -51,21 +53,28 @@ func (c *client) do(what string, args []string) error {
 		return c.smtp(args[0], args[1], args[2])
 	case what == "qmtp" && len(args) == 3:
 		return c.qmtp(args[0], args[1], args[2])
-	case what == "send" && len(args) == 2:
-		return c.send(args[0], args[1])
-	case what == "receive" && len(args) == 2:
-		return c.receive(args[0], args[1])
-	case what == "write" && len(args) == 1:
-		return write(args[0])
-	case what == "read" && len(args) == 1:
-		return read(args[0])
 	case what == "relay" && len(args) > 0:
 		return c.relay(args)
+	case len(args) == 0:
+		return errUsage
 	}
-	return errors.New("usage")
+	size, err := strconv.ParseInt(args[len(args)-1], 10, 64)
+	switch {
+	case err != nil:
+		return err
+	case what == "send" && len(args) == 2:
+		return c.send(args[0], size)
+	case what == "receive" && len(args) == 2:
+		return c.receive(args[0], size)
+	case what == "write" && len(args) == 1:
+		return write(size)
+	case what == "read" && len(args) == 1:
+		return read(size)
+	}
+	return errUsage
 }
 
-// handshake makes TLS of conn. All certificates of the file are trust anchors.
+// handshake starts TLS on conn. All certificates of the file are trust anchors.
 func (c *client) handshake(conn net.Conn) (*tls.Conn, error) {
 	pem, err := os.ReadFile(c.ca)
 	if err != nil {

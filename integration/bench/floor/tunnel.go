@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,15 +9,14 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
 	"time"
 )
 
-// carried is what a program says about the bytes that went through it.
+// carried is the result of carrying the bytes. The bench has the same type.
 type carried struct {
 	Seconds float64
-	Peak    int64 // resident memory of the tunnel's process, bytes; 0: there is none
+	Peak    int64 // resident memory of the tunnel's process, bytes; 0: no such process
 }
 
 // pour writes size bytes to w.
@@ -35,7 +35,7 @@ func pour(w io.Writer, size int64) error {
 	return nil
 }
 
-// drain reads size bytes, which must be all.
+// drain reads to the end, which must come after size bytes.
 func drain(r io.Reader, size int64) error {
 	block := make([]byte, blockSize)
 	for {
@@ -53,7 +53,7 @@ func drain(r io.Reader, size int64) error {
 	}
 }
 
-func (c *client) dial(address string) (net.Conn, error) {
+func (c *client) dial(address string) (*tls.Conn, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
@@ -61,63 +61,51 @@ func (c *client) dial(address string) (net.Conn, error) {
 	return c.handshake(conn)
 }
 
-// send is the bare program for one direction: it waits for the peer's end, which
-// comes when the peer has read all.
-func (c *client) send(address, size string) error {
-	n, err := strconv.ParseInt(size, 10, 64)
-	if err != nil {
-		return err
-	}
+// send writes size bytes to a TLS server. It waits for the server's end, which comes when
+// the server has read everything.
+func (c *client) send(address string, size int64) error {
 	conn, err := c.dial(address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	begin := time.Now()
-	if err := pour(conn, n); err != nil {
+	if err := pour(conn, size); err != nil {
 		return err
 	}
-	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+	if err := conn.CloseWrite(); err != nil {
 		return err
 	}
 	if err := drain(conn, 0); err != nil {
 		return err
 	}
-	return tell(begin)
+	return tell(time.Since(begin))
 }
 
-// receive is the bare program for the other direction.
-func (c *client) receive(address, size string) error {
-	n, err := strconv.ParseInt(size, 10, 64)
-	if err != nil {
-		return err
-	}
+// receive reads size bytes from a TLS server.
+func (c *client) receive(address string, size int64) error {
 	conn, err := c.dial(address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	begin := time.Now()
-	if err := drain(conn, n); err != nil {
+	if err := drain(conn, size); err != nil {
 		return err
 	}
-	return tell(begin)
+	return tell(time.Since(begin))
 }
 
-// descriptors of a program under a TLS client.
+// The descriptors of a program under a TLS client.
 const (
 	fromNetwork = 6
 	toNetwork   = 7
 )
 
-func write(size string) error {
-	n, err := strconv.ParseInt(size, 10, 64)
-	if err != nil {
-		return err
-	}
+func write(size int64) error {
 	in, out := os.NewFile(fromNetwork, "6"), os.NewFile(toNetwork, "7")
 	begin := time.Now()
-	if err := pour(out, n); err != nil {
+	if err := pour(out, size); err != nil {
 		return err
 	}
 	if err := out.Close(); err != nil {
@@ -126,29 +114,23 @@ func write(size string) error {
 	if err := drain(in, 0); err != nil {
 		return err
 	}
-	return tell(begin)
+	return tell(time.Since(begin))
 }
 
-func read(size string) error {
-	n, err := strconv.ParseInt(size, 10, 64)
-	if err != nil {
-		return err
-	}
+func read(size int64) error {
 	in, out := os.NewFile(fromNetwork, "6"), os.NewFile(toNetwork, "7")
 	begin := time.Now()
-	if err := drain(in, n); err != nil {
+	if err := drain(in, size); err != nil {
 		return err
 	}
-	end := time.Since(begin)
+	took := time.Since(begin)
 	out.Close()
 	in.Close()
-	return said(end)
+	return tell(took)
 }
 
-func tell(begin time.Time) error { return said(time.Since(begin)) }
-
-// said prints the result. A tunnel is a child of the program that uses it.
-func said(took time.Duration) error {
+// tell prints the result. A tunnel is a child of the program that uses it.
+func tell(took time.Duration) error {
 	r := carried{Seconds: took.Seconds()}
 	var usage syscall.Rusage
 	pid, err := syscall.Wait4(-1, nil, 0, &usage)
@@ -161,7 +143,7 @@ func said(took time.Duration) error {
 	return json.NewEncoder(os.Stdout).Encode(r)
 }
 
-// relay is a bare tunnel: pipes to a program, and io.Copy.
+// relay is a bare tunnel: TLS, pipes to a program, and io.Copy between them.
 func (c *client) relay(argv []string) error {
 	socket := os.NewFile(fromNetwork, "6")
 	network, err := net.FileConn(socket)

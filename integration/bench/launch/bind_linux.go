@@ -5,7 +5,8 @@ import (
 	"syscall"
 )
 
-// bind mounts a folder over another. The process has a mount name space to itself.
+// bind mounts the first folder over the second. This process has a mount name space of
+// its own.
 func bind(folders [2]string) error {
 	if folders[0] == "" || folders[1] == "" {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"nightmare.mail/mxf/integration/bench/runs"
 )
 
-// maxOutput bounds what is kept of a program's output.
+// maxOutput is how much of a program's output is kept, bytes.
 const maxOutput = 1000
 
 func main() {
