@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/remote"
+	"nightmare.mail/mxf/remote/dns"
 )
 
 const (
@@ -64,7 +67,10 @@ func (t *trial) show(w io.Writer, n int, r round, res result, ok bool) {
 	row := func(title string, lines ...string) { t.row(w, title, lines...) }
 	row("run", fmt.Sprintf("mxf-remote %s %s %s@%s", r.host, sender, localPart, r.host),
 		"control/tlsstrictness "+r.strictness)
-	row("looked up", lookups(res.queries)...)
+	row("looked up", lookups(res.plan.Route.Answers)...)
+	for i := range res.plan.Steps {
+		row(fmt.Sprintf("way %d", i+1), way(&res.plan.Steps[i])...)
+	}
 	row("exchanger", exchanger(res))
 	row("TLS", encryption(res)...)
 	row("report", reports(res.Raw)...)
@@ -96,15 +102,44 @@ func (t *trial) row(w io.Writer, title string, lines ...string) {
 	}
 }
 
-func lookups(queries []lab.Query) (lines []string) {
+// lookups tells each question and its answer.
+func lookups(answers []*dns.Answer) (lines []string) {
 	width := 0
-	for _, q := range queries {
-		width = max(width, len(q.Type)+1+len(q.Name))
+	question := func(a *dns.Answer) string { return a.Question.Type.String() + " " + a.Question.Name }
+	for _, a := range answers {
+		width = max(width, len(question(a)))
 	}
-	for _, q := range queries {
-		lines = append(lines, fmt.Sprintf("%-*s  %s", width, q.Type+" "+q.Name, printable(q.Answer)))
+	for _, a := range answers {
+		lines = append(lines, fmt.Sprintf("%-*s  %s", width, question(a), printable(found(a))))
 	}
 	return lines
+}
+
+// found is what an answer says.
+func found(a *dns.Answer) string {
+	switch {
+	case a.Err != nil:
+		return a.Err.Error()
+	case a.Len() == 0:
+		return "none"
+	}
+	records := make([]string, 0, a.Len())
+	for i := range a.Len() - a.More {
+		records = append(records, strings.TrimSuffix(a.Record(i), "."))
+	}
+	return strings.Join(records, ", ")
+}
+
+// way tells one step of the plan.
+func way(s *remote.Step) []string {
+	addrs := make([]string, 0, len(s.Addresses))
+	for _, a := range s.Addresses {
+		addrs = append(addrs, a.Addr().String())
+	}
+	return []string{
+		fmt.Sprintf("%s  %s port %d  TLS %s  because %s", cmp.Or(s.Host, "address"), strings.ToUpper(s.Protocol.Service), s.Port, s.Requirement.First, s.Why),
+		strings.Join(addrs, ", "),
+	}
 }
 
 func exchanger(res result) string {

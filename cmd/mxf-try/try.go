@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,10 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/remote"
+	"nightmare.mail/mxf/remote/dns"
 )
 
 // A trial is one run of mxf-try.
@@ -181,10 +183,10 @@ func (t *trial) startQMTP() error {
 // A result is what one round brought about.
 type result struct {
 	*lab.Outcome
-	queries []lab.Query
+	plan    *remote.Plan
 	session *lab.Session // the last; nil: nothing was connected to
 	arrived *lab.Message // nil: nothing arrived
-	trace   []string     // lines without time and process id
+	trace   []string     // lines
 }
 
 // round delivers the message once, and reports whether that ended as it should.
@@ -192,13 +194,17 @@ func (t *trial) round(ctx context.Context, w io.Writer, n int, r round) (bool, e
 	if err := t.lab.Home.Set("tlsstrictness", r.strictness); err != nil {
 		return false, err
 	}
+	plan, err := t.plan(ctx, r.host)
+	if err != nil {
+		return false, err
+	}
 	t.lab.Inbox.Empty()
-	before := len(t.lab.DNS.Queries())
 	o, err := t.deliver(ctx, n, r)
 	if err != nil {
 		return false, err
 	}
-	res := result{Outcome: o, queries: t.lab.DNS.Queries()[before:], trace: readTrace(t.tracePath(n))}
+	trace, _ := os.ReadFile(t.tracePath(n))
+	res := result{Outcome: o, plan: plan, trace: strings.Split(strings.TrimSuffix(string(trace), "\n"), "\n")}
 	if all := t.lab.Inbox.Sessions(); len(all) > 0 {
 		res.session = all[len(all)-1]
 	}
@@ -232,13 +238,20 @@ func (t *trial) deliver(ctx context.Context, n int, r round) (*lab.Outcome, erro
 	})
 }
 
-// readTrace returns the lines of a trace without time stamp and process id.
-func readTrace(path string) (list []string) {
-	text, _ := os.ReadFile(path)
-	for line := range bytes.Lines(text) {
-		if words := strings.SplitN(strings.TrimSpace(string(line)), " ", 3); len(words) == 3 {
-			list = append(list, words[2])
-		}
+// plan is what mxf-remote will do for host: it makes the same plan from the same files and
+// answers.
+func (t *trial) plan(ctx context.Context, host string) (*remote.Plan, error) {
+	settings, err := control.Read(t.lab.Home.Dir)
+	if err != nil {
+		return nil, err
 	}
-	return list
+	servers, err := dns.ReadConfig(t.lab.DNS.Addr(), os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	router, err := remote.New(remote.Config{Settings: settings, Resolver: dns.NewClient(servers), Programs: filepath.Dir(t.program)})
+	if err != nil {
+		return nil, err
+	}
+	return router.Plan(ctx, &remote.Job{Host: host}), nil
 }

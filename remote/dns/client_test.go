@@ -649,7 +649,7 @@ func FuzzParse(f *testing.F) {
 			// The line has the records as miekg/dns prints them.
 			for i, rr := range r.records[:min(len(r.records), maxTracedRecords)] {
 				want := strings.ReplaceAll(strings.TrimPrefix(rr.String(), rr.Header().String()), "\t", " ")
-				if got := a.record(i); got != want {
+				if got := a.Record(i); got != want {
 					t.Errorf("record %q, want %q", got, want)
 				}
 			}

@@ -143,7 +143,7 @@ func (a *Answer) String() string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(a.record(i))
+		b.WriteString(a.Record(i))
 	}
 	b.WriteString(" (" + strconv.FormatInt(a.Took.Milliseconds(), 10) + " ms)")
 	if a.Question.Secure {
@@ -152,8 +152,9 @@ func (a *Answer) String() string {
 	return b.String()
 }
 
-// record returns the data of record i in presentation format.
-func (a *Answer) record(i int) string {
+// Record returns the data of record i, from 0 to Len-1, in presentation format. It does not
+// have the addresses beyond Addrs, see All.
+func (a *Answer) Record(i int) string {
 	switch a.Question.Type {
 	case TypeMX:
 		mx := &a.MX[i]

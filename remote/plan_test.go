@@ -1,0 +1,85 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dial"
+	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/route"
+	"nightmare.mail/mxf/smtpc"
+)
+
+// A plan needs no message and connects to no exchanger. It has the candidates with what is
+// required of them, what we say about ourselves, and what is passed over.
+func TestRouter_Plan(t *testing.T) {
+	h := newHouse(t, control.SMTPProgram)
+	now := time.Now()
+	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
+		table := dial.DeadHosts{Folder: h.router.deadHosts(&Job{}).Folder, Now: func() time.Time { return now.Add(-ago) }}
+		table.TimedOut(t.Context(), netip.MustParseAddr("127.0.0.9"))
+	}
+	plan := h.router.Plan(t.Context(), &Job{Host: "EXAMPLE.org.", Number: 32})
+	if plan.Err != nil || len(plan.Steps) != 2 {
+		t.Fatalf("%+v", plan)
+	}
+	first, second := plan.Steps[0], plan.Steps[1]
+	if first.Host != "mx1.example.org" || first.Why != "MX 10" || second.Host != serverName || second.Why != "MX 20" {
+		t.Errorf("steps %+v and %+v", first.Candidate, second.Candidate)
+	}
+	if n := first.Addresses[0].Silent.Round(time.Minute); n != 63*time.Minute || second.Addresses[0].Silent != 0 {
+		t.Errorf("passed over for %v and %v", n, second.Addresses[0].Silent)
+	}
+	for _, s := range plan.Steps {
+		if s.Requirement.By != "control/tlsstrictness 0" || s.Requirement.First != policy.May || !s.InProcess || s.Err != nil || s.Identity.HeloHost != "me.example" {
+			t.Errorf("%s: %+v", s.Host, s)
+		}
+	}
+	var asked []string
+	for _, a := range plan.Route.Answers {
+		asked = append(asked, a.Question.Type.String()+" "+a.Question.Name)
+	}
+	if got, want := strings.Join(asked, ", "), "SRV _smtp._tcp.example.org, MX example.org, AAAA mx1.example.org, A mx1.example.org, AAAA mx.example.org, A mx.example.org"; got != want {
+		t.Errorf("asked for %s, want %s", got, want)
+	}
+	if seen := h.server.Conversations(); len(seen) > 0 {
+		t.Errorf("connected %d times", len(seen))
+	}
+}
+
+// A plan that ends without a candidate says why, and what was learnt until then.
+func TestRouter_Plan_refused(t *testing.T) {
+	h := newHouse(t, control.SMTPProgram)
+	plan := h.router.Plan(t.Context(), &Job{Host: "nobody.example.org"})
+	var refused *route.Error
+	if !errors.As(plan.Err, &refused) || refused.Kind != route.NoSuchHost || len(plan.Steps) > 0 || len(plan.Route.Answers) == 0 {
+		t.Errorf("%+v", plan)
+	}
+}
+
+// A step knows what control/smtpavoid says of its addresses, and a program that is missing.
+func TestRouter_steps(t *testing.T) {
+	w := newTestWalk(t, func(s *control.Settings) {
+		s.Protocols = append(s.Protocols, control.Protocol{Service: "nntp", Program: "mxf-remote-nntpc"})
+	})
+	addr := netip.MustParseAddrPort("127.0.0.1:25")
+	c := w.candidate(addr)
+	missing := c
+	missing.Protocol = &w.Settings.Protocols[1]
+	steps := w.steps(context.Background(), w.job, []route.Candidate{c, missing}, w.random())
+	if s := steps[0]; s.Err != nil || !s.InProcess || s.Requirement.First != policy.Clear || s.Addresses[0].AddrPort != addr {
+		t.Errorf("%+v", s)
+	}
+	if s := steps[1]; s.Err == nil || s.InProcess {
+		t.Errorf("%+v", s)
+	}
+	plain := Address{Avoid: smtpc.OneByOne}
+	if m := steps[0].manner(&plain); !m.OneByOne || m.HELO {
+		t.Errorf("%+v", m)
+	}
+}
