@@ -72,7 +72,8 @@ func reported(t *testing.T, host string, files map[string]string, environ string
 		cmd.Path, cmd.Args = cmdtest.Must(exec.LookPath(command[0]))(t), append(command, cmd.Args...)
 	}
 	got := cmdtest.Run(t, cmd)
-	if got.Status != 0 || got.Err != "" {
+	// The race detector's runtime may miss something in a namespace, and say so.
+	if got.Status != 0 || got.Err != "" && len(command) == 0 {
 		t.Fatalf("%+v", got)
 	}
 	return got.Out

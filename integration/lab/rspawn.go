@@ -73,7 +73,9 @@ func Rspawn(ctx context.Context, d Delivery) (*Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { killAll(mark) })
+	over := make(chan struct{})
+	defer close(over)
+	stop := context.AfterFunc(ctx, func() { killUntil(over, mark) })
 	defer stop()
 	raw, err := io.ReadAll(r)
 	cmd.Wait()
@@ -122,9 +124,25 @@ func killAll(mark string) {
 	}
 }
 
+// killUntil kills all processes of a delivery, again and again until it is over: one that
+// is just starting another program cannot be found for a moment.
+func killUntil(over <-chan struct{}, mark string) {
+	for {
+		killAll(mark)
+		select {
+		case <-over:
+			return
+		case <-time.After(look):
+		}
+	}
+}
+
+// look is the time between two looks at the processes of a delivery.
+const look = 10 * time.Millisecond
+
 // allGone waits for all processes of a delivery to be gone. What is left is killed.
 func allGone(mark string) bool {
-	for end := time.Now().Add(leftGrace); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(leftGrace); time.Now().Before(end); time.Sleep(look) {
 		if len(marked(mark)) == 0 {
 			return true
 		}
