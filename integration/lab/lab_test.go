@@ -354,6 +354,9 @@ func TestSMTPCutShort(t *testing.T) {
 			if got := l.Inbox.Messages(); len(got) != 0 {
 				t.Errorf("arrived: %q", got[0].Data)
 			}
+			if l.Inbox.Wrong() == nil {
+				t.Error("nobody has noticed that commands came before the answer to EHLO")
+			}
 		})
 	}
 }
