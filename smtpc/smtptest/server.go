@@ -33,12 +33,14 @@ const (
 	Unknown   Phase = "unknown"
 )
 
-// A Point is a phase, how often it has come before on this connection (but not
-// before STARTTLS), and whether it is inside TLS.
+// A Point is a phase, how often it has come before in this transaction (or, outside of
+// one, on this connection since STARTTLS), whether it is inside TLS, and how many
+// transactions have ended before on this connection, by a message or by RSET.
 type Point struct {
 	Phase  Phase
 	N      int
 	Secure bool
+	Mail   int
 }
 
 // An Action is what a server does instead of answering as it should. The zero
@@ -51,6 +53,9 @@ type Action struct {
 	Reset bool            // hang up with a reset
 	Stall bool            // say no more and go on reading
 	Deaf  <-chan struct{} // say no more and read nothing until it is closed
+
+	Wait <-chan struct{} // wait after Reply until it is closed,
+	Then string          // then say this, if it is not empty, and do the others
 }
 
 // ends reports whether the conversation is over with the action.
@@ -99,6 +104,7 @@ type Conversation struct {
 	Message  []byte   // the last, as in Transaction
 	Raw      []byte   // the last, as in Transaction
 	Accepted bool     // sender, a recipient and then a message were answered with 2xx
+	Mails    int      // how often that was so
 	Ended    bool     // QUIT came
 
 	// Turns is how often the client had to wait, the TLS handshake included. A lazy
@@ -172,6 +178,7 @@ type dialogue struct {
 	tx     *Transaction
 	rules  rules
 	count  map[Phase]int
+	mails  int // transactions that have ended
 	secure bool
 	waited bool            // the client waits for an answer, so that one is a turn
 	out    strings.Builder // answers that wait for the end of a flight
@@ -179,7 +186,7 @@ type dialogue struct {
 
 // at asks what the server does at a phase.
 func (d *dialogue) at(e Exchange) Action {
-	e.Point = Point{e.Phase, d.count[e.Phase], d.secure}
+	e.Point = Point{e.Phase, d.count[e.Phase], d.secure, d.mails}
 	d.count[e.Phase]++
 	switch {
 	case d.server.Answer != nil:
@@ -205,6 +212,13 @@ func (d *dialogue) say(e Exchange, proper string) (reply string, err error) {
 		d.out.WriteString(strings.ReplaceAll(reply+"\n", "\n", "\r\n"))
 		if !d.server.Lazy {
 			d.push(e.Phase)
+		}
+	}
+	if act.Wait != nil {
+		d.push(e.Phase)
+		<-act.Wait
+		if act.Then != "" {
+			_ = d.conn.Say(act.Then + "\n")
 		}
 	}
 	if act.ends() {
@@ -333,6 +347,10 @@ func (d *dialogue) command(line string) error {
 func (d *dialogue) reset() {
 	d.tx = new(Transaction)
 	d.rules.reset()
+	d.mails++
+	for _, phase := range []Phase{MAIL, RCPT, DATA, Body, Message} {
+		delete(d.count, phase)
+	}
 }
 
 func (d *dialogue) greet(e Exchange, proper string) error {
@@ -451,8 +469,9 @@ func (d *dialogue) data(e Exchange) error {
 	d.tx.Message = unstuff(d.tx.Raw)
 	d.seen.Message = d.tx.Message
 	reply, err = d.say(Exchange{Point: Point{Phase: Message}}, "250 accepted")
-	if err == nil && positive(reply) && d.tx.Begun && len(d.tx.Recipients) > 0 {
+	if positive(reply) && d.tx.Begun && len(d.tx.Recipients) > 0 {
 		d.seen.Accepted = true
+		d.seen.Mails++
 	}
 	d.reset()
 	return err
