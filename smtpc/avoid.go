@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Avoid says what a server is not asked for although it offers it. The words are
-// those of control/smtpavoid.
+// Avoid says what the client does not use although the server offers it. The words are those
+// of control/smtpavoid.
 type Avoid struct {
 	Pipelining   bool // PIPELINING: each command waits for its answer
 	Size         bool // SIZE: the parameter of MAIL, and the limit that the server announces
@@ -15,11 +15,11 @@ type Avoid struct {
 	EHLO         bool // EHLO: HELO is said first, and nothing is offered
 }
 
-// OneByOne leaves the conversation of qmail-remote, with EHLO in place of HELO: one command
-// at a time, and MAIL without parameters.
+// OneByOne makes a conversation like that of qmail-remote, but with EHLO in place of HELO: one
+// command at a time, and MAIL without parameters.
 var OneByOne = Avoid{Pipelining: true, Size: true, EightBitMIME: true}
 
-// field returns the field that word sets, nil for a word that is none.
+// field returns the field that word sets, or nil.
 func (a *Avoid) field(word string) *bool {
 	switch word {
 	case extPipelining:
@@ -42,7 +42,7 @@ const wordEHLO = "EHLO"
 var avoidWords = [...]string{extPipelining, extSize, ext8BitMIME, extSMTPUTF8, wordEHLO}
 
 // ParseAvoid reads the value of MXF_SMTPAVOID: words with commas between, in
-// capitals; empty is none. A word that is not one of Avoid's is an error.
+// capitals. Any other word is an error. Empty is to avoid nothing.
 func ParseAvoid(words string) (Avoid, error) {
 	var a Avoid
 	if words == "" {

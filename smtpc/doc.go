@@ -1,5 +1,6 @@
-// Package smtpc is the client's side of SMTP: one connection, one message, from
-// the greeting to QUIT, and its outcome as the reports of qmail-remote(8).
+// Package smtpc is the client's side of SMTP. [Open] begins a conversation, from the greeting
+// to the last EHLO; [Session.Send] sends a [Mail] and says what became of it, an [Outcome], as
+// often as wanted; [Session.Quit] ends the conversation. [Deliver] is all three for one mail.
 //
 //	RFC 5321        SMTP
 //	RFC 1870        SIZE
@@ -13,10 +14,19 @@
 // A conversation waits for the server as rarely as its extensions allow: with
 // PIPELINING the commands of the transaction leave in one write. Not one byte of
 // the message leaves before 354, so CHUNKING (RFC 3030) is not used: a server that
-// refuses a chunk without reading it takes the text for commands. Whatever can be
-// long is written by a goroutine while replies are read in order, so that no server
-// can block the client by not reading, or by not answering.
+// refuses a chunk without reading it takes the text for commands. A goroutine writes
+// whatever can be long, while replies are read in order. So no server can block the client by
+// not reading, or by not answering.
 //
-// The package knows neither TLS nor descriptors: it is given a connection, and a
-// function that makes a TLS connection of it.
+// The package knows neither TLS nor descriptors: it gets a connection, and a function that
+// makes a TLS connection of it. It knows no reports and no exit codes either: an outcome is
+// a value, and remote/report has the words for it.
+//
+// Errors that end a conversation are of two kinds. A [RefusedError] is the server's no, at a
+// stage, for now or for good. A [BrokenError] is a conversation that could not go on: the
+// connection was lost, the server fell silent ([SilenceError]) or said something that is not
+// SMTP ([ProtocolError]), or the time was over (ErrFuse). Both carry what that means for the
+// next attempt: ErrTLSFailed, ErrStumbled, ErrEHLOLost. The other errors are about the mail:
+// SenderError, ErrPartialLine, MessageError for any server, SizeError and UTF8Error for
+// this one.
 package smtpc

@@ -19,15 +19,14 @@ const (
 	maxEmptyReads = 100
 )
 
-// errShrunk, errGrown and errTruncated are what a message does that is written to
-// while it is being sent.
+// What is wrong with a message to which somebody writes while it is being sent.
 var (
 	errShrunk    = errors.New("it became shorter while it was being sent")
 	errGrown     = errors.New("it became longer while it was being sent")
 	errTruncated = errors.New("it changed while it was being sent")
 )
 
-// A message is the source of what is sent after MAIL and RCPT.
+// A message is the text that is sent after DATA.
 type message struct {
 	reader io.Reader
 	block  []byte // what reader is read into
@@ -42,8 +41,8 @@ type message struct {
 	partial  bool
 }
 
-// newMessage looks a message through when r can be rewound, and leaves r alone
-// when not. The error is an *MessageError.
+// newMessage looks a message through if r can be rewound, and leaves r alone if not. The error
+// is a *MessageError.
 func newMessage(r io.Reader) (*message, error) {
 	if r == nil {
 		r = new(bytes.Reader)
@@ -73,8 +72,8 @@ func newMessage(r io.Reader) (*message, error) {
 	return m, nil
 }
 
-// scan reads the message to its end and keeps it if it fits into a block.
-// length is what is expected, in bytes.
+// scan reads the message to its end and keeps it if it fits into a block. Length is the size
+// that the message is expected to have, in bytes.
 func (m *message) scan(length int64) error {
 	m.block = make([]byte, min(max(length+1, minBlock), blockSize))
 	var c counter
@@ -123,8 +122,7 @@ func (m *message) next() ([]byte, error) {
 	return nil, io.ErrNoProgress
 }
 
-// isRegular reports whether r has an end for certain: a terminal or /dev/zero can be
-// rewound as well.
+// isRegular reports whether r certainly has an end. A terminal and /dev/zero can be rewound, too.
 func isRegular(r io.Reader) bool {
 	file, ok := r.(interface{ Stat() (fs.FileInfo, error) })
 	if !ok {
@@ -134,8 +132,8 @@ func isRegular(r io.Reader) bool {
 	return err == nil && (info.Mode().IsRegular() || info.IsDir())
 }
 
-// verify is the error of a message that e has encoded to its end, but that is not
-// the one that was looked through.
+// verify is the error of a message that has changed since it was looked through, or that ends
+// in a partial line. e has encoded it to its end.
 func (m *message) verify(e *encoder) error {
 	if m.scanned {
 		end, err := m.seeker.Seek(0, io.SeekEnd)
@@ -197,10 +195,10 @@ func hasEightBit(b []byte) bool {
 	return false
 }
 
-// An encoder turns message text into lines for the wire: every LF, CR LF and
-// bare CR is one CR LF, and every line that then begins with a dot gets another
-// (RFC 5321 sections 2.3.8 and 4.5.2). No input can thus
-// make an end of data. Text may be cut anywhere between two calls of append.
+// An encoder turns message text into lines for the wire: every LF, CR LF and bare CR becomes
+// one CR LF, and then every line that begins with a dot gets another one (RFC 5321 sections
+// 2.3.8 and 4.5.2). So no input can make an end of data. The text may be cut anywhere between
+// two calls of append.
 type encoder struct {
 	bol  bool  // at the beginning of a line
 	cr   bool  // the line end before was a CR, whose LF may follow
@@ -244,9 +242,9 @@ func (e *encoder) append(dst, src []byte) []byte {
 	return dst
 }
 
-// following is the first position of c at or after i, len(b) when there is none.
-// found is what it returned before: a search is repeated only once it is passed,
-// so that a block is searched once for each of its line ends.
+// following returns the first position of c at or after i, or len(b). Found is what it returned
+// before: it searches only when i has passed that, so that a block is searched once for
+// each of its line ends.
 func following(b []byte, i, found int, c byte) int {
 	if found >= i {
 		return found

@@ -14,8 +14,8 @@ const (
 	maxReplyLines = 512
 	maxReplyBytes = 64 << 10 // all lines with their ends
 	maxReplyLine  = 8 << 10  // without its end
-	// maxEmptyLines bounds the empty lines in front of a reply, which say nothing;
-	// a server that sends nothing else is not waited for.
+	// maxEmptyLines bounds the empty lines in front of a reply, so that a server that
+	// sends nothing else has an end.
 	maxEmptyLines = 10
 )
 
@@ -37,33 +37,33 @@ func (r *reply) misunderstood() bool { return 500 <= r.Code && r.Code <= 504 }
 // (RFC 5321 section 4.1.1.11), or what servers say that do not know of any.
 func (r *reply) refusesParameters() bool { return r.misunderstood() || r.Code == 555 }
 
-// refusesSecondMAIL reports whether r, to MAIL after one with parameters was refused, may
-// be about that one: servers want RSET between them, or a new connection.
+// refusesSecondMAIL reports whether r answers a second MAIL because there was a first, which
+// was refused for its parameters: some servers want RSET between them, or a new connection.
 func (r *reply) refusesSecondMAIL() bool { return r.refusesParameters() || r.closing() }
 
-// tooMany reports whether r can mean that there are too many recipients, which 552
-// did before 452 (RFC 5321 section 4.5.3.1.10), and not that a mailbox is full or the
-// message too large (RFC 3463, x.2.2 and x.3.4).
+// tooMany reports whether r can mean that there are too many recipients. 552 meant that before
+// there was 452 (RFC 5321 section 4.5.3.1.10). With the status codes x.2.2 and x.3.4 (RFC 3463)
+// it means that a mailbox is full or the message is too large.
 func (r *reply) tooMany() bool {
 	subject, detail := r.Enhanced[1], r.Enhanced[2]
 	return r.Code == 552 && !(subject == 2 && detail == 2) && !(subject == 3 && detail == 4)
 }
 
-// ofSecurity reports whether TLS might have spared the refusal: 530, or a status code of
-// security (x.7.x).
+// ofSecurity reports whether TLS might have prevented the refusal: 530, or a status code
+// of security (x.7.x).
 func (r *reply) ofSecurity() bool { return r.Code == 530 || r.Enhanced[1] == 7 }
 
 // closing reports whether the server ends the conversation with r: 421.
 func (r *reply) closing() bool { return r.Code == 421 }
 
-// unexpected is the error that r is where something else was due.
+// unexpected is the error of a server that answers r where SMTP has something else.
 func (r *reply) unexpected(to Stage) error {
 	first, _, _ := strings.Cut(r.Text, "\n")
 	return protocolErrorf("it answered %s to %s", seen(first), to)
 }
 
-// readReply reads one reply from r and gives each of its lines to trace. The
-// error is a *ProtocolError, or one that is ErrLost when r ends before the reply does.
+// readReply reads one reply from r and gives each of its lines to trace. The error is a
+// *ProtocolError, or it is ErrLost because r ends before the reply does.
 func readReply(r *bufio.Reader, trace func(line string)) (*reply, error) {
 	var lines []string
 	var enhanced EnhancedCode
@@ -99,8 +99,8 @@ func readReply(r *bufio.Reader, trace func(line string)) (*reply, error) {
 	}
 }
 
-// readLine reads a line that ends in LF or CR LF, and returns it without that
-// end, and the number of bytes read.
+// readLine reads a line that ends in LF or CR LF. It returns the line without that end, and
+// the number of bytes read.
 func readLine(r *bufio.Reader) (line string, n int, err error) {
 	var long []byte
 	for {
@@ -129,8 +129,8 @@ func readLine(r *bufio.Reader) (line string, n int, err error) {
 	}
 }
 
-// parseReplyLine reads three digits, 2xx to 5xx, and what follows them: a hyphen
-// when more lines come, a space or nothing on the last.
+// parseReplyLine reads three digits, 2xx to 5xx, and what follows them: a hyphen if more lines
+// come, a space or nothing on the last line.
 func parseReplyLine(line string) (code int, more, ok bool) {
 	if len(line) < 3 || line[0] < '2' || line[0] > '5' {
 		return 0, false, false
@@ -150,8 +150,8 @@ func parseReplyLine(line string) (code int, more, ok bool) {
 	return 0, false, false
 }
 
-// parseEnhanced reads the status code (RFC 2034) that the text of line
-// begins with. One of another class than code is none.
+// parseEnhanced reads the status code (RFC 2034) at the beginning of the text of line. A
+// status code of another class than code does not count.
 func parseEnhanced(code int, line string) EnhancedCode {
 	if len(line) < 4 {
 		return EnhancedCode{}

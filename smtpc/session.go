@@ -12,20 +12,20 @@ import (
 )
 
 const (
-	// readerSize is the buffer that replies are read into; longer lines are
-	// put together beside it.
+	// readerSize is the size of the buffer that replies are read into. A line that is
+	// longer is put together outside of it.
 	readerSize = 4 << 10
-	// earlyLimit is how long a byte that has arrived in front of the TLS
-	// handshake is waited for on a connection that cannot report whether there is
-	// one. It only has to be long enough for one read.
+	// earlyLimit is how long the session waits for a byte in front of the TLS handshake, on a
+	// connection that cannot report whether one has arrived. It only has to be
+	// long enough for one read.
 	earlyLimit = 500 * time.Microsecond
-	// quitLimit is how long QUIT, and what is still being written before it,
-	// may take: the outcome is known, and QUIT is a courtesy.
+	// quitLimit is how long QUIT, and what is still being written before it, may take.
+	// The outcome is known then, and QUIT is a courtesy.
 	quitLimit = time.Second
 	// lingerLimit is how long a server that no longer reads may take to say why.
 	lingerLimit = 5 * time.Second
-	// abandonLimit is how long a read of the message that nothing can
-	// interrupt is waited for.
+	// abandonLimit is how long the session waits for a read of the message that nothing
+	// can interrupt.
 	abandonLimit = 500 * time.Millisecond
 	// maxTraced bounds a line of the trace, in bytes.
 	maxTraced = 1000
@@ -94,7 +94,10 @@ func Open(ctx context.Context, conn net.Conn, o *Options) (*Session, error) {
 
 func newSession(conn net.Conn, o *Options) *Session {
 	s := &Session{options: o, base: conn, conn: conn, secure: o.InTLS, noTLS: o.TLSFailed, reader: bufio.NewReaderSize(conn, readerSize)}
-	s.heard = func(line string) { s.trace("< " + line) }
+	s.heard = func(string) {}
+	if o.Trace != nil {
+		s.heard = func(line string) { s.trace("< " + line) }
+	}
 	if tcp, ok := conn.(interface{ SetNoDelay(bool) error }); ok {
 		_ = tcp.SetNoDelay(true) // a matter of speed
 	}
@@ -177,7 +180,7 @@ func (s *Session) Quit() (ended bool) {
 	return err == nil
 }
 
-// settle ends the goroutine that writes. Where the conversation goes on, it is given the
+// settle ends the goroutine that writes. If the conversation goes on, the goroutine gets the
 // time to write what it has begun.
 func (s *Session) settle() {
 	w := s.writing
@@ -199,8 +202,8 @@ func (s *Session) settle() {
 	}
 }
 
-// interruptMessage ends a writer that waits for a message that comes through a
-// pipe, if the pipe lets it.
+// interruptMessage ends a writer that waits for a message from a pipe, if the pipe has
+// deadlines.
 func (s *Session) interruptMessage() {
 	m, ok := s.writing.message.(interface{ SetReadDeadline(time.Time) error })
 	if ok && m.SetReadDeadline(past()) == nil {
@@ -223,8 +226,8 @@ func (s *Session) hasExpired() bool {
 	return s.expired
 }
 
-// allow sets how long from now on an answer may take, 0 for as long as it likes,
-// unless the end of reading was decided already.
+// allow sets how long an answer may take from now on; 0 is no limit. It does nothing if the
+// end of reading is decided already.
 func (s *Session) allow(limit time.Duration) {
 	var t time.Time
 	if limit > 0 {
@@ -247,7 +250,7 @@ func (s *Session) cutOff(t time.Time) {
 	}
 }
 
-// patient reports whether a read that is late is so by the limit of allow.
+// patient reports whether it was the limit of allow that a late read has passed.
 func (s *Session) patient() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,7 +296,7 @@ func printable(line string) string {
 	return string(bytes.TrimRight(out, "\n"))
 }
 
-// send writes one command, which waits for its answer before another is sent.
+// send writes one command. Its answer has to be read before another is sent.
 func (s *Session) send(command string) error {
 	if err := s.unasked(); err != nil {
 		return err
@@ -306,8 +309,8 @@ func (s *Session) send(command string) error {
 	return nil
 }
 
-// waiting reports whether the server has spoken out of turn: what it said would be taken for
-// the answer to a command that it has not seen yet. Empty lines say nothing.
+// waiting reports whether the server has spoken out of turn. Its words would be taken for the
+// answer to a command that it has not seen yet. Empty lines do not count.
 func (s *Session) waiting() bool {
 	waiting, _ := s.reader.Peek(s.reader.Buffered())
 	return len(bytes.Trim(waiting, "\r\n")) > 0
@@ -321,20 +324,20 @@ func (s *Session) unasked() error {
 	return s.early()
 }
 
-// early is the error of a server whose words are there before they were asked for.
+// early is the error of a server whose words have come before they were asked for.
 func (s *Session) early() error {
 	waiting, _ := s.reader.Peek(s.reader.Buffered())
 	return protocolErrorf("it sent %s without being asked", seen(string(waiting)))
 }
 
-// receive reads the reply to a command, which takes limit at most.
+// receive reads the reply to a command. It may take limit.
 func (s *Session) receive(to Stage, limit time.Duration) (*reply, error) {
 	s.allow(limit)
 	return s.read(to, limit)
 }
 
-// read reads the reply to a command, whose limit was set before. Where the goroutine
-// that writes has failed for a reason of ours, that is the error.
+// read reads the reply to a command. Its limit was set before. If the goroutine that writes
+// has failed for a reason of ours, that reason is the error.
 func (s *Session) read(to Stage, limit time.Duration) (*reply, error) {
 	s.stage = to
 	r, err := readReply(s.reader, s.heard)
@@ -368,8 +371,8 @@ func (s *Session) askWithin(limit time.Duration, stage Stage, command string) (*
 	return s.receive(stage, limit)
 }
 
-// breaks ends a conversation because of err, which means cause to whoever decides what
-// to try next.
+// breaks ends a conversation because of err. The cause is for those who decide what to try
+// next.
 func (s *Session) breaks(cause, err error) *BrokenError {
 	s.broken = true
 	return &BrokenError{Stage: s.stage, Cause: cause, Err: err}

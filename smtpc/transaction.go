@@ -51,10 +51,17 @@ func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
 		t := &transaction{Session: s, mail: m, outcome: o}
 		o.Err = s.within(ctx, t.run)
 		o.LastByte = s.mayHaveSent()
-		var refused *RefusedError
-		s.unreset = errors.As(o.Err, &refused)
+		s.unreset = isRefusal(o.Err)
 	}
 	return o
+}
+
+func isRefusal(err error) bool {
+	if err == nil {
+		return false
+	}
+	var refused *RefusedError
+	return errors.As(err, &refused)
 }
 
 // run is the conversation from MAIL on. The message is sent after 354 and not

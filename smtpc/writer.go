@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// errHalted ends a writer whose session has no more use for what it writes.
+// errHalted ends a writer that was halted.
 var errHalted = errors.New("halted")
 
 // A writer is the goroutine that writes while replies are read. It decides
@@ -20,7 +20,7 @@ type writer struct {
 	// message is what it reads from, nil for commands.
 	message io.Reader
 
-	// inside is set when what was written ended in the middle of data, where no
+	// inside is set while what was written ends in the middle of a message, where no
 	// command can follow. It may be read after done.
 	inside bool
 
@@ -58,7 +58,8 @@ func (w *writer) guarded(work func(*writer) error) (err error) {
 	return work(w)
 }
 
-// fail keeps err and sees to it that the reader notices.
+// fail keeps err and ends the wait for an answer: at once if the fault is ours, and later
+// if the connection was lost, because the server may have said why.
 func (w *writer) fail(err error) {
 	if err == nil || errors.Is(err, errHalted) {
 		return
@@ -104,8 +105,8 @@ func (w *writer) wait(limit time.Duration) bool {
 	}
 }
 
-// begin is called before each flight. It notes that the message's last byte is
-// in it before the first byte of the flight can be sent.
+// begin is called before each flight. If the message's last byte is in the flight, it is
+// noted before a byte of the flight can be sent.
 func (w *writer) begin(last bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,9 +162,8 @@ func (w *writer) data(m *message) error {
 	return nil
 }
 
-// encode puts the message into f and calls full whenever f is full and there is
-// more. What is left in f at the end is the last of it; it is known then that
-// the message is whole.
+// encode puts the message into f and calls full whenever f is full and there is more. In the
+// end f holds the rest of the message, and the message is known to be whole.
 func (w *writer) encode(m *message, f *flight, e *encoder, full func() error) error {
 	for {
 		block, err := m.next()

@@ -29,6 +29,11 @@ func (p *Peer) fill(f *Facts) {
 // a panic, or the end of the context before a transaction had begun, with nothing to
 // report.
 func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
+	if o.Err == nil {
+		facts := Facts{Reply: o.Reply.Text}
+		peer.fill(&facts)
+		return Stream{smtpRecipients(o, &peer), New(MessageAccepted, facts)}, nil
+	}
 	var broken *smtpc.BrokenError
 	if errors.As(o.Err, &broken) && (broken.Err == context.Canceled || broken.Err == context.DeadlineExceeded) {
 		return Stream{}, broken.Err
@@ -85,7 +90,8 @@ func smtpMayGoOn(o *smtpc.Outcome) bool {
 	return false
 }
 
-// smtpCase returns the case of the message report and the facts that are its own.
+// smtpCase returns the case of the message report, of a message that was not accepted, and the
+// facts that are its own.
 func smtpCase(o *smtpc.Outcome, peer *Peer) (Case, Facts) {
 	var refused *smtpc.RefusedError
 	var broken *smtpc.BrokenError
@@ -94,8 +100,6 @@ func smtpCase(o *smtpc.Outcome, peer *Peer) (Case, Facts) {
 	var unable *smtpc.UTF8Error
 	var message *smtpc.MessageError
 	switch err := o.Err; {
-	case err == nil:
-		return MessageAccepted, Facts{Reply: o.Reply.Text}
 	case errors.As(err, &refused):
 		return smtpRefused(refused)
 	case errors.As(err, &broken):
