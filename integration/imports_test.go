@@ -113,7 +113,7 @@ var arrows = map[string]map[string]string{
 var reserved = map[string][]string{
 	"crypto/tls":            {"tlsc", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
 	"github.com/miekg/dns":  {"remote/dns", "remote/dns/dnstest", "integration/lab"},
-	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "remote", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
 	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/transport", "integration/lab", "integration/peers"},
 	"os/exec":               {"cmd/internal/chain", "cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
 	"testing":               {"cmd/internal/cmdtest", "integration/peers", "remote/dns/dnstest", "qmtpc/qmtptest"},

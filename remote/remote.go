@@ -29,7 +29,6 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -37,9 +36,9 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
@@ -214,7 +213,7 @@ func ours(s *control.Settings) (func(netip.Addr) bool, error) {
 	if err != nil {
 		// A sandbox may refuse it (RestrictAddressFamilies without AF_NETLINK).
 		return nil, &control.Error{File: "control/ipme",
-			What: fmt.Sprintf("expected this file, with the addresses of this machine, one a line, since they cannot be listed: %v", systemError(err))}
+			What: fmt.Sprintf("expected this file, with the addresses of this machine, one a line, since they cannot be listed: %v", dial.Reason(err))}
 	}
 	for _, i := range interfaces {
 		if prefix, err := netip.ParsePrefix(i.String()); err == nil {
@@ -222,18 +221,4 @@ func ours(s *control.Settings) (func(netip.Addr) bool, error) {
 		}
 	}
 	return func(addr netip.Addr) bool { return addr.IsLoopback() || own[addr] }, nil
-}
-
-// systemError returns what the system said, without the operation, which the report names
-// itself.
-func systemError(err error) error {
-	var call *net.OpError
-	var errno syscall.Errno
-	switch {
-	case errors.As(err, &errno):
-		return errno
-	case errors.As(err, &call):
-		return call.Err
-	}
-	return err
 }

@@ -151,15 +151,15 @@ func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (c
 	if late {
 		err = fmt.Errorf("no answer within %d s", took/1000)
 	} else {
-		err = cause(err)
+		err = Reason(err)
 	}
 	c.Trace("connect %s: %v (%d ms)", addr, err, took)
 	return nil, late, err
 }
 
-// cause returns what the system said, without the operation and the address, which the
-// trace and the report name themselves.
-func cause(err error) error {
+// Reason returns what the system said, without the operation and the address, which the
+// caller names itself.
+func Reason(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno
