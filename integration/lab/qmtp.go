@@ -33,8 +33,8 @@ type QMTPServer struct {
 // StartQMTP starts a server on a listener, which it then owns; what it receives
 // goes to inbox.
 func StartQMTP(listener net.Listener, config QMTP, inbox *Inbox) *QMTPServer {
-	s := &QMTPServer{config: config, inbox: inbox}
-	s.server = newServer(listener, s.serve)
+	s := &QMTPServer{server: newServer(listener), config: config, inbox: inbox}
+	s.run(s.serve)
 	return s
 }
 

@@ -19,13 +19,17 @@ type server struct {
 	count int64             // of connections
 }
 
-// newServer runs serve for each connection of a listener, which it then owns.
-// Connections are numbered from 1.
-func newServer(listener net.Listener, serve func(conn net.Conn, number int64)) *server {
-	s := &server{listener: listener, gone: make(chan struct{}), open: make(map[net.Conn]bool)}
+// newServer makes a server of a listener, which it then owns.
+func newServer(listener net.Listener) *server {
+	return &server{listener: listener, gone: make(chan struct{}), open: make(map[net.Conn]bool)}
+}
+
+// run has serve called for each connection, in a goroutine of its own. Connections are
+// numbered from 1.
+func (s *server) run(serve func(conn net.Conn, number int64)) {
 	s.running.Go(func() {
 		for {
-			conn, err := listener.Accept()
+			conn, err := s.listener.Accept()
 			if err != nil {
 				return
 			}
@@ -40,7 +44,6 @@ func newServer(listener net.Listener, serve func(conn net.Conn, number int64)) *
 			})
 		}
 	})
-	return s
 }
 
 // AddrPort returns where the server listens.

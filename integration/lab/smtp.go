@@ -44,8 +44,8 @@ type SMTPServer struct {
 // StartSMTP starts a server on a listener, which it then owns; what it receives
 // goes to inbox.
 func StartSMTP(listener net.Listener, config SMTP, inbox *Inbox) *SMTPServer {
-	s := &SMTPServer{config: config, inbox: inbox}
-	s.server = newServer(listener, s.serve)
+	s := &SMTPServer{server: newServer(listener), config: config, inbox: inbox}
+	s.run(s.serve)
 	return s
 }
 
