@@ -12,7 +12,7 @@ import (
 
 // reference is the rule of lines said as slowly and plainly as can be: cut the
 // text into lines, then write each with CR LF and, if dots are stuffed, a dot
-// before its dot. whole tells whether the last line has an end.
+// before its dot. whole reports whether the last line has an end.
 func reference(text string, stuff bool) (wire string, whole bool) {
 	text = strings.ReplaceAll(text, "\r\n", "\n")
 	text = strings.ReplaceAll(text, "\r", "\n")

@@ -433,7 +433,7 @@ func points(mode string, secure bool, recipients int) []smtptest.Point {
 	return append(p, smtptest.Point{Phase: smtptest.DATA, Secure: secure}, smtptest.Point{Phase: smtptest.Message, Secure: secure})
 }
 
-// run plays a scenario, and tells what came of it and what the server saw.
+// run plays a scenario, and returns what came of it and what the server saw.
 func (s scenario) run(t *testing.T) (result, *smtptest.Conversation) {
 	server := &smtptest.Server{
 		Extensions: strings.Fields(s.mode + " 8BITMIME"),

@@ -75,7 +75,7 @@ func (c *connection) startTLS(control, read, write string) (func(context.Context
 			return nil, err
 		}
 		inside := c.server
-		inside.InTLS = true // whatever the client tells
+		inside.InTLS = true // even if the TLS client says nothing about it
 		c.tls = inside.TLS(facts)
 		if c.options.Trace != nil {
 			c.options.Trace("= " + report.Diagnostic(c.tls.String()))
@@ -84,7 +84,7 @@ func (c *connection) startTLS(control, read, write string) (func(context.Context
 	}, nil
 }
 
-// startOn asks for TLS on the descriptor control and returns what the TLS client tells.
+// startOn asks for TLS on the descriptor control and returns what the TLS client says about it.
 func startOn(ctx context.Context, control int) ([]string, error) {
 	conn, err := chain.OpenInherited(control, control)
 	if err != nil {

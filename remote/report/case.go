@@ -123,8 +123,8 @@ type Facts struct {
 	TLS   *TLS // the TLS that is up, nil for none
 }
 
-// New returns the report of case c: its wording, then what the server said, then
-// the detail and the notes, then, for a message report, the TLS line.
+// New returns the report of case c: its wording, what the server said, the detail, the notes,
+// and for a message report the TLS line, in this order.
 func New(c Case, f Facts) Report {
 	if c < 0 || int(c) >= len(catalogue) {
 		c = Internal
@@ -230,8 +230,8 @@ func (e *NoTransaction) NoTLS() bool {
 	return errors.Is(e.Err, smtpc.ErrTLSFailed) || errors.Is(e.Err, smtpc.ErrTLSNotOffered)
 }
 
-// TLSFailure returns why TLS broke down, if that is what err came of, else nothing.
-// Such an error has a method TLSFailure, which words it.
+// TLSFailure returns why TLS broke down if that is the cause of err, else nothing. Such a
+// cause has a method TLSFailure, which has the words.
 func TLSFailure(err error) string {
 	var failed interface{ TLSFailure() string }
 	if !errors.As(err, &failed) {
@@ -243,15 +243,14 @@ func TLSFailure(err error) string {
 // TLSFailureLine is the line of a report that says why TLS broke down.
 func TLSFailureLine(why string) string { return "TLS failed: " + why }
 
-// Fuse says that timeoutremote ran out. Begun tells whether a transaction had
-// begun, and thus whether the stream beside it is to be printed.
+// Fuse says that timeoutremote ran out. Begun reports whether a transaction had
+// begun. If so, the stream beside it is to be printed.
 type Fuse struct {
 	Reason Report
 	Begun  bool
 }
 
-// NewFuse returns a *Fuse. Where nothing had begun it is the router that reports, and
-// there is no TLS line.
+// NewFuse returns a *Fuse. If nothing had begun, the router reports it, without a TLS line.
 func NewFuse(f Facts, begun bool) *Fuse {
 	if !begun {
 		f.TLS = nil

@@ -44,15 +44,15 @@ type Report struct {
 	Text   string
 }
 
-// Lost reports whether r is of a connection to ip that was lost, for the sake of a line
-// more about it.
+// Lost reports whether r says that a connection to ip was lost. It serves to add a line to the
+// report of a program, and decides nothing else.
 func (r Report) Lost(ip string) bool {
 	opening, _, _ := strings.Cut(catalogue[ConnectionDied].text, "{why}")
 	return strings.HasPrefix(r.Text, strings.ReplaceAll(opening, "{ip}", Foreign(ip)))
 }
 
-// With returns r with further lines of ours, which stand in front of the line on
-// TLS, the last one.
+// With returns r with further lines of ours. They come before the line on TLS, which is the
+// last one, also in the reports of a program.
 func (r Report) With(lines ...string) Report {
 	if len(lines) == 0 {
 		return r

@@ -13,14 +13,15 @@ import (
 const (
 	ExitOK = 0
 
-	// Those by which a protocol program tells its router what to try next. Nothing was
-	// printed, and the server cannot have the message; but the fuse may have
-	// reports.
-	ExitNextExchanger = 75  // the connection was lost, or the server wants no mail now
-	ExitNoTLS         = 76  // TLS failed, or is required and not offered
-	ExitStumbled      = 77  // the server stumbled over several commands at once, or over an extension
-	ExitNoEHLO        = 78  // the connection was lost before EHLO was answered
-	ExitFuse          = 124 // timeoutremote ran out
+	// A protocol program with one of these has printed nothing, and the server cannot have
+	// the message. The router decides by it what to try next.
+	ExitNextExchanger = 75 // the connection was lost, or the server wants no mail now
+	ExitNoTLS         = 76 // TLS failed, or is required and not offered
+	ExitStumbled      = 77 // the server stumbled over several commands at once, or over an extension
+	ExitNoEHLO        = 78 // the connection was lost before EHLO was answered
+
+	// ExitFuse: timeoutremote ran out. There are reports if a transaction had begun.
+	ExitFuse = 124
 
 	ExitUsage      = 100 // wrong usage
 	ExitTemporary  = 111 // a system call failed

@@ -96,7 +96,7 @@ func Finish(reports report.Stream, err error) error {
 	return err
 }
 
-// exitCode tells the router what to try next.
+// exitCode returns the exit status by which the router knows what to try next.
 func exitCode(e *report.NoTransaction) int {
 	switch {
 	case e.NoTLS():
