@@ -94,14 +94,16 @@ var arrows = map[string]map[string]string{
 	"qmtpc":             {},
 	"qmtpc/qmtptest":    {},
 	"tlsc":              {"control/regular": "trust anchors, certificates and keys"},
+	"tlsc/tlstest":      {},
 	"ucspitls":          {},
 	"integration":       {"integration/lab": "the servers", "integration/peers": "the servers of others"},
-	"integration/lab":   {"smtpc/smtptest": "its SMTP server is that of all tests"},
+	"integration/lab":   {"smtpc/smtptest": "its SMTP server is that of all tests", "tlsc/tlstest": "its certificates"},
 	"integration/peers": {},
 	"integration/check": {},
 	"integration/bench": {
 		"integration/lab":        "the name server and the home",
 		"integration/bench/runs": "what launch tells",
+		"tlsc/tlstest":           "the certificate of its server",
 	},
 	"integration/bench/empty":  {},
 	"integration/bench/floor":  {},
@@ -111,7 +113,7 @@ var arrows = map[string]map[string]string{
 
 // reserved lists packages that have one home.
 var reserved = map[string][]string{
-	"crypto/tls":            {"tlsc", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
+	"crypto/tls":            {"tlsc", "tlsc/tlstest", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
 	"github.com/miekg/dns":  {"remote/dns", "remote/dns/dnstest", "integration/lab"},
 	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
 	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/transport", "integration/lab", "integration/peers"},

@@ -122,7 +122,7 @@ func loadLab(t *testing.T) *lab.Lab {
 		config := conductOf(n).smtp
 		config.Name = name
 		if n%4 == 0 {
-			config.TLS.Certificate = need(l.Certificate(name))(t)
+			config.TLS.Certificate = l.Certificate(name)
 		}
 		if _, err := l.SMTP(addr, config); err != nil {
 			t.Fatal(err)

@@ -3,7 +3,6 @@ package integration
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"debug/elf"
 	"errors"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // Setup: the programs are built once, as they are released, into a folder that
@@ -131,32 +131,30 @@ func finish(cmd *exec.Cmd) (result, error) {
 
 // An issuer is an authority that keeps what it issues in files.
 type issuer struct {
-	*lab.Authority
+	*tlstest.Party
 	dir, ca string // the folder, and the file of the authority's own certificate
 }
 
 func newIssuer(t *testing.T, dir, name string) *issuer {
 	t.Helper()
-	i := &issuer{need(lab.NewAuthority(name))(t), dir, filepath.Join(dir, name+".pem")}
+	i := &issuer{tlstest.NewAuthority(name), dir, filepath.Join(dir, name+".pem")}
 	ok(t, os.WriteFile(i.ca, i.PEM(), 0o644))
 	return i
 }
 
-// keep writes a certificate and its key to files.
-func (i *issuer) keep(t *testing.T, file string, certificate *tls.Certificate) (cert, key string) {
+// keep writes a certificate, with that of the authority, and its key to files.
+func (i *issuer) keep(t *testing.T, file string, certificate *tlstest.Party) (cert, key string) {
 	t.Helper()
-	certPEM, keyPEM, err := lab.PEMPair(certificate)
-	ok(t, err)
 	cert, key = filepath.Join(i.dir, file+".pem"), filepath.Join(i.dir, file+".key")
-	ok(t, os.WriteFile(cert, certPEM, 0o644))
-	put(t, key, keyPEM)
+	ok(t, os.WriteFile(cert, append(certificate.PEM(), i.PEM()...), 0o644))
+	put(t, key, certificate.KeyPEM())
 	return cert, key
 }
 
-// issue makes a certificate, and writes it and its key to files.
-func (i *issuer) issue(t *testing.T, file string, leaf lab.Leaf) (cert, key string) {
+// issue makes a certificate for a name, and writes it and its key to files.
+func (i *issuer) issue(t *testing.T, file, name string) (cert, key string) {
 	t.Helper()
-	return i.keep(t, file, need(i.Issue(leaf))(t))
+	return i.keep(t, file, i.Leaf(nil, name))
 }
 
 func TestPrograms_areStatic(t *testing.T) {

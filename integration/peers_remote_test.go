@@ -8,6 +8,7 @@ import (
 
 	"nightmare.mail/mxf/integration/lab"
 	"nightmare.mail/mxf/integration/peers"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // The whole of it, with servers that others wrote: mxf-remote finds the exchanger
@@ -83,8 +84,8 @@ func TestPeersRemoteQMTPS(t *testing.T) {
 // strictness 2 and deliver at 0"
 func TestPeersRemoteStrictness(t *testing.T) {
 	b := newBench(t)
-	other, otherKey := b.issue(t, "other", lab.Leaf{Names: []string{"other.example"}})
-	expired, expiredKey := b.issue(t, "expired", lab.Leaf{Names: []string{peerName}, Expired: true})
+	other, otherKey := b.issue(t, "other", "other.example")
+	expired, expiredKey := b.keep(t, "expired", b.Leaf(tlstest.Expired, peerName))
 	l := letters()[0]
 	for _, c := range []struct{ name, certificate, key, anchors, reason string }{
 		{"wrong CA", b.certificate, b.key, b.otherCA, "signed by"},

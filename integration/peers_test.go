@@ -131,8 +131,8 @@ func newBench(t *testing.T) *bench {
 	b := &bench{issuer: newIssuer(t, dir, "peers"), bin: programs(t), coverage: coverageIfAny(t)}
 	b.newHome(t, "home")
 	b.otherCA = newIssuer(t, dir, "others").ca
-	b.certificate, b.key = b.issue(t, "server", lab.Leaf{Names: []string{peerName}})
-	b.clientCert, b.clientK = b.issue(t, "client", lab.Leaf{Names: []string{"client.example"}})
+	b.certificate, b.key = b.issue(t, "server", peerName)
+	b.clientCert, b.clientK = b.issue(t, "client", "client.example")
 	return b
 }
 

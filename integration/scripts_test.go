@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +20,10 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ocsp"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // Setup: every script has a lab of its own, whose home is $WORK/home; files that a
@@ -348,50 +351,50 @@ func (r *rig) common(t *lab.TLS, faults lab.Faults, cert *string, key, value str
 // but signs the handshake with SHA-1), spelled (good, but names its authority otherwise
 // than that does), none, or file:NAME (with its key, in PEM).
 func (r *rig) certificate(kind, name string, addr netip.Addr) (*tls.Certificate, error) {
-	leaf, authority := lab.Leaf{Names: []string{name}}, r.Authority
 	if file, ok := strings.CutPrefix(kind, "file:"); ok {
 		file = filepath.Join(r.work, file)
 		pair, err := tls.LoadX509KeyPair(file, file)
 		return &pair, err
 	}
+	authority, names := r.Authority, []string{name}
+	var change tlstest.Change
+	var staple func(*ocsp.Response) // changes a good one; nil: there is none
 	switch kind {
-	case "sha1":
-		pair, err := authority.Issue(leaf)
-		if err == nil {
-			pair.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithSHA1}
-		}
-		return pair, err
-	case "spelled":
-		spelled, err := authority.Spelled()
-		if err != nil {
-			return nil, err
-		}
-		authority = spelled
 	case "none":
 		return nil, nil
-	case "good":
+	case "good", "sha1":
+	case "spelled":
+		authority = authority.Spelled()
 	case "wrongca":
 		authority = r.Stranger
 	case "wrongname":
-		leaf.Names = []string{"other.example.net"}
+		names = []string{"other.example.net"}
 	case "cnonly":
-		leaf = lab.Leaf{CommonName: name}
+		change, names = func(c *x509.Certificate) { c.Subject.CommonName = name }, nil
 	case "expired":
-		leaf.Expired = true
+		change = tlstest.Expired
 	case "early":
-		leaf.Early = true
+		change = tlstest.Early
 	case "ip":
-		leaf = lab.Leaf{Addrs: []netip.Addr{addr}}
+		names = []string{addr.String()}
 	case "muststaple":
-		leaf.MustStaple = true
+		change = tlstest.MustStaple
 	case "stapled":
-		leaf.MustStaple, leaf.Staple = true, lab.StapleGood
+		change, staple = tlstest.MustStaple, func(*ocsp.Response) {}
 	case "revoked":
-		leaf.Staple = lab.StapleRevoked
+		staple = tlstest.Revoked
 	default:
 		return nil, fmt.Errorf("unknown certificate %q", kind)
 	}
-	return authority.Issue(leaf)
+	leaf := authority.Leaf(change, names...)
+	pair := leaf.Pair(authority)
+	if staple != nil {
+		pair.OCSPStaple = tlstest.Respond(leaf, authority, authority, staple)
+	}
+	if kind == "sha1" {
+		pair.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithSHA1}
+	}
+	return &pair, nil
 }
 
 func (r *rig) qmtpServer(_ *testscript.TestScript, args []string) error {
@@ -756,14 +759,10 @@ func (r *rig) tcpto(_ *testscript.TestScript, args []string) error {
 
 // clientCert gives the home a client certificate.
 func (r *rig) clientCert(*testscript.TestScript, []string) error {
-	c, err := r.Certificate(lab.HeloHost)
-	if err != nil {
-		return err
-	}
-	cert, key, err := lab.PEMPair(c)
-	return errors.Join(err,
-		os.WriteFile(r.Home.Path("control/client.pem"), cert, 0o644),
-		os.WriteFile(r.Home.Path("control/client.key"), key, 0o600),
+	leaf := r.Authority.Leaf(nil, lab.HeloHost)
+	return errors.Join(
+		os.WriteFile(r.Home.Path("control/client.pem"), append(leaf.PEM(), r.Authority.PEM()...), 0o644),
+		os.WriteFile(r.Home.Path("control/client.key"), leaf.KeyPEM(), 0o600),
 		r.Home.Set("clientcert", "control/client.pem"),
 		r.Home.Set("clientkey", "control/client.key"))
 }

@@ -15,7 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ocsp"
+
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // Setup: a TLS server that others wrote, on loopback, and ucspi-tcp's tcpclient
@@ -221,22 +224,21 @@ func testOpenSSLRenegotiation(t *testing.T, rig *tlsRig) {
 func testOpenSSLStaple(t *testing.T, rig *tlsRig) {
 	for _, test := range []struct {
 		name   string
-		leaf   lab.Leaf
-		staple bool
-		line   string // empty: succeeds
+		change tlstest.Change
+		staple func(*ocsp.Response) // changes a good one; nil: there is none
+		line   string               // empty: succeeds
 	}{
-		{"good", lab.Leaf{MustStaple: true, Staple: lab.StapleGood}, true, ""},
-		{"revoked", lab.Leaf{Staple: lab.StapleRevoked}, true, `.*revoked.*`},
-		{"missing", lab.Leaf{MustStaple: true}, false, `.*staple.*`},
+		{"good", tlstest.MustStaple, func(*ocsp.Response) {}, ""},
+		{"revoked", nil, tlstest.Revoked, `.*revoked.*`},
+		{"missing", tlstest.MustStaple, nil, `.*staple.*`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			test.leaf.Names = []string{tlsName}
-			leaf := need(rig.Issue(test.leaf))(t)
+			leaf := rig.Leaf(test.change, tlsName)
 			cert, key := rig.keep(t, "staple-"+test.name, leaf)
 			options := []string{"-rev", "-cert", cert, "-key", key}
-			if test.staple {
+			if test.staple != nil {
 				file := filepath.Join(t.TempDir(), "response")
-				put(t, file, leaf.OCSPStaple)
+				put(t, file, tlstest.Respond(leaf, rig.Party, rig.Party, test.staple))
 				options = append(options, "-status_file", file)
 			}
 			p := rig.sServer(t, options...)
@@ -254,7 +256,7 @@ func testOpenSSLStaple(t *testing.T, rig *tlsRig) {
 }
 
 func testOpenSSLClientCertificate(t *testing.T, rig *tlsRig) {
-	cert, key := rig.issue(t, "peer-client", lab.Leaf{Names: []string{"client.example"}})
+	cert, key := rig.issue(t, "peer-client", "client.example")
 	environ := []string{"CERTFILE=" + cert, "KEYFILE=" + key}
 	for _, version := range []string{"1_2", "1_3"} {
 		p := rig.sServer(t, "-tls"+version, "-rev", "-Verify", "1", "-verify_return_error", "-CAfile", rig.ca)

@@ -32,6 +32,7 @@ import (
 	"nightmare.mail/mxf/integration/lab"
 	"nightmare.mail/mxf/integration/peers"
 	"nightmare.mail/mxf/tlsc"
+	"nightmare.mail/mxf/tlsc/tlstest"
 	"nightmare.mail/mxf/ucspitls"
 )
 
@@ -180,7 +181,7 @@ func said() string {
 type tlsRig struct {
 	*issuer
 	bin, cert, key string // paths
-	leaf           *tls.Certificate
+	leaf           *tlstest.Party
 }
 
 const (
@@ -199,7 +200,7 @@ func newTLSRig(t *testing.T) *tlsRig {
 		rig.bin = t.TempDir()
 		ok(t, lab.Build(t.Context(), rig.bin))
 	}
-	rig.leaf = need(rig.Issue(lab.Leaf{Names: []string{tlsName}}))(t)
+	rig.leaf = rig.Leaf(nil, tlsName)
 	rig.cert, rig.key = rig.keep(t, "server", rig.leaf)
 	return rig
 }
@@ -354,7 +355,8 @@ func (c *tunnel) accept(change ...func(*tls.Config)) *tls.Conn {
 }
 
 func (rig *tlsRig) config(change ...func(*tls.Config)) *tls.Config {
-	config := &tls.Config{Certificates: []tls.Certificate{*rig.leaf}, MinVersion: tls.VersionTLS10}
+	config := rig.leaf.Config(rig.Party)
+	config.MinVersion = tls.VersionTLS10
 	for _, f := range change {
 		f(config)
 	}
@@ -596,7 +598,7 @@ func testChildDescriptors(t *testing.T, child int, f facts) {
 func testEnvironment(t *testing.T, rig *tlsRig) {
 	given := []string{"CERTFILE=c", "KEYFILE=k", "CERTFILE:x=c", "KEYFILE:x=k", "TLS_UID=" + strconv.Itoa(os.Getuid()), "TLS_GID=" + strconv.Itoa(os.Getgid()),
 		"CADIR=", "OTHER=stays", "SSL_TLS_SNI_SERVERNAME=stale", "SSL_PROTOCOL=stale", "SSL_PEER_VERIFIED=stale"}
-	digest := fmt.Sprintf("SHA256:%x", sha256.Sum256(rig.leaf.Certificate[0]))
+	digest := fmt.Sprintf("SHA256:%x", sha256.Sum256(rig.leaf.Cert.Raw))
 	for _, test := range []struct {
 		name    string
 		options []string
@@ -604,7 +606,7 @@ func testEnvironment(t *testing.T, rig *tlsRig) {
 		change  func(*tls.Config)
 	}{
 		{"verified", []string{"-k", tlsName}, []string{
-			"SSL_PROTOCOL=TLSv1.3", "SSL_TLS_SNI_SERVERNAME=" + tlsName, "SSL_PEER_CERT_HASH=" + digest, "SSL_PEER_CERT_SUBJECT=CN=" + tlsName,
+			"SSL_PROTOCOL=TLSv1.3", "SSL_TLS_SNI_SERVERNAME=" + tlsName, "SSL_PEER_CERT_HASH=" + digest, "SSL_PEER_CERT_SUBJECT=CN=server",
 			"SSL_PEER_VERIFIED=yes", "SSL_SESSION_RESUMED=no", "OTHER=stays",
 			"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "CERTFILE:x", "KEYFILE:x", "TLS_UID", "TLS_GID"}, func(*tls.Config) {}},
 		{"no name", nil, []string{"SSL_TLS_SNI_SERVERNAME", "SSL_PEER_VERIFIED=yes", "SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
@@ -680,7 +682,7 @@ func testUsage(t *testing.T, rig *tlsRig) {
 func testSettings(t *testing.T, rig *tlsRig) {
 	empty := filepath.Join(t.TempDir(), "empty")
 	put(t, empty, nil)
-	other := need(need(lab.NewAuthority("other"))(t).Issue(lab.Leaf{Names: []string{"client.example"}}))(t)
+	other := tlstest.NewAuthority("other").Leaf(nil, "client.example")
 	cert, _ := rig.keep(t, "other", other)
 	for _, test := range []struct {
 		name    string
@@ -1314,7 +1316,7 @@ func testPrivileges(t *testing.T, rig *tlsRig) {
 	if os.Getuid() != 0 {
 		peers.Missing(t, "root", "what root gives up cannot be tested by others")
 	}
-	cert, key := rig.issue(t, "client", lab.Leaf{Names: []string{"client.example"}})
+	cert, key := rig.issue(t, "client", "client.example")
 	for _, program := range tunnels {
 		c := rig.asking(t, program, "-y").with("CERTFILE="+cert, "KEYFILE="+key, "TLS_UID=65534", "TLS_GID=65533")
 		c.groups = []uint32{1, 2, 3}
@@ -1366,15 +1368,15 @@ func testVerbosity(t *testing.T, rig *tlsRig) {
 }
 
 func testClientCertificate(t *testing.T, rig *tlsRig) {
-	leaf := need(rig.Issue(lab.Leaf{Names: []string{"client.example"}}))(t)
+	leaf := rig.Leaf(nil, "client.example")
 	cert, key := rig.keep(t, "client", leaf)
 	demand := func(c *tls.Config) {
 		c.ClientAuth, c.ClientCAs, c.MaxVersion = tls.RequireAndVerifyClientCert, x509.NewCertPool(), tls.VersionTLS12
-		c.ClientCAs.AddCert(rig.Certificate())
+		c.ClientCAs.AddCert(rig.Cert)
 	}
 	c := rig.chain(t, "mxf-tlsc", "-y").with("CERTFILE="+cert, "KEYFILE="+key).start()
 	server := c.accept(demand)
-	if got := server.ConnectionState().PeerCertificates; len(got) == 0 || !got[0].Equal(leaf.Leaf) {
+	if got := server.ConnectionState().PeerCertificates; len(got) == 0 || !got[0].Equal(leaf.Cert) {
 		t.Error("the server has seen another certificate")
 	}
 	server.Close()

@@ -3,16 +3,9 @@ package remote
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	mrand "math/rand/v2"
 	"net"
 	"net/netip"
@@ -32,6 +25,7 @@ import (
 	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/transport"
 	"nightmare.mail/mxf/smtpc/smtptest"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 const testMessage = "Subject: x\n\nHello.\n"
@@ -101,59 +95,15 @@ func (w *walk) step(c route.Candidate) *Step {
 }
 
 // An authority makes certificates.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
+type authority struct{ *tlstest.Party }
 
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{key: key}
-	a.cert = a.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "authority"},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	return a
-}
-
-func (a *authority) sign(t *testing.T, template *x509.Certificate) *x509.Certificate {
-	t.Helper()
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent := a.cert
-	if parent == nil {
-		parent = template
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
+func newAuthority(*testing.T) *authority { return &authority{tlstest.NewAuthority("authority")} }
 
 // config is that of a server with a certificate for name.
-func (a *authority) config(t *testing.T, name string) *tls.Config {
-	t.Helper()
-	leaf := a.sign(t, &x509.Certificate{DNSNames: []string{name}})
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: a.key}}}
-}
+func (a *authority) config(_ *testing.T, name string) *tls.Config { return a.Leaf(nil, name).Config() }
 
 // file writes the authority's certificate, for trustanchors.
-func (a *authority) file(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "anchors.pem")
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+func (a *authority) file(t *testing.T) string { return tlstest.Bundle(t, a.Party) }
 
 // A diary notes what servers are asked, in one word each: "0" is a connection to
 // the first of them, "0clear" and "0tls" an envelope sender.

@@ -2,15 +2,11 @@ package smtpc_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -20,6 +16,7 @@ import (
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/smtpc/smtptest"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 const (
@@ -30,16 +27,7 @@ const (
 
 // serverTLS is a server's certificate and key, made once.
 var serverTLS = sync.OnceValue(func() *tls.Config {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{peerName}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	return tlstest.SelfSigned(nil, func(c *x509.Certificate) { c.DNSNames = []string{peerName} }).Config()
 })
 
 // A job is what a program would be told: how to speak, and what to send.

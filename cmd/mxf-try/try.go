@@ -157,21 +157,13 @@ func (t *trial) start() error {
 
 func (t *trial) startSMTP() error {
 	const name = "mx.example.org"
-	cert, err := t.lab.Certificate(name)
-	if err != nil {
-		return err
-	}
-	_, err = t.lab.SMTP(netip.MustParseAddr(address), lab.SMTP{Name: name, TLS: lab.TLS{Certificate: cert}})
+	_, err := t.lab.SMTP(netip.MustParseAddr(address), lab.SMTP{Name: name, TLS: lab.TLS{Certificate: t.lab.Certificate(name)}})
 	return err
 }
 
 func (t *trial) startQMTPS() error {
 	const name = "qmtps.example.org"
-	cert, err := t.lab.Certificate(name)
-	if err != nil {
-		return err
-	}
-	_, err = t.lab.QMTP(netip.MustParseAddr(address), lab.QMTP{Name: name, TLS: lab.TLS{Certificate: cert}})
+	_, err := t.lab.QMTP(netip.MustParseAddr(address), lab.QMTP{Name: name, TLS: lab.TLS{Certificate: t.lab.Certificate(name)}})
 	return err
 }
 

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 func main() {
@@ -193,50 +194,34 @@ const bundleSize = 150
 
 // makeAuthority makes the authority of the sink's certificate and starts the sink.
 func (b *bench) makeAuthority() error {
-	authority, err := lab.NewAuthority("mxf bench authority")
-	if err != nil {
-		return err
-	}
-	pair, err := authority.Issue(lab.Leaf{Names: []string{mxName}})
-	if err != nil {
-		return err
-	}
-	cert, key, err := lab.PEMPair(pair)
-	if err != nil {
-		return err
-	}
-	others, err := systemBundle()
-	if err != nil {
-		return err
-	}
+	authority := tlstest.NewAuthority("mxf bench authority")
+	leaf := authority.Leaf(nil, mxName)
+	cert, key := append(leaf.PEM(), authority.PEM()...), leaf.KeyPEM()
 	b.bundle, b.single = filepath.Join(b.dir, "bundle.pem"), filepath.Join(b.dir, "single.pem")
 	certFile, keyFile := filepath.Join(b.dir, "cert.pem"), filepath.Join(b.dir, "key.pem")
 	for path, data := range map[string][]byte{
-		b.bundle: append(others, authority.PEM()...), b.single: authority.PEM(), certFile: cert, keyFile: key,
+		b.bundle: append(systemBundle(), authority.PEM()...), b.single: authority.PEM(), certFile: cert, keyFile: key,
 	} {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			return err
 		}
 	}
+	var err error
 	b.sink, err = startSink(b.ctx, certFile, keyFile)
 	return err
 }
 
-func systemBundle() ([]byte, error) {
+func systemBundle() []byte {
 	for _, path := range systemBundles {
 		if pem, err := os.ReadFile(path); err == nil && len(pem) > 0 {
-			return pem, nil
+			return pem
 		}
 	}
 	var pem []byte
 	for i := range bundleSize {
-		a, err := lab.NewAuthority(fmt.Sprintf("mxf bench stand-in %d", i))
-		if err != nil {
-			return nil, err
-		}
-		pem = append(pem, a.PEM()...)
+		pem = append(pem, tlstest.NewAuthority(fmt.Sprintf("mxf bench stand-in %d", i)).PEM()...)
 	}
-	return pem, nil
+	return pem
 }
 
 func (b *bench) makeHomes() (err error) {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // A Home is the folder of a qmail host: control files and the queue's lock folder.
@@ -78,7 +80,7 @@ func (h *Home) Remove(name string) error {
 }
 
 // Trust makes authorities the trust anchors.
-func (h *Home) Trust(authorities ...*Authority) error {
+func (h *Home) Trust(authorities ...*tlstest.Party) error {
 	var pem []byte
 	for _, a := range authorities {
 		pem = append(pem, a.PEM()...)

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // A Lab is a name server, a home, two authorities of which the home can trust
@@ -14,8 +16,8 @@ import (
 type Lab struct {
 	DNS       *DNS
 	Home      *Home
-	Authority *Authority // the home's, once Home.Trust was told so
-	Stranger  *Authority // nobody's
+	Authority *tlstest.Party // the home's, once Home.Trust was told so
+	Stranger  *tlstest.Party // nobody's
 	Inbox     *Inbox
 
 	ports   map[string]*Port // by service
@@ -49,12 +51,7 @@ func (l *Lab) open(dir string) (err error) {
 		l.ports[service] = p
 		l.closers = append(l.closers, p.Close)
 	}
-	if l.Authority, err = NewAuthority("mxf lab authority"); err != nil {
-		return err
-	}
-	if l.Stranger, err = NewAuthority("mxf lab stranger"); err != nil {
-		return err
-	}
+	l.Authority, l.Stranger = tlstest.NewAuthority("mxf lab authority"), tlstest.NewAuthority("mxf lab stranger")
 	if l.DNS, err = StartDNS(nil); err != nil {
 		return err
 	}
@@ -118,9 +115,10 @@ func (l *Lab) Dead(service string, addr netip.Addr) error {
 	return err
 }
 
-// Certificate issues a certificate of the trusted authority for a name.
-func (l *Lab) Certificate(name string) (*tls.Certificate, error) {
-	return l.Authority.Issue(Leaf{Names: []string{name}})
+// Certificate issues one of the trusted authority for a name.
+func (l *Lab) Certificate(name string) *tls.Certificate {
+	pair := l.Authority.Leaf(nil, name).Pair(l.Authority)
+	return &pair
 }
 
 // Environ is a qmail-rspawn's environment in this lab: PATH, where the home is,

@@ -233,7 +233,7 @@ const dotty = "Subject: x\r\n\r\n.\r\n..dots\r\ncaf\xe9\r\n"
 
 func TestSMTPOverSTARTTLS(t *testing.T) {
 	l := newLab(t)
-	cert := need(l.Certificate("mx.example.org"))(t)
+	cert := l.Certificate("mx.example.org")
 	s := need(l.SMTP(two, SMTP{Name: "mx.example.org", TLS: TLS{Certificate: cert}}))(t)
 	c := need(smtp.Dial(s.AddrPort().String()))(t)
 	ok(t, c.StartTLS(&tls.Config{ServerName: "mx.example.org", RootCAs: l.Authority.Pool()}))
