@@ -28,7 +28,8 @@ var arrows = map[string]map[string]string{
 	"cmd/internal/start": {"remote/stack": "the main goroutine needs room as well"},
 	"cmd/internal/tlschain": {
 		"cmd/internal/chain": "the Unix side of both chainloaders",
-		"tlsc":               "the handshake and the tunnel",
+		"tlsc":               "the handshake",
+		"tlsc/tunnel":        "what follows the handshake",
 		"ucspitls":           "the commands on the control socket",
 	},
 	"cmd/*": {
@@ -94,6 +95,7 @@ var arrows = map[string]map[string]string{
 	"qmtpc":             {},
 	"qmtpc/qmtptest":    {},
 	"tlsc":              {"control/regular": "trust anchors, certificates and keys"},
+	"tlsc/tunnel":       {"tlsc": "the connection inside TLS, and its errors"},
 	"tlsc/tlstest":      {},
 	"ucspitls":          {},
 	"integration":       {"integration/lab": "the servers", "integration/peers": "the servers of others"},

@@ -66,6 +66,7 @@ type Config struct {
 	Environ  []string // what a chain of programs inherits
 	Exits    transport.Exits
 	Version  string // of the program, for the trace
+	Once     bool   // the Router is for one delivery: files are not looked at again
 
 	// Rand returns the source of one delivery's shuffles; nil: one that the system seeds.
 	Rand func() rand.Source
@@ -105,7 +106,7 @@ func (r *Router) loadTLS() error {
 		return err
 	}
 	if slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return tlsOf(r.Settings, &p) != policy.WithoutTLS }) {
-		return r.carrier.LoadTLS(r.requirement.Verifies())
+		return r.carrier.LoadTLS(r.requirement.Verifies(), r.Once)
 	}
 	if !r.requirement.AllowsClear() {
 		return &control.Error{File: "control/tlsstrictness", Line: 1,

@@ -19,10 +19,10 @@ import (
 	"nightmare.mail/mxf/control/regular"
 )
 
-// Anchors tell where the trust anchors are: in the folder Dir, if it is set, else
-// in File. The files hold certificates in PEM, one after another and with any text
-// between, or in DER. Files of a folder that hold none are passed over, and its
-// sub-folders too; their names do not matter.
+// Anchors say where the trust anchors are: in the folder Dir if it is set, otherwise in
+// File. A file holds certificates in PEM, one after another and with any text between,
+// or in DER. In a folder, the names of the files do not matter; files without a
+// certificate, and sub-folders, are skipped.
 type Anchors struct{ File, Dir string }
 
 func (a Anchors) String() string {
@@ -33,47 +33,41 @@ func (a Anchors) String() string {
 }
 
 const (
-	// anchorsLimit bounds the files of trust anchors, all together: what is found in
-	// them is kept. Bundles are of 0.3 MB.
+	// anchorsLimit bounds the files of trust anchors, all together, because what is
+	// found in them is kept in memory. Bundles have 0.3 MB.
 	anchorsLimit = 32 << 20
-	// certificateLimit bounds the file of a client certificate, and of its key.
+	// certificateLimit bounds the file of a client certificate and the file of its key.
+	// Chains have some kB.
 	certificateLimit = 1 << 20
-	// steadyReads is how often a file that changes while it is read is read again.
+	// steadyReads is how often a file is read that changes while it is read.
 	steadyReads = 3
 )
 
-// read makes the index. Errors are of KindSettings: none configured, a file or
-// folder that cannot be read, no certificate in it.
+// read makes the index. The error is an *AnchorsError: a file or folder that cannot be
+// read, or no certificate in it.
 func (a Anchors) read() (*index, error) {
 	x := newIndex(a.String())
 	var err error
-	switch {
-	case a.Dir != "":
+	if a.Dir != "" {
 		err = x.addFolder(a.Dir)
-	case a.File != "":
+	} else {
 		err = x.addFile(a.File)
-	default:
-		return nil, &Error{Kind: KindSettings, What: "no trust anchors are configured"}
 	}
 	if err == nil && len(x.entries) == 0 {
 		err = fmt.Errorf("no certificate in %s", x.where)
 	}
 	if err != nil && (len(x.entries) == 0 || errors.Is(err, errTooLarge)) {
-		return nil, &Error{Kind: KindSettings, What: anchorsUnusable + err.Error(), Err: err}
+		return nil, &AnchorsError{File: x.where, Err: err}
 	}
 	return x, nil
 }
 
-// anchorsUnusable begins the error, and the verdict, where it is our fault that nothing
-// could be verified. Package report knows a verdict by it.
-const anchorsUnusable = "cannot read trust anchors: "
-
-// An index finds trust anchors by their subject. A handshake needs one or two of
-// some 150: the others are read past, not parsed.
+// An index finds trust anchors by their subject. A handshake needs one or two of about
+// 150: the others are not parsed. Once it is made, an index does not change.
 //
-// Entries whose subject, or body, has the same hash are a list: the map has the last
-// one, and each has the one before it. So 20,000 of them cost no more than 20,000 times
-// one.
+// Entries whose subject, or body, has the same hash form a list: the map has the last
+// one, and each entry has the one before it. So the time for 20,000 entries is 20,000
+// times the time for one.
 type index struct {
 	where    string // the file or folder, for people
 	size     int64  // of the files that were read
@@ -96,9 +90,10 @@ func newIndex(where string) *index {
 	return &index{where: where, seed: maphash.MakeSeed(), subjects: make(map[uint64]int), bodies: make(map[uint64]int)}
 }
 
-// addFolder adds the certificates of all files in a folder. It returns an error if
-// the folder cannot be read or holds too much, or else the first of a file; that counts
-// only when nothing was found: a folder may hold a private key as well.
+// addFolder adds the certificates of all files in a folder. It returns an error if the
+// folder cannot be read or holds too much. Otherwise it returns the first error of a
+// file. The caller ignores that one if there are certificates, because a folder may
+// hold a private key as well.
 func (x *index) addFolder(path string) error {
 	names, err := os.ReadDir(path)
 	if err != nil {
@@ -141,8 +136,8 @@ func (x *index) add(data []byte) {
 
 var errTooLarge = errors.New("more")
 
-// readSteady reads a whole file from one descriptor, so that a bundle renamed over
-// the old one does no harm, and once more if it was changed in place meanwhile.
+// readSteady reads a whole file through one descriptor, so that a bundle that is renamed
+// over the old one does no harm. It reads again if the file was changed in place.
 func readSteady(path string, limit int64) ([]byte, error) {
 	file, before, err := regular.Open(path, os.O_RDONLY, 0)
 	if err != nil {
@@ -190,8 +185,8 @@ var (
 	pemEnd   = []byte("-----END ")
 )
 
-// addPEM adds what is between the BEGIN and the END of certificates. What is no
-// certificate, or a broken one, is passed over: it cannot be anybody's anchor.
+// addPEM adds what stands between the BEGIN and the END of certificates. It skips broken
+// certificates and everything else, which cannot be an anchor.
 func (x *index) addPEM(data []byte) {
 	var scratch []byte
 	for {
@@ -222,7 +217,7 @@ func (x *index) addPEM(data []byte) {
 	}
 }
 
-// addDER adds one certificate after another, up to the first thing that is none.
+// addDER adds one certificate after another, up to the first bytes that are none.
 func (x *index) addDER(data []byte) {
 	rest := cryptobyte.String(data)
 	for !rest.Empty() {
@@ -238,8 +233,8 @@ func (x *index) addDER(data []byte) {
 	}
 }
 
-// insert leaves out what is there already: a folder often holds the same certificate
-// under two or three names.
+// insert leaves out what is already there, because a folder often holds the same
+// certificate under two or three names.
 func (x *index) insert(e entry) {
 	body, subject := maphash.Bytes(x.seed, e.body), maphash.Bytes(x.seed, e.subject)
 	e.sameBody, e.sameSubject = x.bodies[body], x.subjects[subject]
@@ -264,9 +259,9 @@ func (x *index) named(subject []byte) []*entry {
 	return found
 }
 
-// pool returns the anchors whose subject is named in the chain, as an issuer or as
-// a subject: the latter for a server whose certificate is an anchor itself, or
-// which sends an authority that is cross-signed.
+// pool returns the anchors whose subject the chain names, as an issuer or as a subject.
+// A subject is named when the server's certificate is an anchor itself, or when the
+// server sends an authority that is cross-signed.
 func (x *index) pool(chain []*x509.Certificate) *x509.CertPool {
 	pool := x509.NewCertPool()
 	looked := make(map[string]bool)
@@ -286,14 +281,15 @@ func (x *index) pool(chain []*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
-// anchorsFor are the anchors that a chain may lead to: renamed, or the reason why not, by
-// subject.
+// anchorsFor are the anchors that a chain may lead to, renamed. For those that cannot be
+// used it has the reason, by subject.
 type anchorsFor struct {
 	usable   []*x509.Certificate
 	unusable map[string]error
 }
 
-// anchorsFor is pool for renamed certificates. It prepares the names of all anchors.
+// anchorsFor is pool for renamed certificates. It has to prepare the names of all
+// anchors.
 func (x *index) anchorsFor(chain []*x509.Certificate, twins *renamed) anchorsFor {
 	wanted := make(map[string]bool)
 	for _, c := range chain {
@@ -326,8 +322,8 @@ func (e entry) parse() (*x509.Certificate, error) {
 	return x509.ParseCertificate(der)
 }
 
-// decodeBase64 decodes into buf, or a larger one. Line ends are passed over by the
-// decoder; blanks, which are rare, have to be taken out for it.
+// decodeBase64 decodes into buf, or into a larger one. The decoder skips line ends.
+// Blanks, which are rare, have to be removed for it.
 func decodeBase64(buf, text []byte) ([]byte, error) {
 	if size := base64.StdEncoding.DecodedLen(len(text)); cap(buf) < size {
 		buf = make([]byte, size)
@@ -349,7 +345,7 @@ func decodeBase64(buf, text []byte) ([]byte, error) {
 	return buf[:n], err
 }
 
-// subjectOf finds the subject in a certificate (RFC 5280 section 4.1), and looks at
+// subjectOf finds the subject in a certificate (RFC 5280 section 4.1). It looks at
 // nothing else.
 func subjectOf(der []byte) (subject []byte, ok bool) {
 	var certificate, tbs, element cryptobyte.String

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 func writeOver(t testing.TB, path string, data []byte) {
@@ -29,9 +31,9 @@ func (x *index) has(c *x509.Certificate) bool {
 }
 
 func TestAnchorFiles(t *testing.T) {
-	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
-	crlf := bytes.ReplaceAll(b.pem(), []byte("\n"), []byte("\r\n"))
-	blanks := bytes.ReplaceAll(b.pem(), []byte("\n"), []byte(" \t\n"))
+	a, b := newCA("a"), newCA("b")
+	crlf := bytes.ReplaceAll(b.PEM(), []byte("\n"), []byte("\r\n"))
+	blanks := bytes.ReplaceAll(b.PEM(), []byte("\n"), []byte(" \t\n"))
 	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})
 	broken := []byte("-----BEGIN CERTIFICATE-----\nMIIB!!!!\n-----END CERTIFICATE-----\n")
 	for _, tt := range []struct {
@@ -39,46 +41,46 @@ func TestAnchorFiles(t *testing.T) {
 		data []byte
 		a, b bool
 	}{
-		{"PEM", slices.Concat(a.pem(), b.pem()), true, true},
-		{"DER", a.cert.Raw, true, false},
-		{"two in DER", slices.Concat(a.cert.Raw, b.cert.Raw), true, true},
-		{"DER and rubbish", slices.Concat(a.cert.Raw, []byte("rubbish")), true, false},
-		{"text between", slices.Concat([]byte("# A\n"), a.pem(), []byte("\nthis is B:\n"), b.pem(), []byte("end\n")), true, true},
-		{"CRLF", slices.Concat(crlf, a.pem()), true, true},
-		{"blanks at line ends", slices.Concat(blanks, a.pem()), true, true},
-		{"no final newline", bytes.TrimSuffix(a.pem(), []byte("\n")), true, false},
-		{"key and certificate", slices.Concat(key, a.pem()), true, false},
-		{"broken one first", slices.Concat(broken, b.pem()), false, true},
-		{"old label", bytes.ReplaceAll(a.pem(), []byte("CERTIFICATE"), []byte("X509 CERTIFICATE")), true, false},
-		{"other label", bytes.ReplaceAll(a.pem(), []byte("CERTIFICATE"), []byte("CERTIFICATE REQUEST")), false, false},
+		{"PEM", slices.Concat(a.PEM(), b.PEM()), true, true},
+		{"DER", a.Cert.Raw, true, false},
+		{"two in DER", slices.Concat(a.Cert.Raw, b.Cert.Raw), true, true},
+		{"DER and rubbish", slices.Concat(a.Cert.Raw, []byte("rubbish")), true, false},
+		{"text between", slices.Concat([]byte("# A\n"), a.PEM(), []byte("\nthis is B:\n"), b.PEM(), []byte("end\n")), true, true},
+		{"CRLF", slices.Concat(crlf, a.PEM()), true, true},
+		{"blanks at line ends", slices.Concat(blanks, a.PEM()), true, true},
+		{"no final newline", bytes.TrimSuffix(a.PEM(), []byte("\n")), true, false},
+		{"key and certificate", slices.Concat(key, a.PEM()), true, false},
+		{"broken one first", slices.Concat(broken, b.PEM()), false, true},
+		{"old label", bytes.ReplaceAll(a.PEM(), []byte("CERTIFICATE"), []byte("X509 CERTIFICATE")), true, false},
+		{"other label", bytes.ReplaceAll(a.PEM(), []byte("CERTIFICATE"), []byte("CERTIFICATE REQUEST")), false, false},
 		{"key", key, false, false},
 		{"empty", nil, false, false},
 		{"text", []byte("hello\n"), false, false},
 		{"broken only", broken, false, false},
-		{"cut off", a.pem()[:200], false, false},
-		{"DER cut off", a.cert.Raw[:200], false, false},
+		{"cut off", a.PEM()[:200], false, false},
+		{"DER cut off", a.Cert.Raw[:200], false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			path := writeFile(t, "file", tt.data)
+			path := tlstest.File(t, "file", tt.data)
 			x, err := Anchors{File: path}.read()
 			if !tt.a && !tt.b {
-				wantError(t, err, KindSettings, "cannot read trust anchors: no certificate in "+path)
+				wantError(t, settings(err), KindSettings, "cannot read trust anchors: no certificate in "+path)
 				return
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			if x.has(a.cert) != tt.a || x.has(b.cert) != tt.b {
-				t.Errorf("a %v, b %v", x.has(a.cert), x.has(b.cert))
+			if x.has(a.Cert) != tt.a || x.has(b.Cert) != tt.b {
+				t.Errorf("a %v, b %v", x.has(a.Cert), x.has(b.Cert))
 			}
 		})
 	}
 }
 
 func TestAnchorFolder(t *testing.T) {
-	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	a, b := newCA("a"), newCA("b")
 	dir := t.TempDir()
-	_, err := Anchors{Dir: dir}.read()
+	err := (&Client{Anchors: Anchors{Dir: dir}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: no certificate in "+dir)
 
 	writeOver(t, filepath.Join(dir, "README"), []byte("not a certificate"))
@@ -86,15 +88,15 @@ func TestAnchorFolder(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "sub.pem"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	writeOver(t, filepath.Join(dir, "sub.pem", "deep"), newCA(t, "deep", nil).pem())
+	writeOver(t, filepath.Join(dir, "sub.pem", "deep"), newCA("deep").PEM())
 	if err := os.Symlink("nowhere", filepath.Join(dir, "dangling.0")); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Anchors{Dir: dir}.read()
+	err = (&Client{Anchors: Anchors{Dir: dir}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: no certificate in "+dir)
 
-	writeOver(t, filepath.Join(dir, "any name"), a.pem())
-	writeOver(t, filepath.Join(dir, "b.crt"), b.cert.Raw)
+	writeOver(t, filepath.Join(dir, "any name"), a.PEM())
+	writeOver(t, filepath.Join(dir, "b.crt"), b.Cert.Raw)
 	if err := os.Symlink("b.crt", filepath.Join(dir, "01234567.0")); err != nil {
 		t.Fatal(err)
 	}
@@ -102,39 +104,39 @@ func TestAnchorFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !x.has(a.cert) || !x.has(b.cert) || len(x.entries) != 2 {
-		t.Errorf("a %v, b %v, %d entries", x.has(a.cert), x.has(b.cert), len(x.entries))
+	if !x.has(a.Cert) || !x.has(b.Cert) || len(x.entries) != 2 {
+		t.Errorf("a %v, b %v, %d entries", x.has(a.Cert), x.has(b.Cert), len(x.entries))
 	}
-	_, err = Anchors{Dir: filepath.Join(dir, "none")}.read()
+	err = (&Client{Anchors: Anchors{Dir: filepath.Join(dir, "none")}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: open .*/none: .*")
 }
 
 // Only what the chain names is parsed, and all of that: authorities may share a name.
 func TestPoolIsSmall(t *testing.T) {
 	name := func(cn string) pkix.Name { return pkix.Name{CommonName: cn} }
-	var all []*party
+	var all []*tlstest.Party
 	for i := range 20 {
-		all = append(all, newCA(t, fmt.Sprint("root ", i), nil))
+		all = append(all, newCA(fmt.Sprint("root ", i)))
 	}
-	twin := newCA(t, "root 7", nil)
+	twin := newCA("root 7")
 	all = append(all, twin)
-	x, err := Anchors{File: bundle(t, all...)}.read()
+	x, err := Anchors{File: tlstest.Bundle(t, all...)}.read()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
 		subject, issuer string
-		want            []*party
+		want            []*tlstest.Party
 	}{
-		{"server", "root 7", []*party{all[7], twin}},
-		{"root 3", "root 4", []*party{all[3], all[4]}},
+		{"server", "root 7", []*tlstest.Party{all[7], twin}},
+		{"root 3", "root 4", []*tlstest.Party{all[3], all[4]}},
 		{"server", "nobody", nil},
 	} {
-		ca := issue(t, nil, newKey(t), asCA(tt.issuer))
-		chain := []*x509.Certificate{issue(t, ca, newKey(t), func(c *x509.Certificate) { c.Subject = name(tt.subject) }).cert}
+		ca := selfSigned(nil, tlstest.Authority(tt.issuer))
+		chain := []*x509.Certificate{ca.Issue(nil, func(c *x509.Certificate) { c.Subject = name(tt.subject) }).Cert}
 		want := x509.NewCertPool()
 		for _, p := range tt.want {
-			want.AddCert(p.cert)
+			want.AddCert(p.Cert)
 		}
 		if !x.pool(chain).Equal(want) {
 			t.Errorf("%s by %s: another pool", tt.subject, tt.issuer)
@@ -146,10 +148,10 @@ func TestPoolIsSmall(t *testing.T) {
 // in part.
 func TestAnchorsReplaced(t *testing.T) {
 	var old, renewed []byte
-	var last *party
+	var last *tlstest.Party
 	for range 30 {
-		last = newCA(t, "some authority", nil)
-		old = append(old, last.pem()...)
+		last = newCA("some authority")
+		old = append(old, last.PEM()...)
 	}
 	renewed = append(slices.Clone(old), old...)
 	dir := t.TempDir()
@@ -173,7 +175,7 @@ func TestAnchorsReplaced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(x.entries) != 30 || !x.has(last.cert) {
+		if len(x.entries) != 30 || !x.has(last.Cert) {
 			t.Fatalf("%d entries", len(x.entries))
 		}
 		select {
@@ -185,11 +187,11 @@ func TestAnchorsReplaced(t *testing.T) {
 }
 
 func TestAnchorFileTooLarge(t *testing.T) {
-	path := writeFile(t, "large", nil)
+	path := tlstest.File(t, "large", nil)
 	if err := os.Truncate(path, anchorsLimit+1); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Anchors{File: path}.read()
+	err := (&Client{Anchors: Anchors{File: path}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: .*/large has more than 33554432 bytes")
 }
 
@@ -200,14 +202,14 @@ func TestAnchorFolderTooLarge(t *testing.T) {
 	if err := os.Symlink("/proc/self/mem", filepath.Join(dir, "0")); err != nil {
 		t.Fatal(err)
 	}
-	writeOver(t, filepath.Join(dir, "a.pem"), newCA(t, "a", nil).pem())
+	writeOver(t, filepath.Join(dir, "a.pem"), newCA("a").PEM())
 	for _, name := range []string{"b", "c"} {
 		writeOver(t, filepath.Join(dir, name), nil)
 		if err := os.Truncate(filepath.Join(dir, name), anchorsLimit/2); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err := Anchors{Dir: dir}.read()
+	err := (&Client{Anchors: Anchors{Dir: dir}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: "+dir+" has more than 33554432 bytes")
 }
 
@@ -219,15 +221,15 @@ func TestNotRegular(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	leaf := newCA(t, "leaf", nil)
-	cert := writeFile(t, "cert", leaf.pem())
+	leaf := newCA("leaf")
+	cert := tlstest.File(t, "cert", leaf.PEM())
 	paths := []string{fifo, dir, "/dev/zero", "/dev/tty", "/dev/null"}
 	if _, err := os.Stat("/dev/ptmx"); err == nil {
 		paths = append(paths, "/dev/ptmx")
 	}
 	for _, path := range paths {
 		what := "open " + path + ": it is not a regular file"
-		_, err := Anchors{File: path}.read()
+		err := (&Client{Anchors: Anchors{File: path}}).Load()
 		wantError(t, err, KindSettings, "cannot read trust anchors: "+what)
 		_, err = LoadCertificate(path, path)
 		wantError(t, err, KindSettings, "cannot use client certificate: "+what)
@@ -236,12 +238,12 @@ func TestNotRegular(t *testing.T) {
 		wantError(t, err, KindSettings, "cannot use client certificate: "+what)
 		wantFile(t, err, path)
 	}
-	writeOver(t, filepath.Join(dir, "anchor"), leaf.pem())
+	writeOver(t, filepath.Join(dir, "anchor"), leaf.PEM())
 	x, err := Anchors{Dir: dir}.read()
 	if err != nil || len(x.entries) != 1 {
 		t.Errorf("a folder with a FIFO in it: %v", err)
 	}
-	_, err = Anchors{Dir: fifo}.read()
+	err = (&Client{Anchors: Anchors{Dir: fifo}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: open "+fifo+": not a directory")
 }
 
@@ -254,7 +256,7 @@ func wantFile(t *testing.T, err error, path string) {
 
 // A client certificate has no end of its own: what is far too large is not read.
 func TestCertificateTooLarge(t *testing.T) {
-	path := writeFile(t, "large", nil)
+	path := tlstest.File(t, "large", nil)
 	if err := os.Truncate(path, certificateLimit+1); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +268,7 @@ func TestCertificateTooLarge(t *testing.T) {
 // look. Their subjects are all different or all the same.
 func manyAnchors(t testing.TB, n int, alike bool) []byte {
 	t.Helper()
-	der := newCA(t, "00000000", nil).cert.Raw
+	der := newCA("00000000").Cert.Raw
 	var data []byte
 	for i := range n {
 		number := fmt.Appendf(nil, "%08d", i)
@@ -315,8 +317,8 @@ func TestIndexIsLinear(t *testing.T) {
 }
 
 func BenchmarkManyAnchors(b *testing.B) {
-	path := writeFile(b, "bundle", manyAnchors(b, 20_000, false))
-	chain := []*x509.Certificate{newCA(b, "00012345", nil).cert}
+	path := tlstest.File(b, "bundle", manyAnchors(b, 20_000, false))
+	chain := []*x509.Certificate{newCA("00012345").Cert}
 	b.ReportAllocs()
 	for b.Loop() {
 		x, err := Anchors{File: path}.read()
@@ -328,10 +330,10 @@ func BenchmarkManyAnchors(b *testing.B) {
 }
 
 func FuzzAnchors(f *testing.F) {
-	ca := newCA(f, "a", nil)
-	f.Add(ca.pem())
-	f.Add(ca.cert.Raw)
-	f.Add(slices.Concat(ca.cert.Raw, ca.cert.Raw))
+	ca := newCA("a")
+	f.Add(ca.PEM())
+	f.Add(ca.Cert.Raw)
+	f.Add(slices.Concat(ca.Cert.Raw, ca.Cert.Raw))
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"))
 	f.Add([]byte("-----BEGIN -----BEGIN CERTIFICATE----------END "))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -342,7 +344,7 @@ func FuzzAnchors(f *testing.F) {
 				t.Errorf("subject %x is indexed as %x", c.RawSubject, e.subject)
 			}
 		}
-		x.pool([]*x509.Certificate{ca.cert})
+		x.pool([]*x509.Certificate{ca.Cert})
 	})
 }
 
@@ -350,13 +352,13 @@ func FuzzAnchors(f *testing.F) {
 // what parsing them all would cost.
 func BenchmarkAnchors(b *testing.B) {
 	var data []byte
-	var ca *party
+	var ca *tlstest.Party
 	for i := range 150 {
-		ca = newCA(b, fmt.Sprintf("Some Authority with a Name of Common Length %d", i), nil)
-		data = append(data, ca.pem()...)
+		ca = newCA(fmt.Sprintf("Some Authority with a Name of Common Length %d", i))
+		data = append(data, ca.PEM()...)
 	}
-	path := writeFile(b, "bundle", data)
-	chain := []*x509.Certificate{ca.cert}
+	path := tlstest.File(b, "bundle", data)
+	chain := []*x509.Certificate{ca.Cert}
 	b.Run("index", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -367,7 +369,7 @@ func BenchmarkAnchors(b *testing.B) {
 			x.pool(chain)
 		}
 	})
-	stranger := newCA(b, "stranger", nil).server(b, nil, host)
+	stranger := newCA("stranger").Leaf(nil, host)
 	b.Run("index, in vain", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -375,7 +377,7 @@ func BenchmarkAnchors(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if _, err := x.verify([]*x509.Certificate{stranger.cert}, testNow); err == nil {
+			if _, err := x.verify([]*x509.Certificate{stranger.Cert}, testNow); err == nil {
 				b.Fatal("verified")
 			}
 		}

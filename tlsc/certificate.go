@@ -13,16 +13,16 @@ import (
 	"strings"
 )
 
-// A Certificate is what a client shows of itself, with its private key.
+// A Certificate is the client's own, with its private key.
 type Certificate struct{ pair tls.Certificate }
 
-// LoadCertificate reads a client certificate and its private key. Both may be PEM or
-// DER, and both may be in the same file. A PEM file, or certificates in DER one after
-// another, may hold the certificates of authorities too: they are sent along. The
-// key is RSA, ECDSA or Ed25519, in PKCS #8, PKCS #1 or SEC 1, not encrypted.
+// LoadCertificate reads a client certificate and its private key. Both may be PEM or DER,
+// and both may be in the same file. A PEM file, or a file of certificates in DER one
+// after another, may also hold the certificates of authorities, which are sent too. The
+// key is RSA, ECDSA or Ed25519, in PKCS #8, PKCS #1 or SEC 1, and not encrypted.
 //
-// Errors are of KindSettings: a file that cannot be read or does not hold what it
-// should, a key that does not fit.
+// Errors are *Error of KindSettings, with the file: one that cannot be read or does not
+// hold what it should, a key that does not fit.
 func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
 	chain, err := loadChain(certFile)
 	if err != nil {
@@ -43,7 +43,7 @@ func unusable(file string, err error) error {
 	return &Error{Kind: KindSettings, What: "cannot use client certificate: " + err.Error(), Err: err, File: file}
 }
 
-// fit finds the certificate of the key. It returns nil if there is none.
+// fit finds the certificate of the key. It returns nil if no certificate fits.
 func fit(chain []*x509.Certificate, key crypto.Signer) *tls.Certificate {
 	pair := &tls.Certificate{PrivateKey: key}
 	for i, c := range chain {
@@ -81,7 +81,7 @@ func loadChain(path string) ([]*x509.Certificate, error) {
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("malformed certificate in %s: %s", path, plain(err))
+			return nil, fmt.Errorf("malformed certificate in %s: %s", path, brief(err))
 		}
 		chain = append(chain, c)
 	}
@@ -111,7 +111,7 @@ func loadKey(path string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("no private key in %s", path)
 }
 
-// pemBlocks returns nil when the data is not PEM.
+// pemBlocks returns nil if the data is not PEM.
 func pemBlocks(data []byte) []*pem.Block {
 	var blocks []*pem.Block
 	for {
@@ -124,7 +124,7 @@ func pemBlocks(data []byte) []*pem.Block {
 	}
 }
 
-// parseKey tries the three forms; they cannot be taken for one another.
+// parseKey tries the three forms. None of them can be taken for another.
 func parseKey(path string, der []byte) (crypto.Signer, error) {
 	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
 		return key, nil

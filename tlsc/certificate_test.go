@@ -11,6 +11,8 @@ import (
 	"encoding/pem"
 	"slices"
 	"testing"
+
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 func TestLoadCertificate(t *testing.T) {
@@ -30,7 +32,7 @@ func TestLoadCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := newCA(t, "root", nil)
+	root := newCA("root")
 	for _, tt := range []struct {
 		name, label string
 		key         crypto.Signer
@@ -42,16 +44,16 @@ func TestLoadCertificate(t *testing.T) {
 		{"ECDSA PKCS#8", "PRIVATE KEY", ecKey, pkcs8(t, ecKey)},
 		{"Ed25519 PKCS#8", "PRIVATE KEY", edKey, pkcs8(t, edKey)},
 	} {
-		leaf := issue(t, root, tt.key, func(c *x509.Certificate) { c.Subject.CommonName = tt.name })
+		leaf := root.Issue(tt.key, func(c *x509.Certificate) { c.Subject.CommonName = tt.name })
 		params := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 1, 42}})
 		keyPEM := pem.EncodeToMemory(&pem.Block{Type: tt.label, Bytes: tt.der})
-		together := writeFile(t, "both.pem", slices.Concat(params, keyPEM, leaf.pem(), root.pem()))
+		together := tlstest.File(t, "both.pem", slices.Concat(params, keyPEM, leaf.PEM(), root.PEM()))
 		for form, files := range map[string][2]string{
-			"PEM":              {writeFile(t, "cert", leaf.pem()), writeFile(t, "key", keyPEM)},
-			"PEM, chain":       {writeFile(t, "cert", slices.Concat(leaf.pem(), root.pem())), writeFile(t, "key", keyPEM)},
-			"PEM, chain first": {writeFile(t, "cert", slices.Concat(root.pem(), leaf.pem())), writeFile(t, "key", keyPEM)},
-			"DER":              {writeFile(t, "cert", leaf.cert.Raw), writeFile(t, "key", tt.der)},
-			"DER, chain":       {writeFile(t, "cert", slices.Concat(leaf.cert.Raw, root.cert.Raw)), writeFile(t, "key", tt.der)},
+			"PEM":              {tlstest.File(t, "cert", leaf.PEM()), tlstest.File(t, "key", keyPEM)},
+			"PEM, chain":       {tlstest.File(t, "cert", slices.Concat(leaf.PEM(), root.PEM())), tlstest.File(t, "key", keyPEM)},
+			"PEM, chain first": {tlstest.File(t, "cert", slices.Concat(root.PEM(), leaf.PEM())), tlstest.File(t, "key", keyPEM)},
+			"DER":              {tlstest.File(t, "cert", leaf.Cert.Raw), tlstest.File(t, "key", tt.der)},
+			"DER, chain":       {tlstest.File(t, "cert", slices.Concat(leaf.Cert.Raw, root.Cert.Raw)), tlstest.File(t, "key", tt.der)},
 			"one file":         {together, together},
 		} {
 			c, err := LoadCertificate(files[0], files[1])
@@ -63,7 +65,7 @@ func TestLoadCertificate(t *testing.T) {
 			if form == "PEM" || form == "DER" {
 				want = 1
 			}
-			if !c.pair.Leaf.Equal(leaf.cert) || len(c.pair.Certificate) != want || !slices.Equal(c.pair.Certificate[0], leaf.cert.Raw) {
+			if !c.pair.Leaf.Equal(leaf.Cert) || len(c.pair.Certificate) != want || !slices.Equal(c.pair.Certificate[0], leaf.Cert.Raw) {
 				t.Errorf("%s, %s: %d certificates, leaf %q", tt.name, form, len(c.pair.Certificate), c.pair.Leaf.Subject)
 			}
 		}
@@ -80,14 +82,14 @@ func pkcs8(t *testing.T, key crypto.Signer) []byte {
 }
 
 func TestLoadCertificateRefused(t *testing.T) {
-	leaf := newCA(t, "leaf", nil)
-	certificate := writeFile(t, "cert", leaf.pem())
-	key := writeFile(t, "key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8(t, leaf.key)}))
-	other := writeFile(t, "other", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8(t, newKey(t))}))
-	sealed := writeFile(t, "sealed", pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}))
-	legacy := writeFile(t, "legacy", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: []byte{1}}))
-	text := writeFile(t, "text", []byte("hello"))
-	bad := writeFile(t, "bad", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}}))
+	leaf := newCA("leaf")
+	certificate := tlstest.File(t, "cert", leaf.PEM())
+	key := tlstest.File(t, "key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8(t, leaf.Key)}))
+	other := tlstest.File(t, "other", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8(t, tlstest.NewKey())}))
+	sealed := tlstest.File(t, "sealed", pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}))
+	legacy := tlstest.File(t, "legacy", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: []byte{1}}))
+	text := tlstest.File(t, "text", []byte("hello"))
+	bad := tlstest.File(t, "bad", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}}))
 	for _, tt := range []struct{ certificate, key, want string }{
 		{certificate, other, "the key in " + other + " does not fit the certificate in " + certificate},
 		{certificate, sealed, "the private key in " + sealed + " is encrypted"},

@@ -7,30 +7,30 @@ import (
 	"time"
 )
 
-// A Conn is a connection inside TLS. It is a net.Conn with all that this promises
-// about use by several goroutines. Errors after the handshake are *Error of
-// KindRunning, except io.EOF, deadlines and net.ErrClosed.
+// A Conn is a connection inside TLS. Several goroutines may use it, as net.Conn
+// promises. Errors after the handshake are *Error of KindRunning, except io.EOF,
+// deadlines and net.ErrClosed.
 type Conn struct {
-	tls         *tls.Conn
-	wire        *wire
-	description Description
-	asked       bool        // the server wanted a certificate
-	gave        bool        // and got one
-	heard       atomic.Bool // the server has sent data
+	tls   *tls.Conn
+	wire  *wire
+	facts Facts
+	asked bool        // the server asked for a certificate
+	gave  bool        // and was given one
+	heard atomic.Bool // the server has sent data
 }
 
 var _ net.Conn = (*Conn)(nil)
 
-// Description tells what the handshake agreed upon.
-func (c *Conn) Description() Description { return c.description }
+// Facts are what the handshake agreed upon.
+func (c *Conn) Facts() Facts { return c.facts }
 
 // Truncated reports, after Read has returned io.EOF, whether the server ended the
-// connection without close_notify: then nobody can tell if it had said everything
+// connection without close_notify. If so, nobody knows whether it had sent everything
 // (RFC 8446 section 6.1).
 func (c *Conn) Truncated() bool { return c.wire.ended.Load() }
 
-// Read returns io.EOF at the server's close_notify, and also where the connection
-// ends without it between two records: see Truncated.
+// Read returns io.EOF at the server's close_notify. It does so too where the connection
+// ends without one, between two records: see Truncated.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.tls.Read(p)
 	if n > 0 && c.asked {
@@ -44,11 +44,11 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, c.runningError(err)
 }
 
-// CloseWrite sends close_notify; what the server sends can still be read.
+// CloseWrite sends close_notify. What the server sends can still be read.
 func (c *Conn) CloseWrite() error { return c.runningError(c.tls.CloseWrite()) }
 
-// Close sends close_notify, if that can be done within a few seconds, and closes
-// the connection underneath.
+// Close sends close_notify, if that takes no more than a few seconds, and closes the
+// connection underneath.
 func (c *Conn) Close() error { return c.tls.Close() }
 
 // LocalAddr is that of the connection underneath.
@@ -57,8 +57,8 @@ func (c *Conn) LocalAddr() net.Addr { return c.wire.LocalAddr() }
 // RemoteAddr is that of the connection underneath.
 func (c *Conn) RemoteAddr() net.Addr { return c.wire.RemoteAddr() }
 
-// SetDeadline sets both deadlines. After a Write that met its deadline the
-// connection cannot be written to any more.
+// SetDeadline sets both deadlines. After a Write has met its deadline, nothing more can
+// be written to the connection.
 func (c *Conn) SetDeadline(t time.Time) error { return c.tls.SetDeadline(t) }
 
 // SetReadDeadline is that of net.Conn.

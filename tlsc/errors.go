@@ -12,58 +12,68 @@ import (
 	"unicode/utf8"
 )
 
-// A Kind of error, which is the exit code of the program that meets it.
+// A Kind of error says when TLS failed.
 type Kind int
 
 // The kinds of errors.
 const (
-	KindSettings  Kind = 96 // trust anchors or a certificate that cannot be used
-	KindHandshake Kind = 97 // the handshake failed, for whatever reason
-	KindRunning   Kind = 98 // TLS failed, or the connection, after the handshake
+	KindSettings  Kind = iota + 1 // before anything was sent: trust anchors or a client certificate cannot be used
+	KindHandshake                 // in the handshake, for whatever reason
+	KindRunning                   // after the handshake: TLS failed, or the connection
 )
 
-// An Error of this package. What is for a person to read.
+// An Error of this package.
 type Error struct {
-	Kind Kind
-	What string
-	Err  error  // what is behind it; may be nil
-	File string // the one of a client certificate that cannot be used, or its key
+	Kind  Kind
+	What  string // for people
+	Err   error  // the cause; may be nil
+	File  string // of a client certificate or key that cannot be used: which of the two files
+	Alert uint8  // the alert by which the server ended the connection (RFC 8446 section 6); 0: none
 }
 
 func (e *Error) Error() string { return e.What }
 func (e *Error) Unwrap() error { return e.Err }
 
-// TLSFailure returns the text, for reports of a conversation that it has ended.
+// TLSFailure is the text, for the report on a conversation that the error has ended.
 func (e *Error) TLSFailure() string { return e.What }
 
-// ExitCode is that of a program which ends for this error.
-func (e *Error) ExitCode() int { return int(e.Kind) }
+// settings is the error for settings that err says cannot be used. It is nil for nil.
+func settings(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Kind: KindSettings, What: err.Error(), Err: err}
+}
 
-// What a caller may mend by another handshake, on another connection. errors.Is finds
-// them in the error of Client, and Cause in its text.
+// Causes that a caller can avoid in another handshake, on another connection. errors.Is
+// finds them in the error of Handshake, and Cause finds them in its text.
 var (
 	// ErrUnrecognizedName: the server has no certificate for the name that it was sent
-	// (RFC 6066 section 3). Without a name it may have one.
+	// (RFC 6066 section 3). It may have one if it is sent no name.
 	ErrUnrecognizedName = errors.New("unrecognized name")
 	// ErrNoServerHello: the handshake ended before the first byte of a ServerHello, by
-	// the end of the connection, by a reset, or by silence until the limit. Something
-	// on the way may have stumbled over the length of our ClientHello: see
-	// Settings.SmallHello. An alert is an answer, and so is anything else that was said.
+	// the end of the connection, by a reset, or by silence until the time limit.
+	// Something on the way may have stumbled over the length of our ClientHello: see
+	// Demand.SmallHello. An alert is an answer, and so is everything else that the
+	// server says.
 	ErrNoServerHello = errors.New("no answer to the handshake")
 )
 
-// The first words of the errors that Cause knows. No other error of this package
-// begins with them, whatever a server says: what is quoted of one stands behind words
-// of ours.
+// The first words of the errors that Cause knows. No other error of this package begins
+// with them, whatever a server says, because every quotation stands behind words of ours.
 const (
 	unknownName  = "server does not know the name "
 	wantsAName   = "server wants to be sent a name: "
 	nothingHeard = "no answer to the handshake"
 )
 
-// Cause returns what errors.Is would find in the error of a handshake that was made
-// in another process: ErrUnrecognizedName, ErrNoServerHello, or nil. fatal is what
+// Cause returns what errors.Is would find in the error of a handshake that our own client
+// made in another process: ErrUnrecognizedName, ErrNoServerHello, or nil. fatal is what
 // mxf-tlsc or mxf-ucspitlsc says behind "fatal: ".
+//
+// This is the one place where words decide something. A process that ends has nothing
+// but its exit code and its last line to say why, the exit codes are those of s6-tlsc,
+// and both ends of the line are this file.
 func Cause(fatal string) error {
 	switch {
 	case strings.HasPrefix(fatal, unknownName), strings.HasPrefix(fatal, wantsAName):
@@ -74,11 +84,11 @@ func Cause(fatal string) error {
 	return nil
 }
 
-// saidLimit bounds what is quoted of a server that speaks something else than TLS:
-// enough to know a greeting, or HTTP, by.
+// saidLimit bounds what is quoted of a server that does not speak TLS: enough to
+// recognize a greeting, or HTTP.
 const saidLimit = 80
 
-// Alerts that are told apart (RFC 8446 section 6.2).
+// Alerts that have words of their own (RFC 8446 section 6.2).
 const (
 	alertHandshakeFailure    = 40
 	alertBadCertificate      = 42
@@ -94,13 +104,14 @@ const (
 	alertCertificateRequired = 116
 )
 
-// explain words the failure of a handshake for the person who has to act on it.
+// explain puts the failure of a handshake into words for the person who has to act on it.
 func (h *handshake) explain(ctx context.Context, err error) error {
 	if own := new(Error); errors.As(err, &own) {
 		return own
 	}
 	failure := &Error{Kind: KindHandshake, Err: err}
 	alert, alerted := remoteAlert(err)
+	failure.Alert = uint8(alert)
 	switch {
 	case errors.Is(context.Cause(ctx), errTimeLimit):
 		failure.What = h.late()
@@ -120,10 +131,10 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 			failure.Err = ErrUnrecognizedName
 		}
 	case (h.wire.ended.Load() || h.wire.broken.Load()) && !h.answered():
-		// Which of the two it is hangs on whether the server had read our ClientHello.
+		// Which of the two it is depends on whether the server had read our ClientHello.
 		failure.What = nothingHeard + ": connection closed or reset"
 		failure.Err = h.unanswered(err)
-	case h.wire.ended.Load(), err == io.EOF: // the latter for close_notify
+	case h.wire.ended.Load(), err == io.EOF: // io.EOF: close_notify
 		failure.What = "connection closed during the handshake"
 	case h.wire.broken.Load():
 		failure.What = "connection lost during the handshake: " + innermost(err).Error()
@@ -135,14 +146,13 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 	return failure
 }
 
-// answered reports whether the server sent more than what stands in front of a
-// ServerHello.
+// answered reports whether the server sent more than the bytes in front of a ServerHello.
 func (h *handshake) answered() bool {
 	first := h.wire.first
 	return len(first) > recordHeader || len(first) > 0 && first[0] != handshakeRecord
 }
 
-// unanswered adds ErrNoServerHello to err, if that is the case.
+// unanswered adds ErrNoServerHello to err if the server did not answer.
 func (h *handshake) unanswered(err error) error {
 	if h.answered() {
 		return err
@@ -150,27 +160,27 @@ func (h *handshake) unanswered(err error) error {
 	return errors.Join(ErrNoServerHello, err)
 }
 
-// late words that the time limit is over. A packet filter says nothing at all, a slow
-// server something.
+// late puts into words that the time limit is over. A packet filter says nothing at all;
+// a slow server says something.
 func (h *handshake) late() string {
-	ms := h.settings.HandshakeTimeout.Milliseconds()
+	ms := h.demand.TimeLimit.Milliseconds()
 	if h.answered() {
 		return fmt.Sprintf("handshake not finished within %d ms", ms)
 	}
 	return fmt.Sprintf(nothingHeard+" within %d ms", ms)
 }
 
-// refusal words an alert that ended the handshake.
+// refusal puts into words an alert that ended the handshake.
 func (h *handshake) refusal(alert tls.AlertError) string {
 	detail := alertText(alert)
 	switch alert {
 	case alertUnrecognizedName:
-		if h.settings.sni() == "" {
+		if h.demand.sni() == "" {
 			return wantsAName + detail
 		}
-		return fmt.Sprintf(unknownName+"%q: %s", h.settings.sni(), detail)
+		return fmt.Sprintf(unknownName+"%q: %s", h.demand.sni(), detail)
 	case alertProtocolVersion:
-		if h.settings.Verify {
+		if h.enforced {
 			return "server speaks no version of TLS from 1.2 up, which a verified connection needs: " + detail
 		}
 		return "server speaks no version of TLS that we speak: " + detail
@@ -181,9 +191,9 @@ func (h *handshake) refusal(alert tls.AlertError) string {
 	return "server refused the handshake: " + detail
 }
 
-// certificateRefusal words an alert that can only, or most likely, concern the
-// client's certificate; it is empty for others, and when the server had not asked for
-// one.
+// certificateRefusal puts into words an alert that concerns the client's certificate, or
+// most likely does. It returns "" for other alerts, and if the server had not asked for a
+// certificate.
 func certificateRefusal(alert tls.AlertError, asked, gave bool) string {
 	switch alert {
 	case alertHandshakeFailure, alertBadCertificate, alertUnsupportedCert, alertCertificateRevoked,
@@ -204,9 +214,9 @@ func alertText(alert tls.AlertError) string {
 	return fmt.Sprintf("%s (alert %d)", strings.TrimPrefix(alert.Error(), "tls: "), uint8(alert))
 }
 
-// remoteAlert finds the alert that the server sent. The type that crypto/tls puts
-// into its errors is not exported; its text is that of tls.AlertError.
-func remoteAlert(err error) (tls.AlertError, bool) {
+// remoteAlert finds the alert that the server sent. crypto/tls does not export the type
+// of this error, so its text is compared with that of every tls.AlertError.
+func remoteAlert(err error) (alert tls.AlertError, alerted bool) {
 	op := new(net.OpError)
 	if !errors.As(err, &op) || op.Op != "remote error" {
 		return 0, false
@@ -220,7 +230,7 @@ func remoteAlert(err error) (tls.AlertError, bool) {
 	return 0, false
 }
 
-// speaksNoTLS tells whether the first bytes were no record of a handshake.
+// speaksNoTLS reports whether the server's first bytes were not a record of TLS.
 func (h *handshake) speaksNoTLS(err error) bool {
 	const firstType, lastType = 20, 23 // change_cipher_spec to application_data
 	header := tls.RecordHeaderError{}
@@ -240,16 +250,16 @@ func (h *handshake) said() string {
 func (h *handshake) protocolError(err error) string {
 	var version uint16
 	if _, scanErr := fmt.Sscanf(err.Error(), "tls: server selected unsupported protocol version %x", &version); scanErr == nil {
-		if h.settings.Verify {
+		if h.enforced {
 			return fmt.Sprintf("server speaks %s only, a verified connection needs TLSv1.2 or newer", versionName(version))
 		}
 		return fmt.Sprintf("server speaks %s only", versionName(version))
 	}
-	return "handshake failed: " + plain(err)
+	return "handshake failed: " + brief(err)
 }
 
-// runningError words what Read and Write meet after the handshake. The end of the
-// connection and deadlines are left as they are.
+// runningError puts into words what Read and Write meet after the handshake. It leaves
+// the end of the connection and deadlines as they are.
 func (c *Conn) runningError(err error) error {
 	if err == nil || err == io.EOF || isTimeout(err) || errors.Is(err, net.ErrClosed) {
 		return err
@@ -259,7 +269,8 @@ func (c *Conn) runningError(err error) error {
 	}
 	failure := &Error{Kind: KindRunning, Err: err}
 	alert, alerted := remoteAlert(err)
-	// In TLS 1.3 the client has finished before the server looks at its certificate.
+	failure.Alert = uint8(alert)
+	// In TLS 1.3 the client is done before the server looks at its certificate.
 	if alerted && !c.heard.Load() {
 		failure.What = certificateRefusal(alert, c.asked, c.gave)
 	}
@@ -274,12 +285,13 @@ func (c *Conn) runningError(err error) error {
 	case wantsRenegotiation(err):
 		failure.What = "server asks for another handshake inside the connection (renegotiation), which is not done"
 	default:
-		failure.What = "TLS failed: " + plain(err)
+		failure.What = "TLS failed: " + brief(err)
 	}
 	return failure
 }
 
-// wantsRenegotiation finds the alert with which crypto/tls refuses and gives up.
+// wantsRenegotiation reports whether crypto/tls has refused to renegotiate: it sends an
+// alert and gives up.
 func wantsRenegotiation(err error) bool {
 	op := new(net.OpError)
 	return errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == tls.AlertError(alertNoRenegotiation).Error()
@@ -290,8 +302,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// innermost is the error at the end of the chain: "connection reset by peer"
-// without the addresses, which the reader knows.
+// innermost is the error at the end of the chain: "connection reset by peer" without the
+// addresses, which the reader knows.
 func innermost(err error) error {
 	for {
 		next := errors.Unwrap(err)
@@ -302,9 +314,9 @@ func innermost(err error) error {
 	}
 }
 
-// plain is an error's text without the prefixes of the standard library, on one
-// line and of bounded length: parts of it come from the server's certificate.
-func plain(err error) string {
+// brief is an error's text without the prefixes of the standard library, on one line and
+// of bounded length, because parts of it come from the server's certificate.
+func brief(err error) string {
 	const limit = 300
 	text := err.Error()
 	for {

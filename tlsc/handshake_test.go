@@ -2,18 +2,19 @@ package tlsc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"regexp"
@@ -21,32 +22,32 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
-const host = "mx.example.org"
-
-// Both ways of connecting reach the same verdict; one enforces it.
+// The verdict is the same whether it is enforced or told.
 func TestVerdict(t *testing.T) {
-	root := newCA(t, "root", nil)
-	other := newCA(t, "other", nil)
-	middle := newCA(t, "middle", root)
-	good := root.server(t, nil, host)
-	far := middle.server(t, nil, host)
-	self := issue(t, nil, newKey(t), func(c *x509.Certificate) {
+	root := newCA("root")
+	other := newCA("other")
+	middle := root.Issue(nil, tlstest.Authority("middle"))
+	good := root.Leaf(nil, host)
+	far := middle.Leaf(nil, host)
+	self := selfSigned(nil, func(c *x509.Certificate) {
 		c.Subject.CommonName = "self"
 		c.DNSNames = []string{host}
 	})
 	// The same authority under two certificates: its own, and one by another root.
-	crossed := issue(t, other, root.key, asCA("root"))
+	crossed := other.Issue(root.Key, tlstest.Authority("root"))
 	// Another authority of the same name.
-	namesake := newCA(t, "root", nil)
-	constrained := issue(t, root, newKey(t), func(c *x509.Certificate) {
-		asCA("constrained")(c)
+	namesake := newCA("root")
+	constrained := root.Issue(nil, func(c *x509.Certificate) {
+		tlstest.Authority("constrained")(c)
 		c.PermittedDNSDomains = []string{"example.net"}
 		c.PermittedDNSDomainsCritical = true
 	})
-	old := issue(t, root, newKey(t), func(c *x509.Certificate) {
-		asCA("old")(c)
+	old := root.Issue(nil, func(c *x509.Certificate) {
+		tlstest.Authority("old")(c)
 		c.NotAfter = date(2026, 3, 1)
 	})
 	expire := func(c *x509.Certificate) { c.NotAfter = date(2026, 3, 1) }
@@ -55,78 +56,79 @@ func TestVerdict(t *testing.T) {
 
 	for _, tt := range []struct {
 		name    string
-		anchors []*party
+		anchors []*tlstest.Party
 		pair    tls.Certificate
 		server  string
 		want    string // "" for a good verdict; FILE is the name of the anchors' file
 	}{
-		{"good", []*party{other, root}, good.pair(), host, ""},
-		{"case", []*party{root}, good.pair(), "MX.Example.ORG", ""},
-		{"final dot", []*party{root}, good.pair(), host + ".", ""},
-		{"nothing but a dot", []*party{root}, good.pair(), ".", `certificate is for "mx.example.org", .*not "\."`},
-		{"no name", []*party{root}, good.pair(), "", ""},
-		{"intermediate", []*party{root}, far.pair(middle), host, ""},
-		{"intermediates out of order", []*party{root}, far.pair(other, root, middle), host, ""},
-		{"intermediate is the anchor", []*party{middle}, far.pair(), host, ""},
-		{"intermediate missing", []*party{root}, far.pair(), host, "certificate is signed by an authority that is not in FILE"},
-		{"wrong authority", []*party{other}, good.pair(), host, "certificate is signed by an authority that is not in FILE"},
-		{"namesake first", []*party{namesake, root}, good.pair(), host, ""},
-		{"namesake only", []*party{namesake}, good.pair(), host, "certificate is signed by an authority that is not in FILE"},
-		{"cross-signed, own root", []*party{root}, good.pair(crossed), host, ""},
-		{"cross-signed, other root", []*party{other}, good.pair(crossed), host, ""},
-		{"self-signed", []*party{root}, self.pair(), host, "certificate is self-signed, so signed by an authority that is not in FILE"},
-		{"self-signed is the anchor", []*party{self}, self.pair(), host, ""},
-		{"leaf is the anchor", []*party{good}, good.pair(), host, ""},
-		{"wildcard", []*party{root}, root.server(t, nil, "*.example.org").pair(), host, ""},
-		{"wildcard is one label", []*party{root}, root.server(t, nil, "*.org").pair(), host, `certificate is for "*.org", not "mx.example.org"`},
-		{"wrong name", []*party{root}, root.server(t, nil, "mail.example.net").pair(), host, `certificate is for "mail.example.net", not "mx.example.org"`},
-		{"many names", []*party{root}, root.server(t, nil, many...).pair(), host, `certificate is for "a.example", "b.example", "c.example", "d.example" and 2 more, not "mx.example.org"`},
-		{"common name only", []*party{root}, root.server(t, func(c *x509.Certificate) { c.Subject.CommonName = host }).pair(), host, `certificate names "mx.example.org" in its common name only, which does not count`},
-		{"no names", []*party{root}, root.server(t, nil).pair(), host, `certificate names no host, and so not "mx.example.org"`},
-		{"address", []*party{root}, root.server(t, nil, "192.0.2.1", "2001:db8::1").pair(), "192.0.2.1", ""},
-		{"IPv6", []*party{root}, root.server(t, nil, "192.0.2.1", "2001:db8::1").pair(), "2001:DB8:0::1", ""},
-		{"wrong address", []*party{root}, root.server(t, nil, "192.0.2.1").pair(), "192.0.2.2", `certificate is for "192.0.2.1", not "192.0.2.2"`},
-		{"address as a name", []*party{root}, root.server(t, func(c *x509.Certificate) { c.Subject.CommonName = "192.0.2.1" }, host).pair(), "192.0.2.1", `certificate is for "mx.example.org", not "192.0.2.1"`},
-		{"expired", []*party{root}, root.server(t, expire, host).pair(), host, "certificate expired on 2026-03-01"},
-		{"not yet valid", []*party{root}, root.server(t, later, host).pair(), host, "certificate is not valid before 2031-02-03"},
-		{"expired authority", []*party{root}, old.server(t, nil, host).pair(old), host, `certificate of the authority "CN=old" expired on 2026-03-01`},
-		{"name constraint", []*party{root}, constrained.server(t, nil, host).pair(constrained), host, `certificate names a host for which its authority may not sign: .*mx\.example\.org.*`},
-		{"not an authority", []*party{root}, good.server(t, nil, host).pair(good), host, `certificate is signed by an authority that is not in FILE|certificate of the authority "CN=server" is not that of an authority, but used as one`},
-		{"for clients", []*party{root}, root.server(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, host).pair(), host, "certificate is not for servers"},
+		{"good", []*tlstest.Party{other, root}, good.Pair(), host, ""},
+		{"case", []*tlstest.Party{root}, good.Pair(), "MX.Example.ORG", ""},
+		{"final dot", []*tlstest.Party{root}, good.Pair(), host + ".", ""},
+		{"nothing but a dot", []*tlstest.Party{root}, good.Pair(), ".", `certificate is for "mx.example.org", .*not "\."`},
+		{"no name", []*tlstest.Party{root}, good.Pair(), "", ""},
+		{"intermediate", []*tlstest.Party{root}, far.Pair(middle), host, ""},
+		{"intermediates out of order", []*tlstest.Party{root}, far.Pair(other, root, middle), host, ""},
+		{"intermediate is the anchor", []*tlstest.Party{middle}, far.Pair(), host, ""},
+		{"intermediate missing", []*tlstest.Party{root}, far.Pair(), host, "certificate is signed by an authority that is not in FILE"},
+		{"wrong authority", []*tlstest.Party{other}, good.Pair(), host, "certificate is signed by an authority that is not in FILE"},
+		{"namesake first", []*tlstest.Party{namesake, root}, good.Pair(), host, ""},
+		{"namesake only", []*tlstest.Party{namesake}, good.Pair(), host, "certificate is signed by an authority that is not in FILE"},
+		{"cross-signed, own root", []*tlstest.Party{root}, good.Pair(crossed), host, ""},
+		{"cross-signed, other root", []*tlstest.Party{other}, good.Pair(crossed), host, ""},
+		{"self-signed", []*tlstest.Party{root}, self.Pair(), host, "certificate is self-signed, so signed by an authority that is not in FILE"},
+		{"self-signed is the anchor", []*tlstest.Party{self}, self.Pair(), host, ""},
+		{"leaf is the anchor", []*tlstest.Party{good}, good.Pair(), host, ""},
+		{"wildcard", []*tlstest.Party{root}, root.Leaf(nil, "*.example.org").Pair(), host, ""},
+		{"wildcard is one label", []*tlstest.Party{root}, root.Leaf(nil, "*.org").Pair(), host, `certificate is for "*.org", not "mx.example.org"`},
+		{"wrong name", []*tlstest.Party{root}, root.Leaf(nil, "mail.example.net").Pair(), host, `certificate is for "mail.example.net", not "mx.example.org"`},
+		{"many names", []*tlstest.Party{root}, root.Leaf(nil, many...).Pair(), host, `certificate is for "a.example", "b.example", "c.example", "d.example" and 2 more, not "mx.example.org"`},
+		{"common name only", []*tlstest.Party{root}, root.Leaf(func(c *x509.Certificate) { c.Subject.CommonName = host }).Pair(), host, `certificate names "mx.example.org" in its common name only, which does not count`},
+		{"no names", []*tlstest.Party{root}, root.Leaf(nil).Pair(), host, `certificate names no host, and so not "mx.example.org"`},
+		{"address", []*tlstest.Party{root}, root.Leaf(nil, "192.0.2.1", "2001:db8::1").Pair(), "192.0.2.1", ""},
+		{"IPv6", []*tlstest.Party{root}, root.Leaf(nil, "192.0.2.1", "2001:db8::1").Pair(), "2001:DB8:0::1", ""},
+		{"wrong address", []*tlstest.Party{root}, root.Leaf(nil, "192.0.2.1").Pair(), "192.0.2.2", `certificate is for "192.0.2.1", not "192.0.2.2"`},
+		{"address as a name", []*tlstest.Party{root}, root.Leaf(func(c *x509.Certificate) { c.Subject.CommonName = "192.0.2.1" }, host).Pair(), "192.0.2.1", `certificate is for "mx.example.org", not "192.0.2.1"`},
+		{"expired", []*tlstest.Party{root}, root.Leaf(expire, host).Pair(), host, "certificate expired on 2026-03-01"},
+		{"not yet valid", []*tlstest.Party{root}, root.Leaf(later, host).Pair(), host, "certificate is not valid before 2031-02-03"},
+		{"expired authority", []*tlstest.Party{root}, old.Leaf(nil, host).Pair(old), host, `certificate of the authority "CN=old" expired on 2026-03-01`},
+		{"name constraint", []*tlstest.Party{root}, constrained.Leaf(nil, host).Pair(constrained), host, `certificate names a host for which its authority may not sign: .*mx\.example\.org.*`},
+		{"not an authority", []*tlstest.Party{root}, good.Leaf(nil, host).Pair(good), host, `certificate is signed by an authority that is not in FILE|certificate of the authority "CN=server" is not that of an authority, but used as one`},
+		{"for clients", []*tlstest.Party{root}, root.Leaf(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, host).Pair(), host, "certificate is not for servers"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			file := bundle(t, tt.anchors...)
+			file := tlstest.Bundle(t, tt.anchors...)
 			want := strings.ReplaceAll(tt.want, "FILE", file)
 			if !strings.ContainsAny(want, `|`) && !strings.Contains(want, ".*") {
 				want = regexp.QuoteMeta(want)
 			}
 			for version := uint16(tls.VersionTLS12); version <= tls.VersionTLS13; version++ {
 				config := &tls.Config{Certificates: []tls.Certificate{tt.pair}, MaxVersion: version}
-				enforced := &Settings{ServerName: tt.server, Verify: true, Anchors: Anchors{File: file}}
-				c, err := handshakeWith(t, config.Clone(), enforced)
-				switch {
-				case tt.want == "" && err != nil:
-					t.Errorf("enforced: %v", err)
-				case tt.want == "" && c.Description().Verified != "yes":
-					t.Errorf("enforced: verified %q", c.Description().Verified)
-				case tt.want != "":
-					wantError(t, err, KindHandshake, want)
-				}
-				told := &Settings{ServerName: tt.server, Anchors: Anchors{File: file}}
-				c, err = handshakeWith(t, config.Clone(), told)
-				if err != nil {
-					t.Fatalf("not enforced: %v", err)
-				}
-				verified := "yes"
-				if want != "" {
-					verified = "no:(" + want + ")"
-				}
-				if got := c.Description().Verified; !regexp.MustCompile("^" + verified + "$").MatchString(got) {
-					t.Errorf("not enforced: verified %q, want %q", got, verified)
-				}
+				wantVerdict(t, config, file, tt.server, want)
 			}
 		})
+	}
+}
+
+// wantVerdict wants the same verdict of a client with these anchors, enforced and told.
+func wantVerdict(t *testing.T, config *tls.Config, file, name, want string) {
+	t.Helper()
+	client := trusting(file)
+	c, err := handshakeWith(t, config.Clone(), client, enforced(name))
+	switch {
+	case want != "":
+		wantError(t, err, KindHandshake, want)
+	case err != nil:
+		t.Errorf("enforced: %v", err)
+	case !c.Facts().Verdict.Good():
+		t.Errorf("enforced: verified %q", c.Facts().Verdict)
+	}
+	if c, err = handshakeWith(t, config.Clone(), client, told(name)); err != nil {
+		t.Fatalf("not enforced: %v", err)
+	}
+	v := c.Facts().Verdict
+	if v.Good() != (want == "") || !regexp.MustCompile("^("+want+")$").MatchString(v.Reason) {
+		t.Errorf("not enforced: verified %q, want %q", v, want)
 	}
 }
 
@@ -137,8 +139,8 @@ func wantError(t *testing.T, err error, kind Kind, pattern string) {
 	if !errors.As(err, &failure) {
 		t.Fatalf("error %v (%T), want one of kind %d that says %q", err, err, kind, pattern)
 	}
-	if failure.ExitCode() != int(kind) {
-		t.Errorf("exit code %d, want %d", failure.ExitCode(), kind)
+	if failure.Kind != kind {
+		t.Errorf("error of kind %d, want %d", failure.Kind, kind)
 	}
 	if !regexp.MustCompile("^(" + pattern + ")$").MatchString(err.Error()) {
 		t.Errorf("error says\n\t%s\nwant\n\t%s", err, pattern)
@@ -146,13 +148,13 @@ func wantError(t *testing.T, err error, kind Kind, pattern string) {
 }
 
 func TestVerdictReachesTheServer(t *testing.T) {
-	root, other := newCA(t, "root", nil), newCA(t, "other", nil)
+	root, other := newCA("root"), newCA("other")
 	alert := make(chan error, 1)
-	conn := serve(t, func(conn *net.TCPConn) {
-		server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{root.server(t, nil, host).pair()}})
+	conn := tlstest.Serve(t, func(conn *net.TCPConn) {
+		server := tls.Server(conn, root.Leaf(nil, host).Config())
 		alert <- server.Handshake()
 	})
-	_, err := client(t, conn, &Settings{ServerName: host, Verify: true, Anchors: Anchors{File: bundle(t, other)}})
+	_, err := shake(t, conn, trusting(tlstest.Bundle(t, other)), enforced(host))
 	if err == nil {
 		t.Fatal("handshake succeeded")
 	}
@@ -162,70 +164,54 @@ func TestVerdictReachesTheServer(t *testing.T) {
 }
 
 func TestNoAnchors(t *testing.T) {
-	root := newCA(t, "root", nil)
-	config := &tls.Config{Certificates: []tls.Certificate{root.server(t, nil, host).pair()}}
-	c, err := handshakeWith(t, config, &Settings{ServerName: host})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := c.Description().Verified; got != "no:no trust anchors" {
-		t.Errorf("verified %q", got)
-	}
-	_, err = handshakeWith(t, config, &Settings{ServerName: host, Verify: true})
-	wantError(t, err, KindSettings, "no trust anchors are configured")
-
-	missing := Anchors{File: "/nonexistent/anchors.pem"}
-	c, err = handshakeWith(t, config, &Settings{ServerName: host, Anchors: missing})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := c.Description().Verified; !strings.HasPrefix(got, "no:cannot read trust anchors: open /nonexistent/anchors.pem") {
-		t.Errorf("verified %q", got)
-	}
-	_, err = handshakeWith(t, config, &Settings{ServerName: host, Verify: true, Anchors: missing})
-	wantError(t, err, KindSettings, "cannot read trust anchors: open /nonexistent/anchors.pem: .*")
-}
-
-// Nothing is read before an unverified handshake is done, and Load reads what a
-// verified one needs.
-func TestLoad(t *testing.T) {
-	root := newCA(t, "root", nil)
-	file := bundle(t, root)
-	loose := &Settings{Anchors: Anchors{File: file}}
-	if err := loose.Load(); err != nil || loose.anchors != nil {
-		t.Errorf("not verifying: Load gives %v, index %v", err, loose.anchors)
-	}
-	strict := &Settings{ServerName: host, Verify: true, Anchors: Anchors{File: file}}
-	if err := strict.Load(); err != nil {
-		t.Fatal(err)
-	}
-	writeOver(t, file, []byte("nothing"))
-	config := &tls.Config{Certificates: []tls.Certificate{root.server(t, nil, host).pair()}}
-	if _, err := handshakeWith(t, config, strict); err != nil {
-		t.Errorf("after Load, with the file gone: %v", err)
+	config := newCA("root").Leaf(nil, host).Config()
+	for _, tt := range []struct{ file, told, failure string }{
+		{"", "no trust anchors", "no trust anchors are configured"},
+		{"/nonexistent/anchors.pem", "cannot read trust anchors: open /nonexistent/anchors.pem: no such file or directory", ""},
+	} {
+		client := trusting(tt.file)
+		c, err := handshakeWith(t, config, client, told(host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := c.Facts().Verdict
+		if v.Reason != tt.told {
+			t.Errorf("verified %q", v)
+		}
+		_, err = handshakeWith(t, config, client, enforced(host))
+		wantError(t, err, KindSettings, cmp.Or(tt.failure, tt.told))
+		for _, cause := range []error{v.Cause, err} {
+			var unusable *AnchorsError
+			switch found := errors.As(cause, &unusable); {
+			case errors.Is(cause, ErrNoAnchors) != (tt.file == "") || found != (tt.file != ""):
+				t.Errorf("the cause is %v", cause)
+			case found && (unusable.File != tt.file || unusable.WithoutPath() != "no such file or directory"):
+				t.Errorf("the cause is %q: %q", unusable.File, unusable.WithoutPath())
+			}
+		}
 	}
 }
 
 func TestVersions(t *testing.T) {
-	root := newCA(t, "root", nil)
-	file := bundle(t, root)
-	pair := root.server(t, nil, host).pair()
+	root := newCA("root")
+	file := tlstest.Bundle(t, root)
+	pair := root.Leaf(nil, host).Pair()
 	for version, name := range map[uint16]string{
 		tls.VersionTLS10: "TLSv1", tls.VersionTLS11: "TLSv1.1", tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3",
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: version, MaxVersion: version}
-			c, err := handshakeWith(t, config, &Settings{ServerName: host, Anchors: Anchors{File: file}})
+			c, err := handshakeWith(t, config, trusting(file), told(host))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := c.Description(); d.Protocol != name || d.Verified != "yes" || d.SNI != host || d.Resumed {
-				t.Errorf("%+v", d)
+			if f := c.Facts(); f.Version != name || !f.Verdict.Good() || f.ServerName != host || f.Resumed {
+				t.Errorf("%+v", f)
 			}
 			if text, err := io.ReadAll(c); string(text) != "hello" || err != nil || c.Truncated() {
 				t.Errorf("read %q, %v, truncated %v", text, err, c.Truncated())
 			}
-			_, err = handshakeWith(t, config, &Settings{ServerName: host, Verify: true, Anchors: Anchors{File: file}})
+			_, err = handshakeWith(t, config, trusting(file), enforced(host))
 			if version >= tls.VersionTLS12 {
 				if err != nil {
 					t.Errorf("verified: %v", err)
@@ -241,14 +227,14 @@ func TestVersions(t *testing.T) {
 func TestOldVersionChosen(t *testing.T) {
 	hello := "\x16\x03\x01\x00\x2a\x02\x00\x00\x26\x03\x01" + strings.Repeat("r", 32) + "\x00\x00\x2f\x00"
 	for _, verify := range []bool{false, true} {
-		conn := answerRaw(t, hello)
-		settings := &Settings{ServerName: host, Verify: verify}
+		conn := tlstest.Serve(t, tlstest.Answer(hello))
+		client, demand := trusting(tlstest.Bundle(t, newCA("root"))), told(host)
 		want := "handshake failed: .*|connection closed during the handshake"
 		if verify {
-			settings.Anchors.File = bundle(t, newCA(t, "root", nil))
+			demand = enforced(host)
 			want = `server speaks TLSv1 only, a verified connection needs TLSv1\.2 or newer`
 		}
-		_, err := client(t, conn, settings)
+		_, err := shake(t, conn, client, demand)
 		wantError(t, err, KindHandshake, want)
 	}
 }
@@ -257,17 +243,17 @@ func TestOldVersionChosen(t *testing.T) {
 // the insecure ones do not serve a verified one.
 func TestCipherSuites(t *testing.T) {
 	t.Setenv("GODEBUG", "tlsrsakex=0,tls3des=0")
-	root := newCA(t, "root", nil)
-	file := bundle(t, root)
+	root := newCA("root")
+	file := tlstest.Bundle(t, root)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rsaPair := issue(t, root, key, func(c *x509.Certificate) {
+	rsaPair := root.Issue(key, func(c *x509.Certificate) {
 		c.DNSNames = []string{host}
 		c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
-	}).pair()
-	ecPair := root.server(t, nil, host).pair()
+	}).Pair()
+	ecPair := root.Leaf(nil, host).Pair()
 	secure := tls.CipherSuites()
 	for _, suite := range append(slices.Clone(secure), tls.InsecureCipherSuites()...) {
 		if slices.Contains(suite.SupportedVersions, tls.VersionTLS13) {
@@ -284,14 +270,14 @@ func TestCipherSuites(t *testing.T) {
 				MinVersion:   tls.VersionTLS10,
 				MaxVersion:   tls.VersionTLS12,
 			}
-			c, err := handshakeWith(t, config, &Settings{ServerName: host})
+			c, err := handshakeWith(t, config, trusting(""), told(host))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := c.Description().Cipher; got != suite.Name {
+			if got := c.Facts().Cipher; got != suite.Name {
 				t.Errorf("cipher %s", got)
 			}
-			_, err = handshakeWith(t, config, &Settings{ServerName: host, Verify: true, Anchors: Anchors{File: file}})
+			_, err = handshakeWith(t, config, trusting(file), enforced(host))
 			if slices.ContainsFunc(secure, func(s *tls.CipherSuite) bool { return s.ID == suite.ID }) {
 				if err != nil {
 					t.Errorf("verified: %v", err)
@@ -304,20 +290,20 @@ func TestCipherSuites(t *testing.T) {
 }
 
 func TestServerNameSent(t *testing.T) {
-	root := newCA(t, "root", nil)
-	file := bundle(t, root)
-	pair := root.server(t, nil, host, "127.0.0.1").pair()
+	root := newCA("root")
+	client := trusting(tlstest.Bundle(t, root))
+	pair := root.Leaf(nil, host, "127.0.0.1").Pair()
 	for _, tt := range []struct {
-		settings Settings
-		sni      string
+		demand Demand
+		sni    string
 	}{
-		{Settings{ServerName: host}, host},
-		{Settings{ServerName: host + "."}, host},
-		{Settings{ServerName: host + ".."}, host},
-		{Settings{ServerName: host, NoSNI: true}, ""},
-		{Settings{ServerName: "127.0.0.1"}, ""},
-		{Settings{ServerName: "[127.0.0.1]"}, ""},
-		{Settings{}, ""},
+		{Demand{ServerName: host}, host},
+		{Demand{ServerName: host + "."}, host},
+		{Demand{ServerName: host + ".."}, host},
+		{Demand{ServerName: host, NoSNI: true}, ""},
+		{Demand{ServerName: "127.0.0.1"}, ""},
+		{Demand{ServerName: "[127.0.0.1]"}, ""},
+		{Demand{}, ""},
 	} {
 		sent := make(chan string, 1)
 		config := &tls.Config{
@@ -327,37 +313,16 @@ func TestServerNameSent(t *testing.T) {
 				return nil, nil
 			},
 		}
-		tt.settings.Verify, tt.settings.Anchors = true, Anchors{File: file}
-		c, err := handshakeWith(t, config, &tt.settings)
+		tt.demand.Judge = TrustAnchors{}
+		c, err := handshakeWith(t, config, client, &tt.demand)
 		if err != nil {
-			t.Errorf("%+v: %v", tt.settings, err)
+			t.Errorf("%+v: %v", tt.demand, err)
 			continue
 		}
-		if got := <-sent; got != tt.sni || c.Description().SNI != tt.sni {
-			t.Errorf("%q sent %q, tells %q, want %q", tt.settings.ServerName, got, c.Description().SNI, tt.sni)
-		}
-		environ := c.Description().Environ()
-		want := "SSL_TLS_SNI_SERVERNAME=" + tt.sni
-		if tt.sni == "" {
-			want = "SSL_TLS_SNI_SERVERNAME"
-		}
-		if !slices.Contains(environ, want) {
-			t.Errorf("%q: environment %q", tt.settings.ServerName, environ)
+		if got := <-sent; got != tt.sni || c.Facts().ServerName != tt.sni {
+			t.Errorf("%q sent %q, tells %q, want %q", tt.demand.ServerName, got, c.Facts().ServerName, tt.sni)
 		}
 	}
-}
-
-// answerRaw is a server that waits for the client's hello and sends an answer that
-// crypto/tls would not, then ends its output.
-func answerRaw(t *testing.T, answer string) *net.TCPConn {
-	return serve(t, func(conn *net.TCPConn) {
-		header := make([]byte, 5)
-		io.ReadFull(conn, header)
-		io.CopyN(io.Discard, conn, int64(header[3])<<8|int64(header[4]))
-		io.WriteString(conn, answer)
-		conn.CloseWrite()
-		io.Copy(io.Discard, conn)
-	})
 }
 
 func TestRefusals(t *testing.T) {
@@ -383,7 +348,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := client(t, answerRaw(t, tt.answer), &Settings{ServerName: host})
+			_, err := shake(t, tlstest.Serve(t, tlstest.Answer(tt.answer)), trusting(""), told(host))
 			wantError(t, err, KindHandshake, regexp.QuoteMeta(tt.want))
 			var cause error
 			switch {
@@ -413,18 +378,18 @@ func wantCause(t *testing.T, err, cause error) {
 // What a server can put into our words does not look like a cause.
 func TestCauseIsNotTheServers(t *testing.T) {
 	for _, words := range []string{nothingHeard, unknownName + `"x"`, wantsAName} {
-		root := newCA(t, words, nil)
-		leaf := root.server(t, func(c *x509.Certificate) { c.Subject.CommonName = words }, words)
-		other := bundle(t, newCA(t, "other", nil))
-		for _, anchors := range []string{other, bundle(t, root)} {
-			_, err := handshakeWith(t, &tls.Config{Certificates: []tls.Certificate{leaf.pair()}},
-				&Settings{ServerName: host, Verify: true, Anchors: Anchors{File: anchors}})
+		root := newCA(words)
+		leaf := root.Leaf(func(c *x509.Certificate) { c.Subject.CommonName = words }, words)
+		other := tlstest.Bundle(t, newCA("other"))
+		for _, anchors := range []string{other, tlstest.Bundle(t, root)} {
+			_, err := handshakeWith(t, leaf.Config(),
+				trusting(anchors), enforced(host))
 			if err == nil {
 				t.Fatal("handshake succeeded")
 			}
 			wantCause(t, err, nil)
 		}
-		_, err := client(t, answerRaw(t, words+"\r\n"), &Settings{})
+		_, err := shake(t, tlstest.Serve(t, tlstest.Answer(words+"\r\n")), trusting(""), told(""))
 		wantCause(t, err, nil)
 	}
 	for _, line := range []string{"", "x: " + nothingHeard, "\n" + nothingHeard, " " + wantsAName} {
@@ -440,50 +405,47 @@ const packet = 1400
 func TestSmallHello(t *testing.T) {
 	longest := strings.Repeat(strings.Repeat("x", 62)+".", 4)
 	longest = longest[:len(longest)-1] + "yz" // 253 bytes, the longest name there is
-	root := newCA(t, "root", nil)
-	file := bundle(t, root)
-	pair := root.server(t, nil, longest).pair()
-	for _, verify := range []bool{false, true} {
+	root := newCA("root")
+	client := trusting(tlstest.Bundle(t, root))
+	pair := root.Leaf(nil, longest).Pair()
+	for _, demand := range []func(string) *Demand{told, enforced} {
 		for name, limit := range map[string]int{host: 340, longest: 590} {
-			small := &Settings{ServerName: name, SmallHello: true, Verify: verify, Anchors: Anchors{File: file}}
-			if size := helloSize(t, small); size > limit {
-				t.Errorf("verify %v: a small ClientHello for a name of %d bytes has %d bytes", verify, len(name), size)
+			small := demand(name)
+			small.SmallHello = true
+			if size := helloSize(t, client, small); size > limit {
+				t.Errorf("judge %s: a small ClientHello for a name of %d bytes has %d bytes", small.judge(), len(name), size)
 			}
 		}
-		small := &Settings{ServerName: longest, SmallHello: true, Verify: verify, Anchors: Anchors{File: file}}
+		small := demand(longest)
+		small.SmallHello = true
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			c, err := handshakeWith(t, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: version, MaxVersion: version}, small)
+			c, err := handshakeWith(t, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: version, MaxVersion: version}, client, small)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := c.Description(); d.Verified != "yes" {
-				t.Errorf("%+v", d)
+			if f := c.Facts(); !f.Verdict.Good() {
+				t.Errorf("%+v", f)
 			}
 		}
 	}
-	if size := helloSize(t, &Settings{ServerName: host}); size <= packet {
+	if size := helloSize(t, client, told(host)); size <= packet {
 		t.Errorf("an ordinary ClientHello has %d bytes: there is no need for a small one", size)
 	}
 }
 
-// helloSize is how many bytes the client sends first. The server reads once and goes.
-func helloSize(t *testing.T, s *Settings) int {
+// helloSize is how many bytes the client sends first. The server reads them and goes.
+func helloSize(t *testing.T, c *Client, d *Demand) int {
 	t.Helper()
 	size := make(chan int, 1)
-	conn := serve(t, func(conn *net.TCPConn) {
-		header := make([]byte, 5)
-		io.ReadFull(conn, header)
-		n, _ := io.CopyN(io.Discard, conn, int64(header[3])<<8|int64(header[4]))
-		size <- len(header) + int(n)
-	})
-	_, err := client(t, conn, s)
+	conn := tlstest.Serve(t, func(conn *net.TCPConn) { size <- tlstest.ReadRecord(conn) })
+	_, err := shake(t, conn, c, d)
 	wantCause(t, err, ErrNoServerHello)
 	return <-size
 }
 
 func TestNameMissed(t *testing.T) {
-	for _, settings := range []Settings{{}, {ServerName: "192.0.2.1"}, {ServerName: host, NoSNI: true}} {
-		_, err := client(t, answerRaw(t, "\x15\x03\x01\x00\x02\x02\x70"), &settings)
+	for _, demand := range []Demand{{}, {ServerName: "192.0.2.1"}, {ServerName: host, NoSNI: true}} {
+		_, err := shake(t, tlstest.Serve(t, tlstest.Answer("\x15\x03\x01\x00\x02\x02\x70")), trusting(""), &demand)
 		wantError(t, err, KindHandshake, `server wants to be sent a name: unrecognized name \(alert 112\)`)
 		wantCause(t, err, ErrUnrecognizedName)
 	}
@@ -491,35 +453,35 @@ func TestNameMissed(t *testing.T) {
 
 // A server's unrecognized_name warning is not an end.
 func TestUnrecognizedNameWarning(t *testing.T) {
-	root := newCA(t, "root", nil)
-	conn := serve(t, func(conn *net.TCPConn) {
+	root := newCA("root")
+	conn := tlstest.Serve(t, func(conn *net.TCPConn) {
 		io.WriteString(conn, "\x15\x03\x01\x00\x02\x01\x70")
-		server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{root.server(t, nil, host).pair()}, MaxVersion: tls.VersionTLS12})
+		server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{root.Leaf(nil, host).Pair()}, MaxVersion: tls.VersionTLS12})
 		server.Handshake()
 		server.Close()
 	})
-	if _, err := client(t, conn, &Settings{ServerName: host}); err != nil {
+	if _, err := shake(t, conn, trusting(""), told(host)); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestReset(t *testing.T) {
-	conn := serve(t, func(conn *net.TCPConn) {
+	conn := tlstest.Serve(t, func(conn *net.TCPConn) {
 		conn.Read(make([]byte, 1))
 		conn.SetLinger(0)
 	})
-	_, err := client(t, conn, &Settings{})
+	_, err := shake(t, conn, trusting(""), told(""))
 	wantError(t, err, KindHandshake, "no answer to the handshake: connection closed or reset")
 	wantCause(t, err, ErrNoServerHello)
 }
 
 func TestTimeLimit(t *testing.T) {
 	for name, first := range map[string]string{"no answer to the handshake": "", "handshake not finished": "\x16\x03\x03\x00\x40\x02"} {
-		conn := serve(t, func(conn *net.TCPConn) {
+		conn := tlstest.Serve(t, func(conn *net.TCPConn) {
 			io.WriteString(conn, first)
 			io.Copy(io.Discard, conn)
 		})
-		_, err := client(t, conn, &Settings{HandshakeTimeout: 60 * time.Millisecond})
+		_, err := shake(t, conn, trusting(""), &Demand{TimeLimit: 60 * time.Millisecond})
 		wantError(t, err, KindHandshake, name+" within 60 ms")
 		if !isTimeout(err) {
 			t.Errorf("%v is no timeout", err)
@@ -535,12 +497,12 @@ func TestTimeLimit(t *testing.T) {
 func TestContextEnds(t *testing.T) {
 	reason := errors.New("fuse")
 	ctx, cancel := context.WithCancelCause(context.Background())
-	conn := serve(t, func(conn *net.TCPConn) {
+	conn := tlstest.Serve(t, func(conn *net.TCPConn) {
 		conn.Read(make([]byte, 1))
 		cancel(reason)
 		io.Copy(io.Discard, conn)
 	})
-	_, err := Client(ctx, conn, &Settings{HandshakeTimeout: time.Hour})
+	_, err := trusting("").Handshake(ctx, conn, &Demand{TimeLimit: time.Hour})
 	wantError(t, err, KindHandshake, "handshake given up: fuse")
 	if !errors.Is(err, reason) {
 		t.Error("the reason is lost")
@@ -550,9 +512,9 @@ func TestContextEnds(t *testing.T) {
 
 // A deadline that somebody else has set on the connection is silence too.
 func TestDeadline(t *testing.T) {
-	conn := serve(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
+	conn := tlstest.Serve(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
 	conn.SetReadDeadline(time.Now().Add(60 * time.Millisecond))
-	_, err := client(t, conn, &Settings{})
+	_, err := shake(t, conn, trusting(""), told(""))
 	wantError(t, err, KindHandshake, "no answer to the handshake in time")
 	wantCause(t, err, ErrNoServerHello)
 }
@@ -573,15 +535,15 @@ func (c *closer) Write(p []byte) (int, error) {
 }
 
 func TestClosedAtEveryStep(t *testing.T) {
-	root := newCA(t, "root", nil)
-	pair := root.server(t, nil, host).pair()
+	root := newCA("root")
+	pair := root.Leaf(nil, host).Pair()
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for bytes := 1; bytes < 600; bytes += 37 {
-			conn := serve(t, func(conn *net.TCPConn) {
+			conn := tlstest.Serve(t, func(conn *net.TCPConn) {
 				tls.Server(&closer{conn, bytes}, &tls.Config{Certificates: []tls.Certificate{pair}, MaxVersion: version}).Handshake()
 				io.Copy(io.Discard, conn)
 			})
-			_, err := client(t, conn, &Settings{ServerName: host})
+			_, err := shake(t, conn, trusting(""), told(host))
 			if bytes <= 5 { // the header of a record
 				wantError(t, err, KindHandshake, "no answer to the handshake: connection closed or reset")
 				continue
@@ -592,8 +554,8 @@ func TestClosedAtEveryStep(t *testing.T) {
 }
 
 func TestClientCertificate(t *testing.T) {
-	root := newCA(t, "root", nil)
-	pair := root.server(t, nil, host).pair()
+	root := newCA("root")
+	pair := root.Leaf(nil, host).Pair()
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -618,13 +580,13 @@ func TestClientCertificate(t *testing.T) {
 				return nil
 			},
 		}
-		config.ClientCAs.AddCert(newCA(t, "stranger", nil).cert)
-		for name, client := range map[string]*party{
-			"RSA":     issue(t, root, rsaKey, func(c *x509.Certificate) { c.Subject.CommonName = "rsa" }),
-			"ECDSA":   issue(t, root, ecKey, func(c *x509.Certificate) { c.Subject.CommonName = "ecdsa" }),
-			"Ed25519": issue(t, root, edKey, func(c *x509.Certificate) { c.Subject.CommonName = "ed25519" }),
+		config.ClientCAs.AddCert(newCA("stranger").Cert)
+		for name, client := range map[string]*tlstest.Party{
+			"RSA":     root.Issue(rsaKey, func(c *x509.Certificate) { c.Subject.CommonName = "rsa" }),
+			"ECDSA":   root.Issue(ecKey, func(c *x509.Certificate) { c.Subject.CommonName = "ecdsa" }),
+			"Ed25519": root.Issue(edKey, func(c *x509.Certificate) { c.Subject.CommonName = "ed25519" }),
 		} {
-			c, err := handshakeWith(t, config.Clone(), &Settings{Certificate: &Certificate{client.pair(root)}})
+			c, err := handshakeWith(t, config.Clone(), &Client{Certificate: &Certificate{client.Pair(root)}}, &Demand{})
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -632,12 +594,12 @@ func TestClientCertificate(t *testing.T) {
 			if _, err := io.ReadAll(c); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			if got := <-shown; len(got) != 2 || !got[0].Equal(client.cert) {
+			if got := <-shown; len(got) != 2 || !got[0].Equal(client.Cert) {
 				t.Errorf("%s: server was shown %d certificates, or another", name, len(got))
 			}
 		}
 		// None given: TLS 1.2 fails in the handshake, TLS 1.3 after it.
-		c, err := handshakeWith(t, config.Clone(), &Settings{})
+		c, err := handshakeWith(t, config.Clone(), trusting(""), told(""))
 		kind := KindHandshake
 		if err == nil {
 			_, err = io.ReadAll(c)
@@ -646,7 +608,7 @@ func TestClientCertificate(t *testing.T) {
 		wantError(t, err, kind, `server demands a client certificate: .* \(alert \d+\)`)
 		// One that the server does not like.
 		config.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") }
-		c, err = handshakeWith(t, config.Clone(), &Settings{Certificate: &Certificate{issue(t, root, ecKey, func(*x509.Certificate) {}).pair()}})
+		c, err = handshakeWith(t, config.Clone(), &Client{Certificate: &Certificate{root.Issue(ecKey, func(*x509.Certificate) {}).Pair()}}, &Demand{})
 		if err == nil {
 			_, err = io.ReadAll(c)
 			wantError(t, err, KindRunning, `server does not accept our client certificate: bad certificate \(alert 42\)`)
@@ -657,15 +619,15 @@ func TestClientCertificate(t *testing.T) {
 }
 
 func TestTrace(t *testing.T) {
-	root := newCA(t, "root", nil)
-	config := &tls.Config{Certificates: []tls.Certificate{root.server(t, nil, host).pair()}}
+	root := newCA("root")
+	config := root.Leaf(nil, host).Config()
 	var lines []string
-	settings := &Settings{ServerName: host, Trace: func(line string) { lines = append(lines, line) }}
-	if _, err := handshakeWith(t, config, settings); err != nil {
+	trace := func(line string) { lines = append(lines, line) }
+	if _, err := handshakeWith(t, config, trusting(""), &Demand{ServerName: host, Trace: trace}); err != nil {
 		t.Fatal(err)
 	}
-	settings.Verify, settings.Anchors.File = true, bundle(t, newCA(t, "other", nil))
-	handshakeWith(t, config, settings)
+	other := trusting(tlstest.Bundle(t, newCA("other")))
+	handshakeWith(t, config, other, &Demand{ServerName: host, Judge: TrustAnchors{}, Trace: trace})
 	const certificate = `tls certificate 0 subject "CN=server" issuer "CN=root" from 2020-01-01T12:00:00Z to 2040-01-01T12:00:00Z names "mx.example.org"`
 	if len(lines) != 4 || lines[0] != certificate || lines[2] != certificate ||
 		!strings.HasPrefix(lines[1], `tls TLSv1.3 TLS_`) || !strings.HasSuffix(lines[1], ` name "mx.example.org" verified no:no trust anchors`) ||
@@ -677,7 +639,7 @@ func TestTrace(t *testing.T) {
 // However much a server shows, the trace stays readable.
 func TestTrace_bounded(t *testing.T) {
 	var lines []string
-	s := &Settings{Trace: func(line string) { lines = append(lines, line) }}
+	h := handshake{demand: &Demand{Trace: func(line string) { lines = append(lines, line) }}}
 	one := &x509.Certificate{IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}}
 	for range 500 {
 		one.DNSNames = append(one.DNSNames, strings.Repeat("x\x1b", 1000))
@@ -686,7 +648,7 @@ func TestTrace_bounded(t *testing.T) {
 	for range 500 {
 		state.PeerCertificates = append(state.PeerCertificates, one)
 	}
-	_ = s.traceCertificates(state)
+	_ = h.traceCertificates(state)
 	if len(lines) != certificatesTraced+1 || lines[certificatesTraced] != "tls certificates: 490 more" {
 		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
 	}
@@ -695,49 +657,40 @@ func TestTrace_bounded(t *testing.T) {
 	}
 }
 
-// Foreign bytes in certificates do not reach the environment, or an error, as they are.
+// Foreign bytes in certificates do not reach the facts, or an error, as they are.
 func TestForeignNames(t *testing.T) {
-	root := newCA(t, "root", nil)
-	leaf := root.server(t, func(c *x509.Certificate) {
+	root := newCA("root")
+	leaf := root.Leaf(func(c *x509.Certificate) {
 		c.Subject.CommonName = "a\x00b\n\x1b[2J"
 		c.DNSNames = []string{"x\"\\y" + strings.Repeat("z", 400)}
 	})
-	config := &tls.Config{Certificates: []tls.Certificate{leaf.pair()}}
-	_, err := handshakeWith(t, config, &Settings{ServerName: host, Verify: true, Anchors: Anchors{File: bundle(t, root)}})
+	config := leaf.Config()
+	_, err := handshakeWith(t, config, trusting(tlstest.Bundle(t, root)), enforced(host))
 	if err == nil || len(err.Error()) > 400 || strings.ContainsAny(err.Error(), "\n\x00\x1b") {
 		t.Errorf("error says %q", err)
 	}
-	c, err := handshakeWith(t, config, &Settings{})
+	c, err := handshakeWith(t, config, trusting(""), told(""))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, assignment := range c.Description().Environ() {
-		if strings.ContainsAny(assignment, "\n\x00\x1b") {
-			t.Errorf("environment has %q", assignment)
-		}
+	if subject := c.Facts().CertSubject; strings.ContainsAny(subject, "\n\x00\x1b") {
+		t.Errorf("subject %q", subject)
 	}
 }
 
-func TestEnviron(t *testing.T) {
-	root := newCA(t, "root", nil)
-	leaf := root.server(t, func(c *x509.Certificate) {
+func TestFacts(t *testing.T) {
+	root := newCA("root")
+	leaf := root.Leaf(func(c *x509.Certificate) {
 		c.Subject = pkix.Name{Country: []string{"DE"}, Organization: []string{"Example, Inc."}, CommonName: host}
 	}, host)
-	config := &tls.Config{Certificates: []tls.Certificate{leaf.pair()}}
-	c, err := handshakeWith(t, config, &Settings{ServerName: host, Anchors: Anchors{File: bundle(t, root)}})
+	c, err := handshakeWith(t, leaf.Config(), trusting(tlstest.Bundle(t, root)), told(host))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := strings.Join(c.Description().Environ(), "\n")
-	want := regexp.MustCompile(`^SSL_PROTOCOL=TLSv1\.3
-SSL_CIPHER=TLS_[A-Z0-9_]+
-SSL_TLS_SNI_SERVERNAME=mx\.example\.org
-SSL_PEER_CERT_HASH=SHA256:[0-9a-f]{64}
-SSL_PEER_CERT_SUBJECT=CN=mx\.example\.org,O=Example\\, Inc\.,C=DE
-SSL_PEER_VERIFIED=yes
-SSL_SESSION_RESUMED=no$`)
-	if !want.MatchString(got) {
-		t.Errorf("environment:\n%s", got)
+	f, hash := c.Facts(), sha256.Sum256(leaf.Cert.Raw)
+	if f.Version != "TLSv1.3" || !strings.HasPrefix(f.Cipher, "TLS_") || f.ServerName != host || !bytes.Equal(f.CertHash, hash[:]) ||
+		f.CertSubject != `CN=mx.example.org,O=Example\, Inc.,C=DE` || !f.Verdict.Good() || f.Resumed {
+		t.Errorf("%+v", f)
 	}
 }
 
@@ -779,43 +732,5 @@ func TestDistinguishedName(t *testing.T) {
 	}
 	if got := distinguishedName([]byte{1, 2}); got != "#0102" {
 		t.Errorf("malformed: %s", got)
-	}
-}
-
-// With a thousand of them at a time, settings are shared and nothing is mixed up.
-func TestManyAtATime(t *testing.T) {
-	root := newCA(t, "root", nil)
-	settings := &Settings{ServerName: host, Verify: true, Anchors: Anchors{File: bundle(t, root)}, Now: testClock}
-	if err := settings.Load(); err != nil {
-		t.Fatal(err)
-	}
-	config := &tls.Config{Certificates: []tls.Certificate{root.server(t, nil, host).pair()}, Time: testClock}
-	errs := make(chan error)
-	const many = 40
-	for range many {
-		conn := serve(t, func(conn *net.TCPConn) {
-			server := tls.Server(conn, config)
-			io.Copy(server, io.LimitReader(server, 5))
-			server.Close()
-		})
-		go func() {
-			c, err := Client(t.Context(), conn, settings)
-			if err != nil {
-				errs <- err
-				return
-			}
-			defer c.Close()
-			io.WriteString(c, "12345")
-			echo, err := io.ReadAll(c)
-			if err == nil && !bytes.Equal(echo, []byte("12345")) {
-				err = fmt.Errorf("echo is %q", echo)
-			}
-			errs <- err
-		}()
-	}
-	for range many {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
 	}
 }

@@ -22,12 +22,12 @@ const (
 	bmpString       = asn1.Tag(30)
 )
 
-// preparedName returns a form of a DER name that is the same for names that are the same
-// (RFC 5280 section 7.1): strings of one type, prepared as in RFC 4518. It is no DER.
-// A name that cannot be read is the same as itself only.
+// preparedName returns a form of a DER name that is equal for equal names (RFC 5280
+// section 7.1): strings of one type, prepared as in RFC 4518. The form is not DER. A name
+// that cannot be read equals only itself.
 //
-// Two names that are told apart wrongly cost a chain. Two that are not cost nothing: the
-// issuer's key, and not its name, is what makes a chain good.
+// If two names are told apart by mistake, a chain is lost. If two names are taken for
+// one, nothing is lost, because the issuer's key makes a chain good and not its name.
 func preparedName(der []byte) []byte {
 	var name cryptobyte.String
 	input := cryptobyte.String(der)
@@ -77,7 +77,7 @@ func preparedPart(set *cryptobyte.String) (part []byte, ok bool) {
 	return part, err == nil
 }
 
-// decodeText reads a string of any type. T61String is taken for Latin-1, as others do.
+// decodeText reads a string of any type. It takes T61String for Latin-1, as others do.
 func decodeText(tag asn1.Tag, value []byte) (text string, ok bool) {
 	switch tag {
 	case asn1.UTF8String, asn1.PrintableString, asn1.IA5String, numericString, visibleString:
@@ -105,12 +105,12 @@ func decodeText(tag asn1.Tag, value []byte) (text string, ok bool) {
 	return "", false
 }
 
-// prepare is the string preparation of RFC 4518 for caseIgnoreMatch: map, fold, normalize,
-// and take the blanks that mean nothing away.
+// prepare is the string preparation of RFC 4518 for caseIgnoreMatch: map, fold,
+// normalize, and remove the blanks that mean nothing.
 func prepare(text string) string {
 	text = strings.Map(mapRune, text)
 	if strings.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
-		// Normalizing may bring forth what has to be folded.
+		// Normalizing may give characters that have to be folded.
 		for range 2 {
 			text = norm.NFKC.String(strings.Map(mapRune, strings.NewReplacer("ß", "ss", "ẞ", "ss").Replace(text)))
 		}
@@ -130,7 +130,7 @@ func mapRune(r rune) rune {
 	case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Variation_Selector), r == 0x34f, r == 0x1806, r == 0xfffc:
 		return -1
 	}
-	// The smallest of all that differ in case alone.
+	// The smallest of all that differ in nothing but case.
 	least := r
 	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
 		least = min(least, f)
@@ -142,12 +142,12 @@ func sameName(a, b []byte) bool {
 	return bytes.Equal(a, b) || bytes.Equal(preparedName(a), preparedName(b))
 }
 
-// Renamed certificates are copies with prepared names in place of those that they
-// have, for x509, which compares names byte by byte. All else that it checks it finds
-// as it was: signatures are over RawTBSCertificate.
+// Renamed certificates are copies with prepared names in place of their own, for x509,
+// which compares names byte by byte. Everything else that x509 checks is unchanged:
+// signatures are made over RawTBSCertificate.
 type renamed struct {
 	original map[*x509.Certificate]*x509.Certificate
-	names    map[string][]byte // what was prepared before
+	names    map[string][]byte // the prepared form, by name
 }
 
 func newRenamed() *renamed {
@@ -170,7 +170,7 @@ func (r *renamed) add(c *x509.Certificate) *x509.Certificate {
 	return &twin
 }
 
-// back replaces the copies in chains by what they are copies of.
+// back replaces the copies in chains by their originals.
 func (r *renamed) back(chains [][]*x509.Certificate) [][]*x509.Certificate {
 	for _, chain := range chains {
 		for i, c := range chain {

@@ -19,9 +19,9 @@ import (
 const (
 	// stapleSkew is how far the responder's clock may be from ours.
 	stapleSkew = 5 * time.Minute
-	// stapleAge is how long a response counts that does not tell when the next one
-	// is due: "newer information is available all the time" (RFC 6960 section
-	// 4.2.2.1) cannot be asked for here.
+	// stapleAge is how long a response counts that does not say when the next one is
+	// due. RFC 6960 section 4.2.2.1 says that newer information is then available all
+	// the time, but we cannot ask for it.
 	stapleAge = 24 * time.Hour
 	// statusRequest is the TLS feature "must staple" (RFC 7633, RFC 6066 section 8).
 	statusRequest = 5
@@ -29,34 +29,34 @@ const (
 
 var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
-// judgeStaple reaches the verdict on the OCSP response that the server has stapled
-// to leaf. Fatal are a revoked certificate, and one that must have a good response
-// and has none; another response that is no good, or none of the present, is told
-// but does no harm: the server could as well have sent nothing.
-func judgeStaple(staple []byte, leaf *x509.Certificate, chains [][]*x509.Certificate, now time.Time) verdict {
+// judgeStaple reaches the verdict on the OCSP response that the server has stapled to
+// leaf. A revoked certificate is fatal. So is a certificate that must have a good
+// response and has none. Every other response that is not good, or not of today, is
+// told but not fatal, because the server could have sent nothing instead.
+func judgeStaple(staple []byte, leaf *x509.Certificate, chains [][]*x509.Certificate, now time.Time) Verdict {
 	must := mustStaple(leaf)
 	if len(staple) == 0 {
 		if must {
-			return verdict{"certificate must have an OCSP response stapled to it, and has none", true}
+			return bad("certificate must have an OCSP response stapled to it, and has none")
 		}
-		return verdict{}
+		return Verdict{}
 	}
 	var failed error
 	for _, issuer := range issuers(leaf, chains) {
 		err := checkStaple(staple, leaf, issuer, now)
 		if err == nil {
-			return verdict{}
+			return Verdict{}
 		}
 		if revoked := (revokedError{}); errors.As(err, &revoked) {
-			return verdict{err.Error(), true}
+			return bad(err.Error())
 		}
 		failed = err
 	}
-	return verdict{"stapled OCSP response " + failed.Error(), must}
+	return Verdict{Reason: "stapled OCSP response " + failed.Error(), fatal: must}
 }
 
-// issuers are the certificates that may have signed leaf: in several chains they can
-// be several. A certificate that is an anchor itself has none but itself.
+// issuers are the certificates that may have signed leaf. Each chain can have another
+// one. A certificate that is an anchor itself has only itself.
 func issuers(leaf *x509.Certificate, chains [][]*x509.Certificate) []*x509.Certificate {
 	var all []*x509.Certificate
 	for _, chain := range chains {
@@ -75,12 +75,12 @@ type revokedError struct{ at time.Time }
 
 func (e revokedError) Error() string { return "certificate was revoked on " + day(e.at) }
 
-// checkStaple returns nil if the response says that leaf is good, and is to be
-// believed. A revocation is believed however old it is: it is not undone.
+// checkStaple returns nil if the response says that leaf is good and can be believed. A
+// revocation is believed however old it is, because it is never undone.
 func checkStaple(staple []byte, leaf, issuer *x509.Certificate, now time.Time) error {
 	response, err := ocsp.ParseResponseForCert(staple, leaf, nil)
 	if err != nil {
-		return fmt.Errorf("cannot be used: %s", plain(err))
+		return fmt.Errorf("cannot be used: %s", brief(err))
 	}
 	if err := checkResponder(response, issuer, now); err != nil {
 		return err
@@ -106,9 +106,9 @@ func checkStaple(staple []byte, leaf, issuer *x509.Certificate, now time.Time) e
 	return nil
 }
 
-// checkResponder checks that the response is signed by the issuer of the certificate
-// or by somebody whom it has appointed (RFC 6960 section 4.2.2.2). The library
-// checks a response's signature with the certificate in it, not what that
+// checkResponder checks that the response is signed by the issuer of the certificate or
+// by somebody whom the issuer has appointed (RFC 6960 section 4.2.2.2). The library
+// checks the signature of a response with the certificate in it, but not what that
 // certificate is for.
 func checkResponder(response *ocsp.Response, issuer *x509.Certificate, now time.Time) error {
 	responder := response.Certificate
@@ -131,9 +131,9 @@ func checkResponder(response *ocsp.Response, issuer *x509.Certificate, now time.
 	return nil
 }
 
-// namesIssuer checks that the answer about the serial number is one about a
-// certificate of this issuer (RFC 6960 section 4.1.1), which the library does not. The
-// issuer's name is as the certificate has it, which may be another encoding than its own.
+// namesIssuer reports whether the answer about the serial number is about a certificate
+// of this issuer (RFC 6960 section 4.1.1). The library does not check that. The answer
+// may spell the issuer's name as the issuer does or as the certificate does.
 func namesIssuer(response *ocsp.Response, leaf, issuer *x509.Certificate) bool {
 	name, key, ok := certID(response.TBSResponseData, leaf.SerialNumber)
 	if !ok || !response.IssuerHash.Available() {
@@ -156,8 +156,8 @@ func digest(hash crypto.Hash, data []byte) []byte {
 	return h.Sum(nil)
 }
 
-// certID returns the hashes of the first answer about serial, which is the one that
-// the library takes (RFC 6960 section 4.2.1).
+// certID returns the hashes of the first answer about serial, the one that the library
+// uses (RFC 6960 section 4.2.1).
 func certID(tbs []byte, serial *big.Int) (name, key []byte, ok bool) {
 	var data, answers cryptobyte.String
 	input := cryptobyte.String(tbs)
@@ -187,8 +187,8 @@ func certID(tbs []byte, serial *big.Int) (name, key []byte, ok bool) {
 	return nil, nil, false
 }
 
-// mustStaple tells whether the certificate asks to be refused without a stapled
-// response. An extension that cannot be read is taken to ask for it.
+// mustStaple reports whether the certificate asks to be refused without a stapled
+// response. An extension that cannot be read counts as if it asked for that.
 func mustStaple(leaf *x509.Certificate) bool {
 	for _, extension := range leaf.Extensions {
 		if !extension.Id.Equal(oidTLSFeature) {

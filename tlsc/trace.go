@@ -9,27 +9,27 @@ import (
 )
 
 const (
-	// certificatesTraced is how many certificates of a server's chain are traced: real
+	// certificatesTraced is how many certificates of a server's chain are traced. Real
 	// chains have up to five.
 	certificatesTraced = 10
-	// namesTraced is how many names of each: more than anybody reads.
+	// namesTraced is how many names of each are traced: more than anybody reads.
 	namesTraced = 30
 )
 
-// traceCertificates tells of the chain that the server has shown, whatever comes of
-// it. It never fails: its type is that of tls.Config.VerifyConnection.
-func (s *Settings) traceCertificates(state tls.ConnectionState) error {
-	if s.Trace == nil {
+// traceCertificates traces the chain that the server has sent, whatever the verdict on it
+// will be. It is a tls.Config.VerifyConnection that never fails.
+func (h *handshake) traceCertificates(state tls.ConnectionState) error {
+	if h.demand.Trace == nil {
 		return nil
 	}
 	chain := state.PeerCertificates
 	for i, c := range chain[:min(len(chain), certificatesTraced)] {
-		s.trace("tls certificate %d subject %q issuer %q from %s to %s names %s", i,
+		h.demand.trace("tls certificate %d subject %q issuer %q from %s to %s names %s", i,
 			cut(distinguishedName(c.RawSubject), subjectLimit), cut(distinguishedName(c.RawIssuer), subjectLimit),
 			c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339), namesOf(c))
 	}
 	if more := len(chain) - certificatesTraced; more > 0 {
-		s.trace("tls certificates: %d more", more)
+		h.demand.trace("tls certificates: %d more", more)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package tlsc
 
 import (
 	"bytes"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -12,48 +11,37 @@ import (
 	"time"
 )
 
-// A verdict on a server's certificate. The zero verdict is a good one.
-type verdict struct {
-	reason string // why not
-	fatal  bool   // a connection that enforces verdicts does not come about
-}
-
-// String is the verdict as Description has it.
-func (v verdict) String() string {
-	if v.reason == "" {
-		return "yes"
+// judge reaches the verdict of the trust anchors. It looks in this order: whether a
+// chain of certificates that are in date leads to an anchor, whether the certificate
+// names the server, and what an OCSP response says that is stapled to it.
+func (x *index) judge(e evidence) Verdict {
+	if len(e.presented) == 0 {
+		return bad("server sent no certificate")
 	}
-	return "no:" + v.reason
-}
-
-// judge reaches the verdict.
-func (s *Settings) judge(anchors *index, state tls.ConnectionState) verdict {
-	if len(state.PeerCertificates) == 0 {
-		return verdict{"server sent no certificate", true}
-	}
-	leaf, now := state.PeerCertificates[0], s.now()
-	for _, c := range state.PeerCertificates {
+	leaf := e.presented[0]
+	for _, c := range e.presented {
 		if reason := unfit(c, leaf); reason != "" {
-			return verdict{reason, true}
+			return bad(reason)
 		}
 	}
-	chains, err := anchors.verify(state.PeerCertificates, now)
+	chains, err := x.verify(e.presented, e.now)
 	if err != nil {
-		return verdict{err.Error(), true}
+		return bad(err.Error())
 	}
-	chains, v := strong(chains, leaf)
-	if v.fatal {
-		return v
+	chains, reason := strong(chains, leaf)
+	if reason != "" {
+		return bad(reason)
 	}
-	if name := s.name(); name != "" && leaf.VerifyHostname(name) != nil {
-		return verdict{misnamed(leaf, name), true}
+	named := func(name string) bool { return leaf.VerifyHostname(name) == nil }
+	if len(e.names) > 0 && !slices.ContainsFunc(e.names, named) {
+		return bad(misnamed(leaf, e.names[0]))
 	}
-	return judgeStaple(state.OCSPResponse, leaf, chains, now)
+	return judgeStaple(e.staple, leaf, chains, e.now)
 }
 
-// verify returns the chains from a certificate to trust anchors, all of whose links
-// are in date and allowed to be where they are. Names are compared as x509 does it, and
-// then, if there is no chain so, as RFC 5280 has it, which takes more time.
+// verify returns the chains from a certificate to trust anchors. Every link in them is
+// in date and allowed to be where it is. It compares names as x509 does, and if that
+// gives no chain, as RFC 5280 does, which takes more time.
 func (x *index) verify(presented []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
 	chains, err := verifyChain(presented, x.pool(presented), now)
 	if err == nil {
@@ -84,7 +72,7 @@ func verifyChain(presented []*x509.Certificate, roots *x509.CertPool, now time.T
 	return presented[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now})
 }
 
-// unverified words why there is no chain. All certificates are renamed.
+// unverified puts into words why there is no chain. All certificates are renamed.
 func (x *index) unverified(given []*x509.Certificate, anchors anchorsFor, twins *renamed, err error, now time.Time) string {
 	leaf := given[0]
 	who := func(c *x509.Certificate) string { return whose(twins.original[c], twins.original[leaf]) }
@@ -111,20 +99,20 @@ func (x *index) unverified(given []*x509.Certificate, anchors anchorsFor, twins 
 		case x509.IncompatibleUsage:
 			return whose + " is not for servers"
 		case x509.CANotAuthorizedForThisName:
-			return "certificate names a host for which its authority may not sign: " + plain(errors.New(invalid.Detail))
+			return "certificate names a host for which its authority may not sign: " + brief(errors.New(invalid.Detail))
 		}
 	}
-	return "certificate is not acceptable: " + plain(err)
+	return "certificate is not acceptable: " + brief(err)
 }
 
 const notAnAuthority = " is not that of an authority, but used as one"
 
-// signatureChecks bounds how many signatures are checked to find words: a server may send
-// hundreds of certificates of one name. It is the bound of x509.
+// signatureChecks bounds how many signatures are checked to find words, because a server
+// may send hundreds of certificates with one name. x509 has the same bound.
 const signatureChecks = 100
 
-// broken follows the chain to where it breaks although the authority is there, and words
-// why. It is "" where the authority is missing.
+// broken follows the chain to the link that breaks it although the authority is there,
+// and puts into words why. It returns "" where the authority is missing.
 func (x *index) broken(given []*x509.Certificate, anchors anchorsFor, who func(*x509.Certificate) string) string {
 	authorities := append(slices.Clone(anchors.usable), given...)
 	checks := 0
@@ -154,7 +142,7 @@ func (x *index) broken(given []*x509.Certificate, anchors anchorsFor, who func(*
 			}
 		}
 		if reason := anchors.unusable[string(c.RawIssuer)]; reason != nil && next == nil {
-			return fmt.Sprintf("certificate is signed by an authority whose certificate in %s cannot be used: %s", x.where, plain(reason))
+			return fmt.Sprintf("certificate is signed by an authority whose certificate in %s cannot be used: %s", x.where, brief(reason))
 		}
 		if next == nil || bytes.Equal(next.RawIssuer, next.RawSubject) {
 			return ""
@@ -163,8 +151,8 @@ func (x *index) broken(given []*x509.Certificate, anchors anchorsFor, who func(*
 	}
 }
 
-// signs reports whether the key of an authority has made a certificate's signature,
-// whether it may or not.
+// signs reports whether the key of an authority has made a certificate's signature. It
+// does not ask whether the authority may sign.
 func signs(authority, c *x509.Certificate) bool {
 	return authority.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
@@ -179,14 +167,14 @@ func outOfDate(c *x509.Certificate, now time.Time) string {
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 const (
-	// namesListed is how many names of a certificate for another host are told:
-	// enough to see whose it is, where some have a hundred.
+	// namesListed is how many names are listed of a certificate for another host:
+	// enough to see whose it is. Some certificates have a hundred.
 	namesListed = 4
 	// nameLimit bounds each of them (RFC 1035 section 2.3.4).
 	nameLimit = 255
 )
 
-// misnamed words that a certificate is for somebody else.
+// misnamed puts into words that a certificate is for another host.
 func misnamed(leaf *x509.Certificate, name string) string {
 	var names []string
 	for _, address := range leaf.IPAddresses {

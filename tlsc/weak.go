@@ -8,18 +8,18 @@ import (
 )
 
 // crypto/tls and crypto/x509 refuse some things even where nothing is verified. There
-// the alternative is no TLS at all, so go.mod switches those refusals off ("godebug"),
-// and the verdict makes them here. $GODEBUG can switch them on again, and nothing of
-// the verdict off.
+// the alternative is clear text. So go.mod switches those refusals off ("godebug"), and
+// the verdict makes them here. $GODEBUG can switch them on again, but cannot switch off
+// any part of the verdict.
 const (
-	// minRSA and maxRSA bound RSA keys, in bits. They are the limits of crypto/rsa and
+	// minRSA and maxRSA bound RSA keys, in bits: the limits of crypto/rsa and of
 	// crypto/tls.
 	minRSA = 1024
 	maxRSA = 8192
 )
 
-// unfit words what is wrong with a certificate that the server has sent, whether a
-// chain needs it or not. It is "" when nothing is.
+// unfit puts into words what is wrong with a certificate that the server has sent,
+// whether a chain needs it or not. It returns "" when nothing is wrong.
 func unfit(c, leaf *x509.Certificate) string {
 	if c.SerialNumber.Sign() < 0 {
 		return whose(c, leaf) + " has a negative serial number"
@@ -30,7 +30,8 @@ func unfit(c, leaf *x509.Certificate) string {
 	return ""
 }
 
-// weak words why a chain with this certificate in it proves nothing.
+// weak puts into words why a chain with this certificate in it proves nothing. It returns
+// "" when there is no reason.
 func weak(c, leaf *x509.Certificate) string {
 	if c.SerialNumber.Sign() < 0 {
 		return whose(c, leaf) + " has a negative serial number"
@@ -41,11 +42,9 @@ func weak(c, leaf *x509.Certificate) string {
 	return ""
 }
 
-// strong leaves out the chains that prove nothing. When none is left, the verdict says
-// why.
-func strong(chains [][]*x509.Certificate, leaf *x509.Certificate) ([][]*x509.Certificate, verdict) {
-	var kept [][]*x509.Certificate
-	reason := ""
+// strong leaves out the chains that prove nothing. When none is left, it returns the
+// reason.
+func strong(chains [][]*x509.Certificate, leaf *x509.Certificate) (kept [][]*x509.Certificate, reason string) {
 	for _, chain := range chains {
 		found := ""
 		for _, c := range chain {
@@ -59,12 +58,12 @@ func strong(chains [][]*x509.Certificate, leaf *x509.Certificate) ([][]*x509.Cer
 		}
 	}
 	if len(kept) == 0 {
-		return nil, verdict{reason, true}
+		return nil, reason
 	}
-	return kept, verdict{}
+	return kept, ""
 }
 
-// rsaBits is the length of an RSA key, 0 for others.
+// rsaBits is the length of an RSA key, and 0 for other keys.
 func rsaBits(c *x509.Certificate) int {
 	if key, ok := c.PublicKey.(*rsa.PublicKey); ok {
 		return key.N.BitLen()
@@ -72,7 +71,7 @@ func rsaBits(c *x509.Certificate) int {
 	return 0
 }
 
-// whose begins a sentence about a certificate.
+// whose begins a sentence about a certificate: it says whose it is.
 func whose(c, leaf *x509.Certificate) string {
 	if c.Equal(leaf) {
 		return "certificate"
@@ -81,31 +80,32 @@ func whose(c, leaf *x509.Certificate) string {
 }
 
 // judgeSignature reaches the verdict on the signature that the server has made in the
-// handshake. TLS 1.3 has no SHA-1 there; before TLS 1.2 there is nothing else, and
-// nothing is enforced. Every suite of a connection that enforces has a signature.
-func judgeSignature(state tls.ConnectionState, scheme tls.SignatureScheme, enforced bool) verdict {
+// handshake. In TLS 1.3 it is never made with SHA-1. Before TLS 1.2 it is always made
+// with SHA-1, and nothing is enforced. Every suite of a connection that enforces has a
+// signature.
+func judgeSignature(state tls.ConnectionState, scheme tls.SignatureScheme, enforced bool) Verdict {
 	if state.Version != tls.VersionTLS12 {
-		return verdict{}
+		return Verdict{}
 	}
 	switch scheme {
 	case tls.PKCS1WithSHA1, tls.ECDSAWithSHA1:
-		return verdict{"server signs the handshake with SHA-1", true}
+		return bad("server signs the handshake with SHA-1")
 	case 0:
 		if enforced {
-			return verdict{"server does not sign the handshake", true}
+			return bad("server does not sign the handshake")
 		}
 	}
-	return verdict{}
+	return Verdict{}
 }
 
-// A signatureFinder reads along in a handshake of TLS 1.2, and finds out how the server
-// has signed it: crypto/tls keeps that to itself. It sees the messages as crypto/tls
-// does, which lets no more than one ServerKeyExchange pass.
+// A signatureFinder reads along in a handshake of TLS 1.2 and finds out how the server
+// has signed it, which crypto/tls does not say. It sees the messages as crypto/tls does,
+// which lets only one ServerKeyExchange pass.
 type signatureFinder struct {
 	over    bool
-	record  []byte // the header of a record, as far as it is read
+	record  []byte // the header of a record, as far as it has been read
 	inside  int    // bytes left of the record
-	message []byte // the header of a message and the beginning of it
+	message []byte // the header of a message and its beginning
 	rest    int    // bytes left of the message
 	scheme  tls.SignatureScheme
 }
@@ -116,8 +116,8 @@ const (
 	alertRecord      = 21
 	handshakeRecord  = 22
 	serverKeyMessage = 12
-	// keyStart bounds what is kept of a message: the header, the curve, a public key
-	// of up to 255 bytes, the scheme (RFC 8422 section 5.4).
+	// keyStart bounds what is kept of a message: the header, the curve, a public key of
+	// up to 255 bytes, and the scheme (RFC 8422 section 5.4).
 	keyStart = messageHeader + 4 + 255 + 2
 )
 
@@ -144,7 +144,8 @@ func (f *signatureFinder) read(p []byte) {
 	}
 }
 
-// beginRecord ends the search at the first record that is encrypted, or announces that.
+// beginRecord ends the search at the first record that is encrypted, or that announces
+// encryption.
 func (f *signatureFinder) beginRecord() {
 	f.inside = int(f.record[3])<<8 | int(f.record[4])
 	f.over = f.record[0] != handshakeRecord && f.record[0] != alertRecord
@@ -181,7 +182,7 @@ func (f *signatureFinder) endMessage() {
 }
 
 // keyExchangeScheme is the scheme in a ServerKeyExchange of TLS 1.2 with a named curve,
-// the only one that crypto/tls speaks. It is 0 when there is none.
+// the only kind that crypto/tls speaks. It is 0 when there is no scheme.
 func keyExchangeScheme(p []byte) tls.SignatureScheme {
 	const keyLength = 3 // after the type of curve and its name
 	if len(p) <= keyLength {

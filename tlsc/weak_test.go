@@ -14,23 +14,25 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // resign changes what is signed of a certificate and has ca sign it again: what
 // x509.CreateCertificate would not make.
-func resign(t testing.TB, p, ca *party, change func(tbs []byte)) *party {
+func resign(t testing.TB, p, ca *tlstest.Party, change func(tbs []byte)) *tlstest.Party {
 	t.Helper()
 	var c struct {
 		TBS       asn1.RawValue
 		Algorithm asn1.RawValue
 		Signature asn1.BitString
 	}
-	if _, err := asn1.Unmarshal(p.cert.Raw, &c); err != nil {
+	if _, err := asn1.Unmarshal(p.Cert.Raw, &c); err != nil {
 		t.Fatal(err)
 	}
 	change(c.TBS.FullBytes)
 	sum := sha256.Sum256(c.TBS.FullBytes)
-	signature, err := ca.key.Sign(rand.Reader, sum[:], crypto.SHA256)
+	signature, err := ca.Key.Sign(rand.Reader, sum[:], crypto.SHA256)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,19 +45,19 @@ func resign(t testing.TB, p, ca *party, change func(tbs []byte)) *party {
 	if err != nil {
 		t.Fatalf("%v (without the godebug settings of go.mod?)", err)
 	}
-	return &party{cert, p.key, p.ca}
+	return p.With(cert)
 }
 
 // serial is a number that negative finds.
 var serial = big.NewInt(0x11223344)
 
 // negative gives a certificate with that serial number one below zero.
-func negative(t testing.TB, p, ca *party) *party {
+func negative(t testing.TB, p, ca *tlstest.Party) *tlstest.Party {
 	t.Helper()
 	return resign(t, p, ca, func(tbs []byte) {
 		at := bytes.Index(tbs, append([]byte{2, 4}, serial.Bytes()...))
 		if at < 0 {
-			t.Fatalf("the serial number is %v", p.cert.SerialNumber)
+			t.Fatalf("the serial number is %v", p.Cert.SerialNumber)
 		}
 		tbs[at+2] |= 0x80
 	})
@@ -82,56 +84,56 @@ func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
 // the reason in the verdict, and no TLS where it is. The reasons hold for certificates
 // that are otherwise good, and whatever $GODEBUG says.
 func TestWeak(t *testing.T) {
-	root := newCA(t, "root", nil)
+	root := newCA("root")
 	number := func(c *x509.Certificate) { c.SerialNumber = serial }
 	server := func(c *x509.Certificate) {
 		c.DNSNames = []string{host}
 		c.Subject.CommonName = "server"
 		c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
 	}
-	minus := negative(t, root.server(t, number, host), root)
+	minus := negative(t, root.Leaf(number, host), root)
 
-	numbered := func(c *x509.Certificate) { asCA("middle")(c); number(c) }
-	middle := issue(t, root, newKey(t), numbered)
-	minusMiddle := &party{negative(t, middle, root).cert, middle.key, root}
-	minusRoot := issue(t, nil, newKey(t), numbered)
+	numbered := func(c *x509.Certificate) { tlstest.Authority("middle")(c); number(c) }
+	middle := root.Issue(nil, numbered)
+	minusMiddle := negative(t, middle, root)
+	minusRoot := selfSigned(nil, numbered)
 	minusRoot = negative(t, minusRoot, minusRoot)
 
-	short := issue(t, root, rsaKey(t, 768), server)
-	shortRoot := issue(t, nil, rsaKey(t, 768), asCA("short"))
-	shortMiddle := issue(t, root, rsaKey(t, 768), asCA("short middle"))
+	short := root.Issue(rsaKey(t, 768), server)
+	shortRoot := selfSigned(rsaKey(t, 768), tlstest.Authority("short"))
+	shortMiddle := root.Issue(rsaKey(t, 768), tlstest.Authority("short middle"))
 	// The chain by the short one is not the only one.
-	strongTwin := issue(t, root, rsaKey(t, 1024), asCA("twin"))
-	weakTwin := issue(t, shortRoot, strongTwin.key, asCA("twin"))
+	strongTwin := root.Issue(rsaKey(t, 1024), tlstest.Authority("twin"))
+	weakTwin := shortRoot.Issue(strongTwin.Key, tlstest.Authority("twin"))
 
 	modulus := new(big.Int).Lsh(big.NewInt(3), 9000)
-	long := issue(t, root, otherKey{root.key, &rsa.PublicKey{N: modulus.Add(modulus, big.NewInt(1)), E: 65537}}, asCA("long"))
+	long := root.Issue(otherKey{root.Key, &rsa.PublicKey{N: modulus.Add(modulus, big.NewInt(1)), E: 65537}}, tlstest.Authority("long"))
 
-	sha1RSA := issue(t, root, rsaKey(t, 2048), server).pair()
+	sha1RSA := root.Issue(rsaKey(t, 2048), server).Pair()
 	sha1RSA.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.PKCS1WithSHA1}
-	sha1EC := root.server(t, nil, host).pair()
+	sha1EC := root.Leaf(nil, host).Pair()
 	sha1EC.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithSHA1}
 
 	for _, tt := range []struct {
 		name    string
-		anchors []*party
+		anchors []*tlstest.Party
 		pair    tls.Certificate
 		tls12   bool // the server's newest version
 		want    string
 	}{
-		{"negative serial number", []*party{root}, minus.pair(), false, `certificate has a negative serial number`},
-		{"negative, TLS 1.2", []*party{root}, minus.pair(), true, `certificate has a negative serial number`},
-		{"negative and an anchor itself", []*party{minus}, minus.pair(), false, `certificate has a negative serial number`},
-		{"negative in the chain", []*party{root}, minusMiddle.server(t, nil, host).pair(minusMiddle), false, `certificate of the authority "CN=middle" has a negative serial number`},
-		{"negative and not needed", []*party{root}, root.server(t, nil, host).pair(minusMiddle), false, `certificate of the authority "CN=middle" has a negative serial number`},
-		{"negative anchor", []*party{minusRoot}, minusRoot.server(t, nil, host).pair(), false, `certificate of the authority "CN=middle" has a negative serial number`},
-		{"short key", []*party{root}, short.pair(), true, `certificate has an RSA key of 768 bits, fewer than 1024`},
-		{"short key of an anchor", []*party{shortRoot}, shortRoot.server(t, nil, host).pair(), false, `certificate of the authority "CN=short" has an RSA key of 768 bits, fewer than 1024`},
-		{"short key in the chain", []*party{root}, shortMiddle.server(t, nil, host).pair(shortMiddle), false, `certificate of the authority "CN=short middle" has an RSA key of 768 bits, fewer than 1024`},
-		{"short key not needed", []*party{shortRoot, root}, strongTwin.server(t, nil, host).pair(weakTwin, shortRoot, strongTwin), false, ``},
-		{"long key", []*party{root}, root.server(t, nil, host).pair(long), false, `certificate of the authority "CN=long" has an RSA key of 9002 bits, more than 8192`},
-		{"SHA-1 with RSA", []*party{root}, sha1RSA, true, `server signs the handshake with SHA-1`},
-		{"SHA-1 with ECDSA", []*party{root}, sha1EC, true, `server signs the handshake with SHA-1`},
+		{"negative serial number", []*tlstest.Party{root}, minus.Pair(), false, `certificate has a negative serial number`},
+		{"negative, TLS 1.2", []*tlstest.Party{root}, minus.Pair(), true, `certificate has a negative serial number`},
+		{"negative and an anchor itself", []*tlstest.Party{minus}, minus.Pair(), false, `certificate has a negative serial number`},
+		{"negative in the chain", []*tlstest.Party{root}, minusMiddle.Leaf(nil, host).Pair(minusMiddle), false, `certificate of the authority "CN=middle" has a negative serial number`},
+		{"negative and not needed", []*tlstest.Party{root}, root.Leaf(nil, host).Pair(minusMiddle), false, `certificate of the authority "CN=middle" has a negative serial number`},
+		{"negative anchor", []*tlstest.Party{minusRoot}, minusRoot.Leaf(nil, host).Pair(), false, `certificate of the authority "CN=middle" has a negative serial number`},
+		{"short key", []*tlstest.Party{root}, short.Pair(), true, `certificate has an RSA key of 768 bits, fewer than 1024`},
+		{"short key of an anchor", []*tlstest.Party{shortRoot}, shortRoot.Leaf(nil, host).Pair(), false, `certificate of the authority "CN=short" has an RSA key of 768 bits, fewer than 1024`},
+		{"short key in the chain", []*tlstest.Party{root}, shortMiddle.Leaf(nil, host).Pair(shortMiddle), false, `certificate of the authority "CN=short middle" has an RSA key of 768 bits, fewer than 1024`},
+		{"short key not needed", []*tlstest.Party{shortRoot, root}, strongTwin.Leaf(nil, host).Pair(weakTwin, shortRoot, strongTwin), false, ``},
+		{"long key", []*tlstest.Party{root}, root.Leaf(nil, host).Pair(long), false, `certificate of the authority "CN=long" has an RSA key of 9002 bits, more than 8192`},
+		{"SHA-1 with RSA", []*tlstest.Party{root}, sha1RSA, true, `server signs the handshake with SHA-1`},
+		{"SHA-1 with ECDSA", []*tlstest.Party{root}, sha1EC, true, `server signs the handshake with SHA-1`},
 	} {
 		for _, godebug := range []string{"", "rsa1024min=0,tlssha1=1,x509negativeserial=1,tlsmaxrsasize=99999"} {
 			t.Run(tt.name+godebug, func(t *testing.T) {
@@ -140,18 +142,18 @@ func TestWeak(t *testing.T) {
 				if tt.tls12 {
 					config.MaxVersion = tls.VersionTLS12
 				}
-				anchors := Anchors{File: bundle(t, tt.anchors...)}
-				c, err := handshakeWith(t, config, &Settings{ServerName: host, Anchors: anchors})
+				client := trusting(tlstest.Bundle(t, tt.anchors...))
+				c, err := handshakeWith(t, config, client, told(host))
 				if err != nil {
 					t.Fatalf("not enforced: %v", err)
 				}
-				if got := c.Description().Verified; tt.want != "" && got != "no:"+tt.want || tt.want == "" && got != "yes" {
+				if got := c.Facts().Verdict.String(); tt.want != "" && got != "no:"+tt.want || tt.want == "" && got != "yes" {
 					t.Errorf("not enforced: verified %q", got)
 				}
 				if text, err := io.ReadAll(c); string(text) != "hello" {
 					t.Errorf("not enforced: the server says %q, %v", text, err)
 				}
-				_, err = handshakeWith(t, config, &Settings{ServerName: host, Verify: true, Anchors: anchors})
+				_, err = handshakeWith(t, config, client, enforced(host))
 				if tt.want == "" {
 					if err != nil {
 						t.Errorf("enforced: %v", err)

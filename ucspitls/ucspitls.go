@@ -1,17 +1,17 @@
-// Package ucspitls speaks UCSPI-TLS, both ends: how a program that runs under a
-// TLS client (or server) asks for TLS in the middle of its conversation.
+// Package ucspitls speaks both ends of UCSPI-TLS, by which a program that runs under a TLS
+// client (or server) asks for TLS in the middle of its conversation.
 //
 //	y      program to TLS client   start TLS, tell nothing
 //	Y      program to TLS client   start TLS and tell about it
 //	block  TLS client to program   "NAME=value\0" or "NAME\0" (remove it), any
 //	                               number of times, then "\0", then end of file
 //
-// The bytes travel over the stream socket that $SSLCTLFD names; from then on the
-// program reads $SSLREADFD and writes $SSLWRITEFD. A handshake that failed is a
-// socket that is closed with nothing said.
+// The bytes travel over the stream socket that $SSLCTLFD names. From then on the program
+// reads $SSLREADFD and writes $SSLWRITEFD. If the handshake fails, the TLS client closes
+// the socket and sends nothing.
 //
-// Source: UCSPI-TLS, Scott Gifford 2004, and the program pages of s6-networking
-// (s6-ucspitlsc, s6-ucspitlsd).
+// The protocol is defined by UCSPI-TLS (Scott Gifford, 2004) and by the program pages of
+// s6-networking (s6-ucspitlsc, s6-ucspitlsd).
 package ucspitls
 
 import (
@@ -29,11 +29,11 @@ const (
 	WriteVariable   = "SSLWRITEFD"
 )
 
-// MaxBlock bounds a block, in bytes with all its zeros: ten times what any TLS
-// client tells, and not more than a socket takes at once.
+// MaxBlock bounds a block, in bytes with all its zeros. It is ten times what any TLS
+// client sends, and no more than a socket takes at once.
 const MaxBlock = 64 << 10
 
-// What can go wrong, besides errors of reading and writing.
+// The errors, besides those of reading and writing.
 var (
 	ErrHandshake = errors.New("the TLS client could not start TLS")               // nothing was sent
 	ErrTruncated = errors.New("the TLS client broke off in the middle of a list") // end of file before the last zero
@@ -46,28 +46,24 @@ type Command byte
 
 // The commands.
 const (
-	None  Command = 0   // end of file: nobody wants TLS
+	None  Command = 0   // end of file: nobody will ask for TLS
 	Quiet Command = 'y' // start TLS
 	Full  Command = 'Y' // start TLS and tell about it
 )
 
-// An UnknownCommand is a byte on the control socket that is no command.
+// An UnknownCommand is a byte on the control socket that is not a command.
 type UnknownCommand byte
 
 func (u UnknownCommand) Error() string {
 	return fmt.Sprintf("unknown command %q on the control socket", string(rune(u)))
 }
 
-// ExitCode is 100: the program that asked does not know the protocol.
-func (UnknownCommand) ExitCode() int { return 100 }
-
-// Start is the program's end: it asks for TLS and returns what the TLS client
-// tells about it, environment assignments to apply in order ("NAME" alone:
-// remove). It blocks until the handshake is through, whose time limit is the TLS
-// client's. The caller closes ctl.
-//
-// Errors: ErrHandshake, ErrTruncated, ErrTooLong, ErrMalformed, and those of
+// Start is the program's end. It asks for TLS and returns what the TLS client tells about
+// it: assignments to apply to the environment in order ("NAME" alone: remove). It blocks
+// until the handshake is done. The TLS client limits the time for that. The caller closes
 // ctl.
+//
+// Errors are ErrHandshake, ErrTruncated, ErrTooLong, ErrMalformed, and the errors of ctl.
 func Start(ctl io.ReadWriter) (environ []string, err error) {
 	if _, err := ctl.Write([]byte{byte(Full)}); err != nil {
 		return nil, fmt.Errorf("unable to ask for TLS: %w", err)
@@ -100,8 +96,8 @@ func Receive(r io.Reader) ([]string, error) {
 	}
 }
 
-// complete reports whether the block has its last zero, the one that follows
-// another or is the first byte. There was none in the first seen bytes.
+// complete reports whether the block has its last zero, which follows another zero or is
+// the first byte. The first seen bytes do not have it.
 func complete(block []byte, seen int) bool {
 	return len(block) > 0 && block[0] == 0 || bytes.Contains(block[max(seen-1, 0):], []byte{0, 0})
 }
@@ -120,10 +116,10 @@ func parse(block string) ([]string, error) {
 	return environ, nil
 }
 
-// Await is the TLS client's end: it blocks until the program asks for
-// something. None without an error means that nobody will.
+// Await is the TLS client's end. It blocks until the program asks for something. None
+// without an error means that nobody will.
 //
-// Errors: UnknownCommand, and those of ctl except io.EOF.
+// Errors are UnknownCommand and the errors of ctl, except io.EOF.
 func Await(ctl io.Reader) (Command, error) {
 	var b [1]byte
 	switch _, err := io.ReadFull(ctl, b[:]); {
@@ -139,11 +135,11 @@ func Await(ctl io.Reader) (Command, error) {
 	return None, UnknownCommand(b[0])
 }
 
-// Tell is the TLS client's answer to Full: environment assignments, in one write.
-// The caller closes ctl thereafter.
+// Tell is the TLS client's answer to Full: assignments to the environment, in one write.
+// The caller closes ctl after it.
 //
-// Errors: ErrMalformed or ErrTooLong for what Receive would not take (a zero byte
-// inside an entry too), and those of ctl.
+// Errors are ErrMalformed or ErrTooLong for what Receive would not take, or for a zero
+// byte inside an entry, and the errors of ctl.
 func Tell(ctl io.Writer, environ []string) error {
 	var block strings.Builder
 	for _, entry := range environ {

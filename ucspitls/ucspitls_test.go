@@ -10,7 +10,7 @@ import (
 	"testing/iotest"
 )
 
-// A socket answers with reply and keeps what was written.
+// A socket answers with what Reader has and keeps what is written to it.
 type socket struct {
 	io.Reader
 	bytes.Buffer
@@ -70,8 +70,8 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// The block is all that is needed: a TLS client that forgets to close the
-// socket keeps nobody waiting.
+// Receive needs the block and nothing more: nobody waits for a TLS client that forgets to
+// close the socket.
 func TestReceiveDoesNotWaitForTheEnd(t *testing.T) {
 	r, w := io.Pipe()
 	go func() { _, _ = io.WriteString(w, "A=1\x00\x00") }()
@@ -88,8 +88,7 @@ func TestAwait(t *testing.T) {
 	}
 	for _, in := range []string{"x", "\x00", "\n", "\xff"} {
 		_, err := Await(strings.NewReader(in))
-		var coded interface{ ExitCode() int }
-		if !errors.As(err, &coded) || coded.ExitCode() != 100 {
+		if unknown := UnknownCommand(0); !errors.As(err, &unknown) || byte(unknown) != in[0] {
 			t.Errorf("Await(%q): %v", in, err)
 		}
 	}

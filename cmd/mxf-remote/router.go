@@ -14,7 +14,7 @@ import (
 // exits are the exit codes of the programs of a chain.
 var exits = transport.Exits{
 	Next: chain.ExitNextExchanger, NoTLS: chain.ExitNoTLS, Group: chain.ExitStumbled, NoEHLO: chain.ExitNoEHLO,
-	Fuse: chain.ExitFuse, TLS: []int{96, 97, 98},
+	Fuse: chain.ExitFuse, TLS: []int{chain.ExitTLSSettings, chain.ExitTLSHandshake, chain.ExitTLSRunning},
 }
 
 // prepare returns a router for job, and one that can trace when there is an error. It sets
@@ -36,7 +36,7 @@ func prepare(job *remote.Job) (*remote.Router, error) {
 	}
 	job.Trace, job.Number = trace, os.Getpid()
 	config := remote.Config{
-		Settings: settings, Environ: environ, Exits: exits, Version: chain.Version("mxf-remote"), OnEnd: chain.OnEnd,
+		Settings: settings, Environ: environ, Exits: exits, Version: chain.Version("mxf-remote"), Once: true, OnEnd: chain.OnEnd,
 	}
 	if err != nil {
 		return &remote.Router{Config: config}, err

@@ -30,21 +30,8 @@ func (t TLS) String() string {
 	return line
 }
 
-// noAnchors begins the verdict of mxf-tlsc, and of the one process, where it is our
-// fault that nothing could be verified. What a server sends cannot begin a verdict.
-const noAnchors = "no:cannot read trust anchors: "
-
-// Fault returns the fault of ours of which a verdict comes, as SSL_PEER_VERIFIED has it, or
-// nothing. Trust anchors that cannot be read are a fault of the control file that names them
-// to the router.
-func Fault(verdict string) string {
-	what, ours := strings.CutPrefix(verdict, noAnchors)
-	if !ours {
-		return ""
-	}
-	// The path stands in the control file.
-	if i := strings.LastIndex(what, ": "); i >= 0 && strings.HasPrefix(what, "open ") {
-		what = what[i+len(": "):]
-	}
-	return "control/trustanchors:1: " + strings.ReplaceAll(Diagnostic(what), "\n", "?")
+// AnchorsFault is a Fault of trust anchors that cannot be used: of the control file by which
+// a router names them, which has their path.
+func AnchorsFault(why string) string {
+	return "control/trustanchors:1: " + strings.ReplaceAll(Diagnostic(why), "\n", "?")
 }

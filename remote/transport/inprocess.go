@@ -130,11 +130,15 @@ func (c *Carrier) peer(a *Attempt, facts *report.TLS) report.Peer {
 	return report.Peer{IP: a.ip(), Port: int(a.Addr.Port()), Fuse: c.Settings.TimeoutRemote, TLS: facts}
 }
 
-// tlsFacts are what reports say of the TLS that conn is.
+// tlsFacts are what reports say of the TLS that conn is. That trust anchors cannot be read is
+// a fault of the control file that names them, and their path stands there.
 func tlsFacts(a *Attempt, conn *tlsc.Conn) *report.TLS {
-	d := conn.Description()
-	return &report.TLS{Version: d.Protocol, Cipher: d.Cipher, Verified: d.Verified == "yes",
-		ServerName: cmp.Or(d.SNI, a.serverName()), Fault: report.Fault(d.Verified)}
+	f := conn.Facts()
+	t := &report.TLS{Version: f.Version, Cipher: f.Cipher, Verified: f.Verdict.Good(), ServerName: cmp.Or(f.ServerName, a.serverName())}
+	if unusable := new(tlsc.AnchorsError); errors.As(f.Verdict.Cause, &unusable) {
+		t.Fault = report.AnchorsFault(unusable.WithoutPath())
+	}
+	return t
 }
 
 // policies are the words of smtpc for the levels.
@@ -163,13 +167,14 @@ func (s socket) Readable() bool {
 // LoadTLS reads what the control files name for TLS: a client key that cannot be read, or
 // trust anchors where each certificate is verified, stop all deliveries before anything is
 // looked up. None becomes one in the clear because of them. That goes for TLS clients that a
-// control file names too, which are given the same files. Errors are *control.Error.
-func (c *Carrier) LoadTLS(verify bool) error {
+// control file names too, which are given the same files. With once, trust anchors are not
+// read again when their files change. Errors are *control.Error.
+func (c *Carrier) LoadTLS(verify, once bool) error {
 	s := c.Settings
-	c.tls = tlsc.Settings{
-		Verify:  verify,
-		Anchors: tlsc.Anchors{File: s.TrustAnchors.File, Dir: s.TrustAnchors.Dir},
-		Now:     time.Now,
+	c.tls = &tlsc.Client{
+		Anchors:  tlsc.Anchors{File: s.TrustAnchors.File, Dir: s.TrustAnchors.Dir},
+		Now:      time.Now,
+		ReadOnce: once,
 	}
 	if s.ClientCert != "" {
 		var err error
@@ -181,8 +186,8 @@ func (c *Carrier) LoadTLS(verify bool) error {
 			return &control.Error{File: file, Line: 1, What: err.Error()}
 		}
 	}
-	if s.TrustAnchors == (control.Anchors{}) {
-		return nil // a client that is named sees to its own
+	if !verify || s.TrustAnchors == (control.Anchors{}) {
+		return nil // they are not needed yet, or a client that is named sees to its own
 	}
 	if err := c.tls.Load(); err != nil {
 		return &control.Error{File: "control/trustanchors", Line: 1, What: err.Error()}
@@ -192,12 +197,17 @@ func (c *Carrier) LoadTLS(verify bool) error {
 
 // startTLS makes the handshake on a's connection, as the control files want it.
 func (c *Carrier) startTLS(ctx context.Context, a *Attempt) (*tlsc.Conn, error) {
-	settings := c.tls
-	settings.ServerName = a.serverName()
-	settings.NoSNI, settings.SmallHello = a.Manner.NoName, a.Manner.SmallHello
-	settings.Verify, settings.Trace = a.Manner.TLS == policy.Verified, a.Trace
-	settings.HandshakeTimeout = c.handshakeLimit(a.Protocol)
-	conn, err := tlsc.Client(ctx, a.Conn, &settings)
+	demand := &tlsc.Demand{
+		ServerName: a.serverName(),
+		NoSNI:      a.Manner.NoName,
+		SmallHello: a.Manner.SmallHello,
+		TimeLimit:  c.handshakeLimit(a.Protocol),
+		Trace:      a.Trace,
+	}
+	if a.Manner.TLS == policy.Verified {
+		demand.Judge = tlsc.TrustAnchors{}
+	}
+	conn, err := c.tls.Handshake(ctx, a.Conn, demand)
 	if err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && ctx.Err() != nil {

@@ -37,7 +37,7 @@ type Carrier struct {
 	// nil.
 	OnEnd func(clean func()) (stop func())
 
-	tls tlsc.Settings
+	tls *tlsc.Client // see LoadTLS
 }
 
 // Exits are the exit codes by which programs of a chain report that they began no

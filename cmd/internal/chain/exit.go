@@ -23,6 +23,11 @@ const (
 	// ExitFuse: timeoutremote ran out. There are reports if a transaction had begun.
 	ExitFuse = 124
 
+	// A TLS client has these, as s6-tlsc has.
+	ExitTLSSettings  = 96 // trust anchors or a client certificate cannot be used
+	ExitTLSHandshake = 97 // the handshake failed
+	ExitTLSRunning   = 98 // TLS failed after the handshake
+
 	ExitUsage      = 100 // wrong usage
 	ExitTemporary  = 111 // a system call failed
 	ExitCannotExec = 126 // there is such a program and it cannot be run

@@ -55,7 +55,7 @@ func (s Server) TLS(environ []string) *report.TLS {
 			t.ServerName = value
 		case "SSL_PEER_VERIFIED":
 			t.Verified = value == "yes" || s.Verify && !strings.HasPrefix(value, "no:")
-			t.Fault = report.Fault(value)
+			t.Fault = anchorsFault(value)
 		}
 	}
 	switch {
@@ -65,6 +65,22 @@ func (s Server) TLS(environ []string) *report.TLS {
 		return &report.TLS{Version: "unknown", Cipher: "unknown", Verified: s.Verify, ServerName: s.Name}
 	}
 	return nil
+}
+
+// noAnchors begins the verdict of mxf-tlsc and mxf-ucspitlsc where it is our fault that nothing
+// could be verified. What a server sends cannot begin a verdict.
+const noAnchors = "no:cannot read trust anchors: "
+
+// anchorsFault returns the fault of ours of which a verdict comes, or nothing.
+func anchorsFault(verdict string) string {
+	why, ours := strings.CutPrefix(verdict, noAnchors)
+	if !ours {
+		return ""
+	}
+	if i := strings.LastIndex(why, ": "); i >= 0 && strings.HasPrefix(why, "open ") {
+		why = why[i+len(": "):] // the path stands in the control file
+	}
+	return report.AnchorsFault(why)
 }
 
 // Fuse returns a context that ends by cause when limit is over; 0 is no limit. It takes

@@ -10,11 +10,12 @@ import (
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/tlsc"
+	"nightmare.mail/mxf/tlsc/tunnel"
 	"nightmare.mail/mxf/ucspitls"
 )
 
-// The child's descriptors, besides standard error. 0 and 1 are /dev/null: prog's are none
-// of its business, and holding them would keep a pipe open that prog has closed.
+// The child's descriptors, besides standard error. 0 and 1 are /dev/null: if the child
+// held those of prog, a pipe would stay open that prog has closed.
 const (
 	networkRead  = 3
 	networkWrite = 4
@@ -23,8 +24,8 @@ const (
 	talk         = 7 // the pipe to the parent, or the control socket
 )
 
-// child is the process that speaks TLS. Options have been read by the parent
-// once and are good.
+// child is the process that speaks TLS. The parent has already read the options, so they
+// are good.
 func (p *Program) child(args, environ []string) int {
 	chain.CatchSIGPIPE()
 	options, _, err := chain.ParseTunnel(args)
@@ -50,24 +51,14 @@ func (p *Program) child(args, environ []string) int {
 			_ = answer.Close()
 		}
 	}
-	// Said before the control socket is closed, which the exit does: who sees
-	// that find the reason there already.
+	// end prints the reason before the exit closes the control socket: who sees the
+	// socket close finds the reason.
 	return p.end(p.tunnel(options, environ, answer))
 }
 
 func (p *Program) tunnel(o chain.Tunnel, environ []string, answer *os.File) error {
-	settings, err := p.settings(o, environ)
+	client, err := prepare(o, environ)
 	if err != nil {
-		return err
-	}
-	identity, err := chain.ReadIdentity(environ)
-	if err != nil {
-		return err
-	}
-	if err := settings.Load(); err != nil {
-		return err
-	}
-	if err := identity.Assume(); err != nil {
 		return err
 	}
 	descriptors, err := chain.Open(networkRead, networkWrite)
@@ -75,25 +66,26 @@ func (p *Program) tunnel(o chain.Tunnel, environ []string, answer *os.File) erro
 		return err
 	}
 	descriptors.NoDelay()
-	defer network{descriptors}.Close()
+	line := tunnel.NewLine(network{descriptors})
+	defer line.Close()
 	local, err := chain.OpenLocal(fromProg, toProg)
 	if err != nil {
 		return err
 	}
-	conn, err := handshake(network{descriptors}, local, settings)
+	conn, err := handshake(client, line, local, p.demand(o, environ))
 	if err != nil {
 		return err
 	}
-	facts := conn.Description()
+	facts := conn.Facts()
 	if o.Verbosity >= 2 {
 		chain.Complain(p.Name, "info", fmt.Sprintf("%s, %s, server name %q, verified: %s",
-			facts.Protocol, facts.Cipher, o.ServerName, facts.Verified))
+			facts.Version, facts.Cipher, o.ServerName, facts.Verdict))
 	}
-	// One who asked and is gone by now is noticed by the relay.
-	_ = ucspitls.Tell(answer, facts.Environ())
+	// If prog has ended meanwhile, the relay notices.
+	_ = ucspitls.Tell(answer, assignments(facts))
 	_ = answer.Close()
 	var told error
-	err = tlsc.Relay(context.Background(), conn, local, tlsc.RelayOptions{
+	err = tunnel.Relay(context.Background(), conn, line, local, tunnel.Options{
 		CloseNotify:        o.CloseNotify,
 		EnforceCloseNotify: o.EnforceCloseNotify,
 		Announce: func(err error) {
@@ -109,8 +101,26 @@ type saidError struct{ error }
 
 func (e saidError) Unwrap() error { return e.error }
 
-// handshake gives up when there is nobody left who would use the tunnel.
-func handshake(network net.Conn, local *chain.Local, s *tlsc.Settings) (*tlsc.Conn, error) {
+// prepare makes the client, and gives up privileges when every file has been read.
+func prepare(o chain.Tunnel, environ []string) (*tlsc.Client, error) {
+	client, err := newClient(o, environ)
+	if err != nil {
+		return nil, err
+	}
+	identity, err := chain.ReadIdentity(environ)
+	if err != nil {
+		return nil, err
+	}
+	if o.Verify {
+		if err := client.Load(); err != nil {
+			return nil, err
+		}
+	}
+	return client, identity.Assume()
+}
+
+// handshake gives up when nobody is left who would use the tunnel.
+func handshake(client *tlsc.Client, line net.Conn, local *chain.Local, d *tlsc.Demand) (*tlsc.Conn, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	over := make(chan struct{})
 	go func() {
@@ -120,49 +130,50 @@ func handshake(network net.Conn, local *chain.Local, s *tlsc.Settings) (*tlsc.Co
 		}
 	}()
 	defer func() { cancel(nil); <-over }()
-	return tlsc.Client(ctx, network, s)
+	return client.Handshake(ctx, line, d)
 }
 
-// The network is the tunnel's alone from the handshake on: that somebody holds a
-// copy of its descriptor does not keep it open.
+// From the handshake on, only the tunnel uses the network: copies of its descriptor that
+// others hold do not keep it open.
 type network struct{ *chain.Conn }
 
 // Close shuts a socket down before it closes the descriptors.
 func (n network) Close() error { return errors.Join(n.Shutdown(), n.Conn.Close()) }
 
-// settings reads the environment. What is missing there is wrong usage, what
+// newClient reads the environment. A variable that is missing is wrong usage; a file that
 // cannot be read is a wrong setting.
-func (p *Program) settings(o chain.Tunnel, environ []string) (*tlsc.Settings, error) {
-	s := &tlsc.Settings{
-		ServerName:       o.ServerName,
-		Verify:           o.Verify,
-		HandshakeTimeout: o.HandshakeTimeout,
-		Trace:            p.trace(o),
-	}
-	hello, _ := chain.Lookup(environ, "MXF_TLSHELLO")
-	s.SmallHello = hello == "small"
-	s.Anchors.Dir, _ = chain.Lookup(environ, "CADIR")
-	s.Anchors.File, _ = chain.Lookup(environ, "CAFILE")
-	if o.Verify && s.Anchors == (tlsc.Anchors{}) {
+func newClient(o chain.Tunnel, environ []string) (*tlsc.Client, error) {
+	client := &tlsc.Client{ReadOnce: true}
+	client.Anchors.Dir, _ = chain.Lookup(environ, "CADIR")
+	client.Anchors.File, _ = chain.Lookup(environ, "CAFILE")
+	if o.Verify && client.Anchors == (tlsc.Anchors{}) {
 		return nil, chain.Fail(chain.ExitUsage, "neither CADIR nor CAFILE is set: nothing to verify a certificate with")
 	}
 	if !o.ClientCertificate {
-		return s, nil
+		return client, nil
 	}
 	cert, _ := chain.Lookup(environ, "CERTFILE")
 	key, _ := chain.Lookup(environ, "KEYFILE")
 	if cert == "" || key == "" {
 		return nil, chain.Fail(chain.ExitUsage, "-y wants both CERTFILE and KEYFILE to be set")
 	}
-	loaded, err := tlsc.LoadCertificate(cert, key)
-	if err != nil {
-		return nil, err
-	}
-	s.Certificate = loaded
-	return s, nil
+	var err error
+	client.Certificate, err = tlsc.LoadCertificate(cert, key)
+	return client, err
 }
 
-// trace writes to $MXF_TRACE, and from -v 3 on to standard error.
+// demand is what the options want of the handshake.
+func (p *Program) demand(o chain.Tunnel, environ []string) *tlsc.Demand {
+	d := &tlsc.Demand{ServerName: o.ServerName, TimeLimit: o.HandshakeTimeout, Trace: p.trace(o)}
+	if o.Verify {
+		d.Judge = tlsc.TrustAnchors{}
+	}
+	hello, _ := chain.Lookup(environ, "MXF_TLSHELLO")
+	d.SmallHello = hello == "small"
+	return d
+}
+
+// trace writes to $MXF_TRACE and, from -v 3 on, to standard error.
 func (p *Program) trace(o chain.Tunnel) func(string) {
 	file := chain.OpenTrace()
 	if o.Verbosity < 3 {

@@ -1,5 +1,4 @@
-// Package tlschain is what mxf-tlsc and mxf-ucspitlsc do. Each is two
-// processes:
+// Package tlschain is what mxf-tlsc and mxf-ucspitlsc do. Each of them is two processes:
 //
 //	mxf-tlsc ... prog                     mxf-tlsc-io ...
 //	  reads its command line
@@ -10,12 +9,12 @@
 //	            ◄──────────── the variables, over a third pipe
 //	  becomes prog, same pid  ◄─────────► carries the tunnel ◄──────► network
 //
-// mxf-ucspitlsc becomes prog before its child does anything, and the third pipe
-// is a socket over which prog asks for TLS (package ucspitls).
+// mxf-ucspitlsc becomes prog before its child does anything. In place of the third pipe it
+// has a socket, over which prog asks for TLS (package ucspitls).
 //
-// The child is the same executable under another name, with just the descriptors
-// listed in child.go. It is a child of the process that becomes prog, as it is
-// with s6-tlsc: prog can wait for it.
+// The child is the same executable under another name. It has only the descriptors that
+// child.go lists. It is a child of the process that becomes prog, as with s6-tlsc: prog
+// can wait for it.
 package tlschain
 
 import (
@@ -29,13 +28,13 @@ import (
 
 // A Program is one of the two.
 type Program struct {
-	Name      string // its own; the child's is this with "-io" behind it
-	Usage     string // the command lines, the first one being that with prog
+	Name      string // its own; the child's name has "-io" behind it
+	Usage     string // the command lines; the first one is that with prog
 	OnRequest bool   // prog asks for TLS in the middle of its conversation
 }
 
-// Main runs the program with the arguments args, the zeroth being its name, and
-// returns its exit status; when all goes well it becomes prog and does not return.
+// Main runs the program and returns its exit status. args[0] is the name of the program.
+// If all goes well, Main becomes prog and does not return.
 func (p *Program) Main(args, environ []string) int {
 	name := p.Name + "-io"
 	return chain.Guard(p.Name, func() int {
@@ -47,12 +46,12 @@ func (p *Program) Main(args, environ []string) int {
 	})
 }
 
-// end prints why there is an end to it, once, and returns the exit status.
+// end prints why the program ends, once, and returns the exit status.
 func (p *Program) end(err error) int {
 	if said := (saidError{}); err != nil && !errors.As(err, &said) {
 		chain.Complain(p.Name, "fatal", err.Error())
 	}
-	return chain.ExitCode(err)
+	return chain.ExitCode(coded(err))
 }
 
 func (p *Program) parent(args, environ []string) int {
@@ -78,7 +77,7 @@ func (p *Program) parent(args, environ []string) int {
 	if err != nil {
 		return p.end(err)
 	}
-	// The child reads the same options once more.
+	// The child reads the same options again.
 	given := args[:len(args)-len(prog)]
 	if p.OnRequest {
 		return p.end(p.ucspitlsc(options, given, path, prog, environ))
@@ -86,7 +85,7 @@ func (p *Program) parent(args, environ []string) int {
 	return p.tlsc(options, given, path, prog, environ)
 }
 
-// pipes are the four ends of the two pipes of the tunnel's plaintext side.
+// pipes are the four ends of the two pipes between prog and the tunnel.
 type pipes struct{ fromProg, toProg, progReads, progWrites int }
 
 func makePipes() (p pipes, err error) {
@@ -97,7 +96,7 @@ func makePipes() (p pipes, err error) {
 	return p, err
 }
 
-// spawn starts the child. What it alone needs is closed here.
+// spawn starts the child, and closes here what only the child needs.
 func (p *Program) spawn(o chain.Tunnel, options, environ []string, ends pipes, status int) (pid int, err error) {
 	null, err := chain.Null()
 	if err != nil {
@@ -142,8 +141,7 @@ func (p *Program) tlsc(o chain.Tunnel, options []string, path string, prog, envi
 		chain.Place{FD: ends.progWrites, Number: o.WriteFD}))
 }
 
-// reap returns the exit status of a child that did not make it, which has said
-// itself why.
+// reap returns the exit status of a child that has failed and has printed why.
 func (p *Program) reap(pid int) int {
 	status, signal, err := chain.Wait(pid)
 	switch {
@@ -180,7 +178,7 @@ func (p *Program) ucspitlsc(o chain.Tunnel, options []string, path string, prog,
 	}), places...)
 }
 
-// clean is -z: the settings are the TLS client's business alone.
+// clean is -z: the settings are of no use to prog.
 func (p *Program) clean(o chain.Tunnel, environ []string) []string {
 	if o.Keep {
 		return environ

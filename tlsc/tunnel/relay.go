@@ -1,4 +1,6 @@
-package tlsc
+// Package tunnel carries data between a program that speaks clear text and a server that
+// speaks TLS. It is what mxf-tlsc and mxf-ucspitlsc do after the handshake.
+package tunnel
 
 import (
 	"cmp"
@@ -9,79 +11,91 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"nightmare.mail/mxf/tlsc"
 )
 
-// Local is the plaintext end of a tunnel: the program.
+// Local is the clear-text end of a tunnel: the program.
 type Local interface {
-	io.Reader                             // what the program writes
-	io.Writer                             // what the program reads; an error is taken to mean that it does not read any more
-	CloseWrite() error                    // the program sees end of file
-	Close() error                         // both; Read, Write and ReaderGone return
-	ReaderGone(ctx context.Context) error // returns nil when the program has closed its reading end, an error when ctx ends before
+	io.Reader          // what the program writes
+	io.Writer          // what the program reads; an error means that the program has stopped reading
+	CloseWrite() error // the program sees end of file
+	Close() error      // closes both ends; Read, Write and ReaderGone return
+
+	// ReaderGone returns nil when the program has closed its reading end, and an error
+	// when ctx ends first.
+	ReaderGone(ctx context.Context) error
 }
 
-// RelayOptions say how a tunnel ends.
-type RelayOptions struct {
-	CloseNotify        bool // the program's end of file: close_notify, and an end to both directions soon; else half-close, and go on reading
-	EnforceCloseNotify bool // the server's end without close_notify is an error
+// Options say how a tunnel ends.
+type Options struct {
+	// CloseNotify: at the program's end of file, send close_notify and end both
+	// directions soon. Otherwise end our direction of the connection without it, and go
+	// on reading.
+	CloseNotify bool
 
-	// Announce is called with what is wrong with the server's data before the program
-	// sees their end: a program that is told the reason finds it there. nil: nobody.
+	// EnforceCloseNotify: it is an error if the server's data end without close_notify.
+	EnforceCloseNotify bool
+
+	// Announce, if it is not nil, is called with what is wrong with the server's data
+	// before the program sees their end, so that the program can find the reason there.
 	// Relay returns the same error.
 	Announce func(error)
 }
 
 const (
-	// relayBuffer is what the tunnel reads at a time, from the program and from the
-	// network: sixteen records of TLS. Fewer, larger turns of the tunnel are what makes
-	// it fast; beyond this there is nothing more to be had.
+	// relayBuffer is how much the tunnel reads at a time, from the program and from the
+	// network: sixteen records of TLS. Fewer and larger steps make the tunnel fast;
+	// steps larger than this make it no faster.
 	relayBuffer = 256 << 10
 	// queueBatch is how much is sent at once if it comes at once.
 	queueBatch = 256 << 10
 	// queueMark is how much may wait to be sent, in either direction, before the tunnel
-	// reads no more on the other end.
+	// stops reading at the other end.
 	queueMark = 256 << 10
-	// queueLimit is what a queue may hold at most: the mark, one more read of the
-	// tunnel with what TLS adds to it, and room for what crypto/tls sends on its own,
-	// which are answers of some 30 bytes. A server that asks for more of them while it
-	// reads nothing is no server to talk to.
+	// queueLimit is what a queue may hold at most: the mark, one more read of the tunnel
+	// with what TLS adds to it, and room for what crypto/tls sends by itself, which are
+	// answers of about 30 bytes. A server that asks for more answers than that while it
+	// reads nothing is not worth talking to.
 	queueLimit = queueMark + 2*relayBuffer
-	// recordBuffer is what crypto/tls returns at most from a Read (RFC 8446
-	// section 5.1).
+	// recordBuffer is what crypto/tls returns at most from a Read (RFC 8446 section 5.1).
 	recordBuffer = 16 << 10
-	// closeWait is how long the server is waited for once there is nothing more to
-	// say to it: for its close_notify, or for its end when nobody listens any more.
+	// closeWait is how long the tunnel waits for the server when there is nothing more
+	// to say to it: for its close_notify, or for its end when nobody listens any more.
 	// The time that the program takes to read what the server has sent does not count.
 	closeWait = 4 * time.Second
-	// alertWait is how long the sending of a last alert may take.
+	// alertWait is how long sending a last alert may take.
 	alertWait = time.Second
-	// stallLimit ends the sending of what a program left behind when it died, to a
-	// server that does not take one byte of it meanwhile.
+	// stallLimit ends the sending of what a program left behind when it died, if the
+	// server does not take a single byte for this long.
 	stallLimit = 10 * time.Minute
 	// lostWait is how long the program may take, after the connection was lost for
 	// writing, to read what had come before.
 	lostWait = time.Minute
 )
 
-// Relay carries data between the server and the program until both directions are
-// through, and closes both ends. c must not be used by anybody else from then on.
+// Relay carries data between the server and the program until both directions have
+// ended, and closes both ends. c is the connection inside TLS that was made over line.
+// Nobody else may use the two from then on.
 //
-// It holds a bounded amount of memory, whatever the two ends do. It delivers all
-// that the server sent before the program sees end of file, and sends all that the
-// program wrote, after the program's death too. While the program does not read
-// any more, what the server sends is dropped.
+// Relay holds a bounded amount of memory, whatever the two ends do. It delivers all that
+// the server sent before the program sees end of file. It sends all that the program
+// wrote, also after the program has died. When the program has stopped reading, it drops
+// what the server sends.
 //
-// It returns nil when all went well, else *Error of KindRunning (TLS failed, the
-// connection was lost with something left to send, no close_notify where it is
-// enforced), another error when ctx ended or the program's end failed.
-func Relay(ctx context.Context, c *Conn, local Local, o RelayOptions) error {
-	return newRelay(c, local, o).run(ctx)
+// Relay returns nil when all went well. It returns a *tlsc.Error of KindRunning when TLS
+// failed, when the connection was lost with something left to send, or when a
+// close_notify that is enforced did not come. It returns another error when ctx ended or
+// the program's end failed.
+func Relay(ctx context.Context, c *tlsc.Conn, line *Line, local Local, o Options) error {
+	return newRelay(c, line, local, o).run(ctx)
 }
 
 type relay struct {
-	conn      *Conn
+	conn      *tlsc.Conn
+	line      *Line
 	local     Local
-	options   RelayOptions
+	options   Options
 	toServer  *queue
 	toProgram *queue
 	patience  time.Duration // closeWait
@@ -89,21 +103,19 @@ type relay struct {
 
 	mu      sync.Mutex
 	silent  bool          // the program has ended its output
-	ended   bool          // and all of it was sent, and its end
-	deaf    bool          // the program does not read any more
-	limited bool          // the server is waited for no longer than budget
+	ended   bool          // and all of it, with its end, was sent
+	deaf    bool          // the program has stopped reading
+	limited bool          // do not wait for the server longer than budget
 	budget  time.Duration // what is left of patience
 	since   time.Time     // when the present wait began, or the last one ended
 	closing bool          // both ends are being closed: what fails now does not count
 }
 
-func newRelay(c *Conn, local Local, o RelayOptions) *relay {
-	r := &relay{conn: c, local: local, options: o, patience: closeWait}
-	r.toServer = newQueue(c.wire.Conn, queueLimit)
+func newRelay(c *tlsc.Conn, line *Line, local Local, o Options) *relay {
+	r := &relay{conn: c, line: line, local: local, options: o, patience: closeWait}
+	r.toServer = newQueue(line.Conn, queueLimit)
 	r.toProgram = newQueue(local, queueLimit)
-	c.wire.SetDeadline(time.Time{})
-	c.wire.queue = r.toServer
-	c.wire.pull, c.wire.space = r.pull, make([]byte, relayBuffer)
+	line.begin(r.toServer, r.pull)
 	return r
 }
 
@@ -123,8 +135,8 @@ func (r *relay) run(ctx context.Context) error {
 	return err
 }
 
-// start runs f in a goroutine of its own. A panic becomes an error. There is room
-// for the result in done.
+// start runs f in its own goroutine. A panic becomes an error. done has room for the
+// result.
 func (r *relay) start(done chan<- error, f func() error) {
 	r.all.Add(1)
 	go func() {
@@ -142,7 +154,7 @@ type panicError struct{ value any }
 
 func (e panicError) Error() string { return fmt.Sprintf("internal error: %v", e.value) }
 
-// wait returns when both directions are through, or something has failed.
+// wait returns when both directions have ended, or something has failed.
 func (r *relay) wait(ctx context.Context, incoming, outgoing, aside <-chan error) error {
 	var result error
 	lost := (<-chan struct{})(r.toServer.failed)
@@ -153,14 +165,14 @@ func (r *relay) wait(ctx context.Context, incoming, outgoing, aside <-chan error
 			return fmt.Errorf("tunnel stopped: %w", context.Cause(ctx))
 		case err := <-incoming:
 			if err != nil {
-				return err // it says best why the connection was lost for writing too
+				return err // it also says best why the connection was lost for writing
 			}
 			incoming = nil
 		case err := <-outgoing:
 			result = cmp.Or(result, err)
 			outgoing = nil
 		case <-lost:
-			// The other direction may hold something still, but not for long.
+			// The other direction may still hold something, but not for long.
 			lost = nil
 			if !r.hasEnded() {
 				result = cmp.Or(result, r.lost())
@@ -182,7 +194,7 @@ func (r *relay) wait(ctx context.Context, incoming, outgoing, aside <-chan error
 
 // incoming delivers what the server sends, then its end.
 func (r *relay) incoming() error {
-	defer r.becameDeaf() // by then there is nothing left to read
+	defer r.becameDeaf() // there is nothing left to read
 	defer r.local.CloseWrite()
 	buf := make([]byte, recordBuffer)
 	for {
@@ -193,7 +205,7 @@ func (r *relay) incoming() error {
 		if err != nil {
 			r.toProgram.release()
 			if isTimeout(err) {
-				r.conn.wire.shut() // the program may take its time over the rest
+				r.line.shut() // the program may take its time to read the rest
 			}
 			r.toProgram.await(0)
 			end := r.serverEnd(err)
@@ -211,28 +223,27 @@ func (r *relay) pull(p []byte) (int, error) {
 	defer r.toProgram.hold()
 	r.beforeRead()
 	defer r.afterRead()
-	return r.conn.wire.Conn.Read(p)
+	return r.line.Conn.Read(p)
 }
 
-// deliver hands over what was read. The queue's end is the program's: it does not
-// read any more.
+// deliver hands over what was read. When the queue ends, the program has stopped reading.
 func (r *relay) deliver() error {
 	r.toProgram.run()
 	r.becameDeaf()
 	return nil
 }
 
-// serverEnd tells which ends of the server's data are errors.
+// serverEnd decides which ends of the server's data are errors.
 func (r *relay) serverEnd(err error) error {
 	switch {
 	case err == io.EOF && r.conn.Truncated() && r.options.EnforceCloseNotify:
-		return &Error{Kind: KindRunning, What: "server ended the connection without close_notify"}
+		return &tlsc.Error{Kind: tlsc.KindRunning, What: "server ended the connection without close_notify"}
 	case err == io.EOF, isTimeout(err):
 		return nil
 	case r.objectsToHalfClose(err):
 		return nil
-	case r.conn.wire.broken.Load() && r.isOver() && !r.options.EnforceCloseNotify:
-		// It has no patience with a connection that both have done with.
+	case r.line.broken.Load() && r.isOver() && !r.options.EnforceCloseNotify:
+		// The server has reset a connection that neither side needs any more.
 		return nil
 	}
 	return err
@@ -255,7 +266,7 @@ func (r *relay) outgoing() error {
 	return nil
 }
 
-// pump returns the error that ended reading, and that which ended writing.
+// pump returns the error that ended reading, or the error that ended writing.
 func (r *relay) pump() (readErr, writeErr error) {
 	buf := make([]byte, relayBuffer)
 	for {
@@ -268,7 +279,7 @@ func (r *relay) pump() (readErr, writeErr error) {
 			_, err := r.conn.Write(buf[:n])
 			r.toServer.release()
 			if err != nil {
-				r.limitReads() // an alert was sent: the server will end this
+				r.limitReads() // an alert was sent, and the server will end the connection
 				return nil, err
 			}
 		}
@@ -278,38 +289,38 @@ func (r *relay) pump() (readErr, writeErr error) {
 	}
 }
 
-// end tells the server that the program has nothing more to say.
+// end says to the server that the program has nothing more to say.
 func (r *relay) end() {
 	r.mu.Lock()
 	r.ended = true
 	patient := !r.options.CloseNotify && !r.deaf
 	r.mu.Unlock()
-	if r.options.CloseNotify || !r.conn.wire.canHalfClose() {
+	if r.options.CloseNotify || !r.line.canHalfClose() {
 		r.conn.CloseWrite()
 	}
-	r.toServer.finish() // answers to requests for new keys have no place after this
+	r.toServer.finish() // no answer to a request for new keys may follow this
 	if r.toServer.await(0) == nil {
-		r.conn.wire.halfClose()
+		r.line.halfClose()
 	}
 	if !patient {
 		r.limitReads()
 	}
 }
 
-// objectsToHalfClose tells of an alert that answers our end without close_notify:
+// objectsToHalfClose reports whether an alert answers our end without close_notify.
 // OpenSSL 3 takes that for a truncation, and says so when it has nothing more to say.
 func (r *relay) objectsToHalfClose(err error) bool {
-	_, alerted := remoteAlert(err)
-	return alerted && r.hasEnded() && !r.options.CloseNotify && !r.options.EnforceCloseNotify
+	own := new(tlsc.Error)
+	return errors.As(err, &own) && own.Alert != 0 && r.hasEnded() && !r.options.CloseNotify && !r.options.EnforceCloseNotify
 }
 
 // lost is the error for what could not be sent.
 func (r *relay) lost() error {
 	err := r.toServer.error()
-	if own := new(Error); errors.As(err, &own) {
+	if own := new(tlsc.Error); errors.As(err, &own) {
 		return own
 	}
-	return &Error{Kind: KindRunning, What: "connection lost while sending: " + innermost(err).Error(), Err: err}
+	return &tlsc.Error{Kind: tlsc.KindRunning, What: "connection lost while sending: " + innermost(err).Error(), Err: err}
 }
 
 var errDeaf = errors.New("program does not read any more")
@@ -358,14 +369,15 @@ func (r *relay) isClosing() bool {
 	return r.closing
 }
 
-// isOver tells that the server's end is waited for out of courtesy only.
+// isOver reports whether nothing depends on the server's end any more.
 func (r *relay) isOver() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ended && (r.options.CloseNotify || r.deaf)
 }
 
-// limitReads has the server waited for closeWait, all in all, from now on.
+// limitReads has the tunnel wait for the server no longer than closeWait, all in all, from
+// now on.
 func (r *relay) limitReads() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -383,7 +395,7 @@ func (r *relay) beforeRead() {
 		return
 	}
 	now := time.Now()
-	if r.deaf { // it is not the program that takes the time between two reads
+	if r.deaf { // the program does not take the time between two reads
 		r.budget -= now.Sub(r.since)
 	}
 	r.since = now
@@ -400,7 +412,7 @@ func (r *relay) afterRead() {
 	}
 }
 
-// close closes both ends, after a last attempt to send what is to be sent: an alert.
+// close closes both ends, after a last attempt to send what is left: an alert.
 func (r *relay) close(ctx context.Context) {
 	r.mu.Lock()
 	r.closing = true
@@ -411,7 +423,7 @@ func (r *relay) close(ctx context.Context) {
 		r.toServer.await(0)
 		timer.Stop()
 	}
-	r.conn.wire.shut()
+	r.line.shut()
 	r.toServer.stop(net.ErrClosed)
 	r.toProgram.stop(net.ErrClosed)
 	r.local.Close()

@@ -1,4 +1,4 @@
-package tlsc
+package tunnel
 
 import (
 	"bytes"
@@ -8,7 +8,6 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -23,6 +22,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"nightmare.mail/mxf/tlsc"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // program is the program inside a tunnel: it reads from in and writes to out. The
@@ -90,29 +92,29 @@ type tunnel struct {
 	cancel context.CancelCauseFunc
 }
 
-var tunnelParty = sync.OnceValue(func() *tls.Certificate {
-	key := newKey(new(testing.T))
-	pair := issue(new(testing.T), nil, key, func(*x509.Certificate) {}).pair()
-	return &pair
-})
+// serverParty is made once: a tunnel does not look at it.
+var serverParty = sync.OnceValue(func() *tlstest.Party { return tlstest.SelfSigned(nil) })
 
-func newTunnel(t testing.TB, o RelayOptions, config *tls.Config) *tunnel {
+const patience = 20 * time.Second // a test that takes longer has failed
+
+func newTunnel(t testing.TB, o Options, config *tls.Config) *tunnel {
 	t.Helper()
 	return newTunnelWaiting(t, o, config, patience/2)
 }
 
 // newTunnelWaiting is newTunnel with another closeWait.
-func newTunnelWaiting(t testing.TB, o RelayOptions, config *tls.Config, wait time.Duration) *tunnel {
+func newTunnelWaiting(t testing.TB, o Options, config *tls.Config, wait time.Duration) *tunnel {
 	t.Helper()
 	if config == nil {
 		config = &tls.Config{}
 	}
-	config.Certificates = []tls.Certificate{*tunnelParty()}
-	clientRaw, serverRaw := tcpPair(t)
+	config.Certificates = []tls.Certificate{serverParty().Pair()}
+	clientRaw, serverRaw := tlstest.TCP(t)
 	x := &tunnel{program: newProgram(t), raw: serverRaw, server: tls.Server(serverRaw, config), result: make(chan error, 1)}
 	shaken := make(chan error, 1)
 	go func() { shaken <- x.server.Handshake() }()
-	c, err := Client(t.Context(), clientRaw, &Settings{})
+	line := NewLine(clientRaw)
+	c, err := new(tlsc.Client).Handshake(t.Context(), line, &tlsc.Demand{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +129,7 @@ func newTunnelWaiting(t testing.TB, o RelayOptions, config *tls.Config, wait tim
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r := newRelay(c, x.end, o)
+		r := newRelay(c, line, x.end, o)
 		r.patience = wait
 		x.result <- r.run(ctx)
 	}()
@@ -191,7 +193,7 @@ const bulk = 3 << 20 // more than all buffers on the way together
 // Half-closes in all combinations, with data in flight both ways.
 func TestHalfClose(t *testing.T) {
 	up, down := noise(bulk, 1), noise(bulk, 2)
-	for _, o := range []RelayOptions{{}, {CloseNotify: true}, {EnforceCloseNotify: true}, {CloseNotify: true, EnforceCloseNotify: true}} {
+	for _, o := range []Options{{}, {CloseNotify: true}, {EnforceCloseNotify: true}, {CloseNotify: true, EnforceCloseNotify: true}} {
 		t.Run(fmt.Sprintf("%+v/program first", o), func(t *testing.T) {
 			t.Parallel()
 			x := newTunnel(t, o, nil)
@@ -253,7 +255,7 @@ func TestHalfClose(t *testing.T) {
 // bare end of the connection.
 func TestWhatTheServerSees(t *testing.T) {
 	for _, notify := range []bool{false, true} {
-		x := newTunnel(t, RelayOptions{CloseNotify: notify}, nil)
+		x := newTunnel(t, Options{CloseNotify: notify}, nil)
 		x.out.Close()
 		last, err := io.ReadAll(x.raw)
 		if err != nil {
@@ -272,7 +274,7 @@ func TestEnforceCloseNotify(t *testing.T) {
 	down := noise(300000, 3)
 	for _, enforce := range []bool{false, true} {
 		for _, cut := range []bool{false, true} {
-			x := newTunnel(t, RelayOptions{EnforceCloseNotify: enforce}, nil)
+			x := newTunnel(t, Options{EnforceCloseNotify: enforce}, nil)
 			served := background(func() {
 				x.server.Write(down)
 				if !cut {
@@ -302,7 +304,7 @@ func TestEnforceCloseNotify(t *testing.T) {
 }
 
 func TestEndInTheMiddleOfARecord(t *testing.T) {
-	x := newTunnel(t, RelayOptions{}, nil)
+	x := newTunnel(t, Options{}, nil)
 	x.server.Write([]byte("complete"))
 	x.raw.Write([]byte{23, 3, 3, 0, 100, 1, 2, 3})
 	x.raw.CloseWrite()
@@ -314,7 +316,7 @@ func TestEndInTheMiddleOfARecord(t *testing.T) {
 
 func TestRunningErrors(t *testing.T) {
 	t.Run("rubbish", func(t *testing.T) {
-		x := newTunnel(t, RelayOptions{}, nil)
+		x := newTunnel(t, Options{}, nil)
 		x.server.Write([]byte("complete"))
 		x.raw.Write(append([]byte{23, 3, 3, 0, 100}, make([]byte, 100)...))
 		if got, _ := io.ReadAll(x.in); string(got) != "complete" {
@@ -327,7 +329,7 @@ func TestRunningErrors(t *testing.T) {
 		x.finish(t, "TLS failed: bad record MAC")
 	})
 	t.Run("reset", func(t *testing.T) {
-		x := newTunnel(t, RelayOptions{}, nil)
+		x := newTunnel(t, Options{}, nil)
 		x.raw.SetLinger(0)
 		x.raw.Close()
 		if got, err := io.ReadAll(x.in); len(got) > 0 || err != nil {
@@ -336,7 +338,7 @@ func TestRunningErrors(t *testing.T) {
 		x.finish(t, "connection lost: connection reset by peer")
 	})
 	t.Run("context", func(t *testing.T) {
-		x := newTunnel(t, RelayOptions{}, nil)
+		x := newTunnel(t, Options{}, nil)
 		x.cancel(errors.New("enough"))
 		if got, err := io.ReadAll(x.in); len(got) > 0 || err != nil {
 			t.Errorf("program reads %q, %v", got, err)
@@ -344,7 +346,7 @@ func TestRunningErrors(t *testing.T) {
 		x.finish(t, "tunnel stopped: enough")
 	})
 	t.Run("panic", func(t *testing.T) {
-		x := newTunnel(t, RelayOptions{}, nil)
+		x := newTunnel(t, Options{}, nil)
 		x.end.panics.Store(true)
 		x.end.once.Do(func() { close(x.end.gone) })
 		x.finish(t, "internal error: oops")
@@ -365,7 +367,7 @@ func TestAnnounce(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			announced := make(chan error, 2)
-			x := newTunnel(t, RelayOptions{CloseNotify: true, Announce: func(err error) { announced <- err }}, nil)
+			x := newTunnel(t, Options{CloseNotify: true, Announce: func(err error) { announced <- err }}, nil)
 			tt.end(x)
 			if got, err := io.ReadAll(x.in); len(got) > 0 || err != nil {
 				t.Errorf("program reads %q, %v", got, err)
@@ -392,7 +394,7 @@ func TestAnnounce(t *testing.T) {
 // The server is gone while the program writes: the program is told by a broken pipe,
 // after it could read what had come.
 func TestServerGone(t *testing.T) {
-	x := newTunnel(t, RelayOptions{}, nil)
+	x := newTunnel(t, Options{}, nil)
 	x.server.Write([]byte("last words"))
 	x.raw.SetLinger(0)
 	got := make([]byte, 10)
@@ -414,7 +416,7 @@ func TestServerGone(t *testing.T) {
 func TestBackPressure(t *testing.T) {
 	const stuck = 64 << 20 // more than Linux lets the buffers of two sockets grow to
 	up, down := noise(stuck, 4), noise(stuck, 5)
-	x := newTunnel(t, RelayOptions{}, nil)
+	x := newTunnel(t, Options{}, nil)
 	upDone := background(func() { x.out.Write(up); x.out.Close() })
 	downDone := background(func() { x.server.Write(down); x.server.CloseWrite() })
 	// Both are stuck: neither can have been taken as a whole.
@@ -441,7 +443,7 @@ func TestBackPressure(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	x := newTunnel(t, RelayOptions{}, nil)
+	x := newTunnel(t, Options{}, nil)
 	const total = 64 << 20
 	sent := background(func() {
 		chunk := make([]byte, 1<<20)
@@ -481,7 +483,7 @@ func TestMemoryIsBounded(t *testing.T) {
 }
 
 func TestOneByteAtATime(t *testing.T) {
-	x := newTunnel(t, RelayOptions{CloseNotify: true}, nil)
+	x := newTunnel(t, Options{CloseNotify: true}, nil)
 	const text = "one byte at a time, with care"
 	for i := range text {
 		io.WriteString(x.out, text[i:i+1])
@@ -503,11 +505,11 @@ func TestOneByteAtATime(t *testing.T) {
 // Chunks of any size, in any order, in every version of TLS.
 func TestRandomChunks(t *testing.T) {
 	for version := uint16(tls.VersionTLS10); version <= tls.VersionTLS13; version++ {
-		t.Run(versionName(version), func(t *testing.T) {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
 			t.Parallel()
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
-			x := newTunnel(t, RelayOptions{CloseNotify: seed&1 == 0}, &tls.Config{MinVersion: version, MaxVersion: version})
+			x := newTunnel(t, Options{CloseNotify: seed&1 == 0}, &tls.Config{MinVersion: version, MaxVersion: version})
 			up, down := noise(1<<20, seed), noise(1<<20, seed+1)
 			chunks := func(w io.Writer, data []byte, seed uint64) {
 				random := rand.New(rand.NewPCG(seed, 0))
@@ -538,7 +540,7 @@ func TestRandomChunks(t *testing.T) {
 // The program closes its reading end only: what it writes still arrives, and what
 // the server sends is taken off its hands.
 func TestProgramDoesNotRead(t *testing.T) {
-	x := newTunnel(t, RelayOptions{}, nil)
+	x := newTunnel(t, Options{}, nil)
 	x.stopReading()
 	served := background(func() { x.server.Write(make([]byte, bulk)) })
 	up := noise(bulk, 6)
@@ -557,7 +559,7 @@ func TestProgramDoesNotRead(t *testing.T) {
 // The program dies: what it wrote is still sent, to a slow reader too, then the
 // connection is closed although the server does not.
 func TestProgramDies(t *testing.T) {
-	for _, o := range []RelayOptions{{}, {CloseNotify: true}} {
+	for _, o := range []Options{{}, {CloseNotify: true}} {
 		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
 			t.Parallel()
 			x := newTunnelWaiting(t, o, nil, shortly)
@@ -588,7 +590,7 @@ func TestProgramDies(t *testing.T) {
 // An idle program dies, and the server says nothing.
 func TestProgramDiesIdle(t *testing.T) {
 	t.Parallel()
-	x := newTunnelWaiting(t, RelayOptions{}, nil, shortly)
+	x := newTunnelWaiting(t, Options{}, nil, shortly)
 	x.exit()
 	if _, err := x.server.Read(make([]byte, 1)); err != io.EOF {
 		t.Error(err)
@@ -606,7 +608,7 @@ func TestProgramDiesIdle(t *testing.T) {
 // sends meanwhile is delivered.
 func TestServerDoesNotClose(t *testing.T) {
 	t.Parallel()
-	x := newTunnelWaiting(t, RelayOptions{CloseNotify: true}, nil, shortly)
+	x := newTunnelWaiting(t, Options{CloseNotify: true}, nil, shortly)
 	x.out.Close()
 	if _, err := x.server.Read(make([]byte, 1)); err != io.EOF {
 		t.Error(err)
@@ -626,7 +628,7 @@ func TestServerDoesNotClose(t *testing.T) {
 // With -S a server that talks on for ever is left behind.
 func TestServerTalksOn(t *testing.T) {
 	t.Parallel()
-	x := newTunnelWaiting(t, RelayOptions{CloseNotify: true}, nil, shortly)
+	x := newTunnelWaiting(t, Options{CloseNotify: true}, nil, shortly)
 	talking := background(func() {
 		for {
 			if _, err := x.server.Write([]byte("blah")); err != nil {
@@ -644,7 +646,7 @@ func TestServerTalksOn(t *testing.T) {
 // With -s a program that has ended its output is served for as long as it reads.
 func TestServerTakesItsTime(t *testing.T) {
 	t.Parallel()
-	x := newTunnelWaiting(t, RelayOptions{}, nil, shortly)
+	x := newTunnelWaiting(t, Options{}, nil, shortly)
 	x.out.Close()
 	if _, err := x.server.Read(make([]byte, 1)); err != io.EOF {
 		t.Error(err)
@@ -666,7 +668,7 @@ func TestServerTakesItsTime(t *testing.T) {
 // itself. crypto/tls has no function to ask with, so the records are made here.
 func TestKeyUpdateDeadlock(t *testing.T) {
 	var keys keyLog
-	x := newTunnel(t, RelayOptions{}, &tls.Config{KeyLogWriter: &keys, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true})
+	x := newTunnel(t, Options{}, &tls.Config{KeyLogWriter: &keys, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true})
 	if x.server.ConnectionState().CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
 		t.Skip("another cipher suite was chosen")
 	}
@@ -834,7 +836,7 @@ func (s *recordSender) send(kind byte, data []byte) {
 func TestNoGoroutineIsLeft(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for i := range 5 {
-		x := newTunnel(t, RelayOptions{}, nil)
+		x := newTunnel(t, Options{}, nil)
 		switch i {
 		case 0:
 			x.cancel(nil)
@@ -873,7 +875,7 @@ func BenchmarkRelay(b *testing.B) {
 	b.Run("up", func(b *testing.B) {
 		b.SetBytes(total)
 		for b.Loop() {
-			x := newTunnel(b, RelayOptions{}, nil)
+			x := newTunnel(b, Options{}, nil)
 			go func() { fill(x.out); x.out.Close() }()
 			io.CopyBuffer(io.Discard, struct{ io.Reader }{x.server}, make([]byte, 64<<10))
 			x.server.Close()
@@ -883,7 +885,7 @@ func BenchmarkRelay(b *testing.B) {
 	b.Run("down", func(b *testing.B) {
 		b.SetBytes(total)
 		for b.Loop() {
-			x := newTunnel(b, RelayOptions{}, nil)
+			x := newTunnel(b, Options{}, nil)
 			go func() { fill(x.server); x.server.Close() }()
 			io.CopyBuffer(io.Discard, struct{ io.Reader }{x.in}, make([]byte, 64<<10))
 			x.out.Close()
@@ -893,8 +895,8 @@ func BenchmarkRelay(b *testing.B) {
 	b.Run("floor", func(b *testing.B) {
 		b.SetBytes(total)
 		for b.Loop() {
-			clientRaw, serverRaw := tcpPair(b)
-			server := tls.Server(serverRaw, &tls.Config{Certificates: []tls.Certificate{*tunnelParty()}})
+			clientRaw, serverRaw := tlstest.TCP(b)
+			server := tls.Server(serverRaw, serverParty().Config())
 			client := tls.Client(clientRaw, &tls.Config{InsecureSkipVerify: true})
 			go func() { fill(client); client.Close() }()
 			io.CopyBuffer(io.Discard, struct{ io.Reader }{server}, make([]byte, 64<<10))

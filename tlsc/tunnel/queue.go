@@ -1,31 +1,33 @@
-package tlsc
+package tunnel
 
 import (
 	"io"
 	"sync"
 	"time"
+
+	"nightmare.mail/mxf/tlsc"
 )
 
-// A queue stands in front of a writer and has a goroutine of its own, so that writing
-// to it does not block. It is used for both directions of a tunnel, where it lets
-// one goroutine do the cryptography while another waits for the system.
+// A queue stands in front of a writer and has its own goroutine, so that writing to it
+// does not block. Each direction of a tunnel has one: one goroutine does the
+// cryptography while another waits for the system.
 //
-// For the one towards the server there is a reason more: crypto/tls answers a request for new
-// keys (RFC 8446 section 4.6.3) inside Read, and needs the lock for it that a blocked
-// Write holds. With nothing between, a server that reads nothing until its own data
-// has been taken would stop the tunnel in both directions for good.
+// Towards the server there is another reason. crypto/tls answers a request for new keys
+// (RFC 8446 section 4.6.3) inside Read, and for that it needs the lock that a blocked
+// Write holds. Without a queue, a server that reads nothing until its own data has been
+// taken would stop both directions for ever.
 type queue struct {
 	dst    io.Writer
-	limit  int           // of what it holds, bytes
+	limit  int           // of what it holds, in bytes
 	failed chan struct{} // closed with the first error
 
 	mu      sync.Mutex
 	changed sync.Cond
-	waiting []byte        // to be sent
+	waiting []byte        // is sent next
 	sending int           // bytes that are being sent
 	held    bool          // wait for more before sending, up to queueBatch
-	over    bool          // what is written from now on is dropped
-	stall   time.Duration // give up when nothing can be sent for so long; 0: never
+	over    bool          // drop what is written from now on
+	stall   time.Duration // give up when nothing can be sent for this long; 0: never
 	err     error
 }
 
@@ -45,7 +47,7 @@ func (q *queue) Write(p []byte) (int, error) {
 	case q.over:
 		return len(p), nil
 	case len(q.waiting)+q.sending+len(p) > q.limit:
-		q.fail(&Error{Kind: KindRunning, What: "server asks for more than it takes"})
+		q.fail(&tlsc.Error{Kind: tlsc.KindRunning, What: "server asks for more than it takes"})
 		return 0, q.err
 	}
 	q.waiting = append(q.waiting, p...)
@@ -55,8 +57,8 @@ func (q *queue) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// hold and release stand around writes that are made one right after another, so
-// that they go to the system together.
+// hold and release stand around writes that follow one another closely, so that they go
+// to the system together.
 func (q *queue) hold() { q.setHeld(true) }
 
 func (q *queue) release() { q.setHeld(false) }
@@ -70,7 +72,7 @@ func (q *queue) setHeld(held bool) {
 	}
 }
 
-// fail sets the queue's error, once. q.mu is held.
+// fail sets the queue's error, once. The caller holds q.mu.
 func (q *queue) fail(err error) {
 	if q.err == nil {
 		q.err = err
@@ -79,28 +81,28 @@ func (q *queue) fail(err error) {
 	q.changed.Broadcast()
 }
 
-// stop makes everything that uses the queue return err.
+// stop makes everybody who uses the queue fail with err.
 func (q *queue) stop(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.fail(err)
 }
 
-// finish drops what is still to be written. What the queue holds is sent.
+// finish drops what is written from now on. What the queue holds is still sent.
 func (q *queue) finish() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.over = true
 }
 
-// error is the queue's, nil while it works.
+// error is the queue's error. It is nil while the queue works.
 func (q *queue) error() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.err
 }
 
-// await waits until no more than n bytes are to be sent.
+// await waits until no more than n bytes are left to send.
 func (q *queue) await(n int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -152,7 +154,7 @@ func (q *queue) send(p []byte) error {
 	return nil
 }
 
-// limitStall makes the queue give up when nothing can be sent for so long.
+// limitStall makes the queue give up when nothing can be sent for this long.
 func (q *queue) limitStall(limit time.Duration) {
 	q.mu.Lock()
 	q.stall = limit
