@@ -24,7 +24,7 @@ func writeOver(t testing.TB, path string, data []byte) {
 	}
 }
 
-// has counts the anchors that are loaded for a chain of one certificate.
+// has reports whether c is good by the anchors that are loaded for it.
 func (x *index) has(c *x509.Certificate) bool {
 	_, err := c.Verify(x509.VerifyOptions{Roots: x.pool([]*x509.Certificate{c}), CurrentTime: testNow, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	return err == nil
@@ -111,7 +111,7 @@ func TestAnchorFolder(t *testing.T) {
 	wantError(t, err, KindSettings, "cannot read trust anchors: open .*/none: .*")
 }
 
-// Only what the chain names is parsed, and all of that: authorities may share a name.
+// The pool has what the chain names and nothing else. Authorities may share a name.
 func TestPoolIsSmall(t *testing.T) {
 	name := func(cn string) pkix.Name { return pkix.Name{CommonName: cn} }
 	var all []*tlstest.Party
@@ -144,8 +144,7 @@ func TestPoolIsSmall(t *testing.T) {
 	}
 }
 
-// A bundle that is renamed over, or rewritten, while others read it is never seen
-// in part.
+// A bundle that is replaced or rewritten while others read it is never seen in part.
 func TestAnchorsReplaced(t *testing.T) {
 	var old, renewed []byte
 	var last *tlstest.Party
@@ -195,10 +194,10 @@ func TestAnchorFileTooLarge(t *testing.T) {
 	wantError(t, err, KindSettings, "cannot read trust anchors: .*/large has more than 33554432 bytes")
 }
 
-// The limit is that of all files together.
+// The limit is for all files together.
 func TestAnchorFolderTooLarge(t *testing.T) {
 	dir := t.TempDir()
-	// Where something else is wrong before that, too.
+	// It counts even if something else is wrong first.
 	if err := os.Symlink("/proc/self/mem", filepath.Join(dir, "0")); err != nil {
 		t.Fatal(err)
 	}
@@ -213,8 +212,8 @@ func TestAnchorFolderTooLarge(t *testing.T) {
 	wantError(t, err, KindSettings, "cannot read trust anchors: "+dir+" has more than 33554432 bytes")
 }
 
-// What is no regular file is not waited for: a FIFO without a writer, a terminal that
-// says nothing, a device without an end.
+// Only regular files are read. Nobody waits for a FIFO without a writer, a terminal that
+// says nothing, or a device without an end.
 func TestNotRegular(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
@@ -254,7 +253,7 @@ func wantFile(t *testing.T, err error, path string) {
 	}
 }
 
-// A client certificate has no end of its own: what is far too large is not read.
+// A file that is far too large for a client certificate is not read.
 func TestCertificateTooLarge(t *testing.T) {
 	path := tlstest.File(t, "large", nil)
 	if err := os.Truncate(path, certificateLimit+1); err != nil {
@@ -264,8 +263,8 @@ func TestCertificateTooLarge(t *testing.T) {
 	wantError(t, err, KindSettings, "cannot use client certificate: .*/large has more than 1048576 bytes")
 }
 
-// manyAnchors is a bundle of n certificates that nobody has signed: the index does not
-// look. Their subjects are all different or all the same.
+// manyAnchors is a bundle of n certificates with bad signatures, which the index does not
+// check. Their subjects are all different or all the same.
 func manyAnchors(t testing.TB, n int, alike bool) []byte {
 	t.Helper()
 	der := newCA("00000000").Cert.Raw
@@ -282,7 +281,7 @@ func manyAnchors(t testing.TB, n int, alike bool) []byte {
 	return data
 }
 
-// The work for each anchor does not grow with their number. Counted are the entries
+// The work for each anchor does not grow with their number. The test counts the entries
 // that an insert looks at.
 func TestIndexIsLinear(t *testing.T) {
 	const n = 20_000
@@ -348,8 +347,8 @@ func FuzzAnchors(f *testing.F) {
 	})
 }
 
-// BenchmarkAnchors is what a verified handshake pays for a bundle of 150, beside
-// what parsing them all would cost.
+// BenchmarkAnchors is what a bundle of 150 costs a verified handshake, beside what it
+// would cost to parse them all.
 func BenchmarkAnchors(b *testing.B) {
 	var data []byte
 	var ca *tlstest.Party

@@ -39,7 +39,7 @@ func TestVerdict(t *testing.T) {
 	})
 	// The same authority under two certificates: its own, and one by another root.
 	crossed := other.Issue(root.Key, tlstest.Authority("root"))
-	// Another authority of the same name.
+	// Another authority with the same name.
 	namesake := newCA("root")
 	constrained := root.Issue(nil, func(c *x509.Certificate) {
 		tlstest.Authority("constrained")(c)
@@ -132,7 +132,7 @@ func wantVerdict(t *testing.T, config *tls.Config, file, name, want string) {
 	}
 }
 
-// wantError wants an *Error of this kind, the whole text of which matches.
+// wantError wants an *Error of this kind whose whole text matches.
 func wantError(t *testing.T, err error, kind Kind, pattern string) {
 	t.Helper()
 	failure := new(Error)
@@ -223,7 +223,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// A server may also take an old version that it was not offered.
+// A server may also choose an old version that it was not offered.
 func TestOldVersionChosen(t *testing.T) {
 	hello := "\x16\x03\x01\x00\x2a\x02\x00\x00\x26\x03\x01" + strings.Repeat("r", 32) + "\x00\x00\x2f\x00"
 	for _, verify := range []bool{false, true} {
@@ -239,8 +239,8 @@ func TestOldVersionChosen(t *testing.T) {
 	}
 }
 
-// Every suite that Go has serves an unverified connection, whatever $GODEBUG says;
-// the insecure ones do not serve a verified one.
+// Every suite that Go has is good for an unverified connection, whatever $GODEBUG says.
+// For a verified connection the insecure ones are not.
 func TestCipherSuites(t *testing.T) {
 	t.Setenv("GODEBUG", "tlsrsakex=0,tls3des=0")
 	root := newCA("root")
@@ -375,7 +375,7 @@ func wantCause(t *testing.T, err, cause error) {
 	}
 }
 
-// What a server can put into our words does not look like a cause.
+// Words of a server that stand in our words do not look like a cause.
 func TestCauseIsNotTheServers(t *testing.T) {
 	for _, words := range []string{nothingHeard, unknownName + `"x"`, wantsAName} {
 		root := newCA(words)
@@ -399,7 +399,7 @@ func TestCauseIsNotTheServers(t *testing.T) {
 	}
 }
 
-// packet is what the middle boxes take that are known to stumble: one read.
+// packet is what the middle boxes that are known to stumble read at a time.
 const packet = 1400
 
 func TestSmallHello(t *testing.T) {
@@ -451,7 +451,7 @@ func TestNameMissed(t *testing.T) {
 	}
 }
 
-// A server's unrecognized_name warning is not an end.
+// A server's warning of unrecognized_name does not end the handshake.
 func TestUnrecognizedNameWarning(t *testing.T) {
 	root := newCA("root")
 	conn := tlstest.Serve(t, func(conn *net.TCPConn) {
@@ -510,7 +510,7 @@ func TestContextEnds(t *testing.T) {
 	wantCause(t, err, nil)
 }
 
-// A deadline that somebody else has set on the connection is silence too.
+// A deadline that somebody else has set on the connection counts as silence too.
 func TestDeadline(t *testing.T) {
 	conn := tlstest.Serve(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
 	conn.SetReadDeadline(time.Now().Add(60 * time.Millisecond))
@@ -519,7 +519,7 @@ func TestDeadline(t *testing.T) {
 	wantCause(t, err, ErrNoServerHello)
 }
 
-// A closer is a connection that closes after so many bytes written.
+// A closer is a connection that closes when so many bytes have been written.
 type closer struct {
 	*net.TCPConn
 	left int
@@ -598,7 +598,7 @@ func TestClientCertificate(t *testing.T) {
 				t.Errorf("%s: server was shown %d certificates, or another", name, len(got))
 			}
 		}
-		// None given: TLS 1.2 fails in the handshake, TLS 1.3 after it.
+		// Without a certificate TLS 1.2 fails in the handshake and TLS 1.3 after it.
 		c, err := handshakeWith(t, config.Clone(), trusting(""), told(""))
 		kind := KindHandshake
 		if err == nil {
@@ -606,7 +606,7 @@ func TestClientCertificate(t *testing.T) {
 			kind = KindRunning
 		}
 		wantError(t, err, kind, `server demands a client certificate: .* \(alert \d+\)`)
-		// One that the server does not like.
+		// The server does not like this one.
 		config.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") }
 		c, err = handshakeWith(t, config.Clone(), &Client{Certificate: &Certificate{root.Issue(ecKey, func(*x509.Certificate) {}).Pair()}}, &Demand{})
 		if err == nil {
@@ -636,7 +636,7 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// However much a server shows, the trace stays readable.
+// However much a server sends, the trace stays readable.
 func TestTrace_bounded(t *testing.T) {
 	var lines []string
 	h := handshake{demand: &Demand{Trace: func(line string) { lines = append(lines, line) }}}
@@ -657,7 +657,7 @@ func TestTrace_bounded(t *testing.T) {
 	}
 }
 
-// Foreign bytes in certificates do not reach the facts, or an error, as they are.
+// Control characters in a certificate reach neither the facts nor an error.
 func TestForeignNames(t *testing.T) {
 	root := newCA("root")
 	leaf := root.Leaf(func(c *x509.Certificate) {

@@ -31,7 +31,7 @@ const (
 	organization = 10
 )
 
-// rawName is the name of one attribute after another.
+// rawName is a name, in which each attribute is a set.
 func rawName(parts ...rdn) []byte {
 	var sets [][]rdn
 	for _, p := range parts {

@@ -139,7 +139,7 @@ func TestStaple(t *testing.T) {
 	}
 }
 
-// A bad chain is told before the staple is looked at.
+// A bad chain comes before a bad staple.
 func TestStapleOfUnknownAuthority(t *testing.T) {
 	root := newCA("root")
 	leaf := root.Leaf(tlstest.MustStaple, host)
@@ -171,8 +171,8 @@ func FuzzStaple(f *testing.F) {
 	})
 }
 
-// The responder may know the issuer by its own spelling of its name, or by that in the
-// certificate.
+// The responder may spell the issuer's name as the issuer does, or as the certificate
+// does.
 func TestStapleOfSpelledIssuer(t *testing.T) {
 	root := newCA("root")
 	spelled := root.Called(rawName(rdn{commonName, asn1tag.UTF8String, "ROOT"}))

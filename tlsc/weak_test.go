@@ -18,7 +18,7 @@ import (
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
-// resign changes what is signed of a certificate and has ca sign it again: what
+// resign changes the signed part of a certificate and has ca sign it again. It makes what
 // x509.CreateCertificate would not make.
 func resign(t testing.TB, p, ca *tlstest.Party, change func(tbs []byte)) *tlstest.Party {
 	t.Helper()
@@ -48,10 +48,10 @@ func resign(t testing.TB, p, ca *tlstest.Party, change func(tbs []byte)) *tlstes
 	return p.With(cert)
 }
 
-// serial is a number that negative finds.
+// serial is a number that negative finds in a certificate.
 var serial = big.NewInt(0x11223344)
 
-// negative gives a certificate with that serial number one below zero.
+// negative makes the serial number of such a certificate negative.
 func negative(t testing.TB, p, ca *tlstest.Party) *tlstest.Party {
 	t.Helper()
 	return resign(t, p, ca, func(tbs []byte) {
@@ -63,7 +63,7 @@ func negative(t testing.TB, p, ca *tlstest.Party) *tlstest.Party {
 	})
 }
 
-// An otherKey is a key whose public half is another's.
+// An otherKey is a key with the public half of another key.
 type otherKey struct {
 	crypto.Signer
 	public crypto.PublicKey
@@ -80,9 +80,9 @@ func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
 	return key
 }
 
-// What crypto/tls and crypto/x509 refuse where nothing is verified is TLS there, with
-// the reason in the verdict, and no TLS where it is. The reasons hold for certificates
-// that are otherwise good, and whatever $GODEBUG says.
+// Some things that crypto/tls and crypto/x509 refuse are accepted where no verdict is
+// enforced, and the verdict has the reason. Where it is enforced, they end the handshake.
+// That holds for certificates that are otherwise good, and whatever $GODEBUG says.
 func TestWeak(t *testing.T) {
 	root := newCA("root")
 	number := func(c *x509.Certificate) { c.SerialNumber = serial }
@@ -102,7 +102,7 @@ func TestWeak(t *testing.T) {
 	short := root.Issue(rsaKey(t, 768), server)
 	shortRoot := selfSigned(rsaKey(t, 768), tlstest.Authority("short"))
 	shortMiddle := root.Issue(rsaKey(t, 768), tlstest.Authority("short middle"))
-	// The chain by the short one is not the only one.
+	// There is another chain than the one with the short key.
 	strongTwin := root.Issue(rsaKey(t, 1024), tlstest.Authority("twin"))
 	weakTwin := shortRoot.Issue(strongTwin.Key, tlstest.Authority("twin"))
 
@@ -166,8 +166,8 @@ func TestWeak(t *testing.T) {
 	}
 }
 
-// The finder sees the messages of a handshake however they are cut: into records, and
-// into reads.
+// The finder sees the messages of a handshake, however they are cut into records and
+// reads.
 func TestSignatureFinder(t *testing.T) {
 	record := func(kind byte, p string) string {
 		return string([]byte{kind, 3, 3, byte(len(p) >> 8), byte(len(p))}) + p

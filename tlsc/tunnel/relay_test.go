@@ -27,14 +27,14 @@ import (
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
-// program is the program inside a tunnel: it reads from in and writes to out. The
-// tunnel has the other ends of the two pipes.
+// program is the program inside a tunnel. It reads from in and writes to out. The tunnel
+// has the other ends of the two pipes.
 type program struct {
-	in, out *os.File // the program's
+	in, out *os.File
 	end     *pipeEnd
 }
 
-// pipeEnd is the tunnel's end.
+// pipeEnd has the ends that belong to the tunnel.
 type pipeEnd struct {
 	in, out *os.File
 	gone    chan struct{} // closed when the program has closed its reading end
@@ -83,7 +83,7 @@ func (p *program) exit() {
 	p.stopReading()
 }
 
-// tunnel is a relay that runs: a program on one end, a server on the other.
+// tunnel is a running relay, with a program at one end and a server at the other.
 type tunnel struct {
 	*program
 	server *tls.Conn
@@ -92,7 +92,7 @@ type tunnel struct {
 	cancel context.CancelCauseFunc
 }
 
-// serverParty is made once: a tunnel does not look at it.
+// serverParty is made once, because these tests do not look at it.
 var serverParty = sync.OnceValue(func() *tlstest.Party { return tlstest.SelfSigned(nil) })
 
 const patience = 20 * time.Second // a test that takes longer has failed
@@ -162,7 +162,7 @@ func (x *tunnel) finish(t testing.TB, want string) {
 	}
 }
 
-// noise is n bytes that repeat nowhere near.
+// noise is n bytes without a pattern.
 func noise(n int, seed uint64) []byte {
 	data := make([]byte, n)
 	var b [32]byte
@@ -190,7 +190,7 @@ const shortly = 300 * time.Millisecond
 
 const bulk = 3 << 20 // more than all buffers on the way together
 
-// Half-closes in all combinations, with data in flight both ways.
+// Either end closes first, or both, while data travel both ways.
 func TestHalfClose(t *testing.T) {
 	up, down := noise(bulk, 1), noise(bulk, 2)
 	for _, o := range []Options{{}, {CloseNotify: true}, {EnforceCloseNotify: true}, {CloseNotify: true, EnforceCloseNotify: true}} {
@@ -203,7 +203,7 @@ func TestHalfClose(t *testing.T) {
 				t.Error(err)
 			}
 			same(t, "up", got, up)
-			// Only now does the server say something.
+			// The server has said nothing until now.
 			served := background(func() { x.server.Write(down); x.server.CloseWrite(); x.raw.CloseWrite() })
 			got, err = io.ReadAll(x.in)
 			if err != nil {
@@ -251,8 +251,8 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-// What the server sees when the program is through: with -S close_notify, else the
-// bare end of the connection.
+// With -S the server sees close_notify when the program has ended, and otherwise only the
+// end of the connection.
 func TestWhatTheServerSees(t *testing.T) {
 	for _, notify := range []bool{false, true} {
 		x := newTunnel(t, Options{CloseNotify: notify}, nil)
@@ -353,8 +353,8 @@ func TestRunningErrors(t *testing.T) {
 	})
 }
 
-// What is wrong with the server's data is announced before the program sees their end,
-// and nothing else is: not a good end, not what the closing of both ends brings about.
+// An error in the server's data is announced before the program sees their end. A good end
+// is not announced, and neither is an error that comes from closing both ends.
 func TestAnnounce(t *testing.T) {
 	for _, tt := range []struct {
 		name, want string
@@ -391,8 +391,8 @@ func TestAnnounce(t *testing.T) {
 	}
 }
 
-// The server is gone while the program writes: the program is told by a broken pipe,
-// after it could read what had come.
+// If the server goes while the program writes, the program can read what had come, and then
+// meets a broken pipe.
 func TestServerGone(t *testing.T) {
 	x := newTunnel(t, Options{}, nil)
 	x.server.Write([]byte("last words"))
@@ -411,15 +411,15 @@ func TestServerGone(t *testing.T) {
 	x.finish(t, "connection lost")
 }
 
-// A program that writes and never reads, a server that sends and never reads: both
-// are stopped, and nothing is lost once they go on.
+// A program that writes and never reads has to wait, and so has a server. Nothing is lost
+// when they go on.
 func TestBackPressure(t *testing.T) {
 	const stuck = 64 << 20 // more than Linux lets the buffers of two sockets grow to
 	up, down := noise(stuck, 4), noise(stuck, 5)
 	x := newTunnel(t, Options{}, nil)
 	upDone := background(func() { x.out.Write(up); x.out.Close() })
 	downDone := background(func() { x.server.Write(down); x.server.CloseWrite() })
-	// Both are stuck: neither can have been taken as a whole.
+	// Both wait: there is no room for all of it.
 	for _, done := range []<-chan struct{}{upDone, downDone} {
 		select {
 		case <-done:
@@ -427,7 +427,7 @@ func TestBackPressure(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	// One direction goes on although the other is stuck.
+	// One direction goes on although the other waits.
 	got, err := io.ReadAll(x.in)
 	if err != nil {
 		t.Error(err)
@@ -537,8 +537,8 @@ func TestRandomChunks(t *testing.T) {
 	}
 }
 
-// The program closes its reading end only: what it writes still arrives, and what
-// the server sends is taken off its hands.
+// If the program closes only its reading end, what it writes still arrives, and what the
+// server sends is dropped.
 func TestProgramDoesNotRead(t *testing.T) {
 	x := newTunnel(t, Options{}, nil)
 	x.stopReading()
@@ -556,8 +556,8 @@ func TestProgramDoesNotRead(t *testing.T) {
 	x.finish(t, "")
 }
 
-// The program dies: what it wrote is still sent, to a slow reader too, then the
-// connection is closed although the server does not.
+// If the program dies, what it wrote is still sent, even to a slow reader. Then the
+// connection is closed although the server does not close it.
 func TestProgramDies(t *testing.T) {
 	for _, o := range []Options{{}, {CloseNotify: true}} {
 		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
@@ -587,7 +587,7 @@ func TestProgramDies(t *testing.T) {
 	}
 }
 
-// An idle program dies, and the server says nothing.
+// The connection also ends if the program dies while neither side says anything.
 func TestProgramDiesIdle(t *testing.T) {
 	t.Parallel()
 	x := newTunnelWaiting(t, Options{}, nil, shortly)
@@ -597,15 +597,15 @@ func TestProgramDiesIdle(t *testing.T) {
 	}
 	x.finish(t, "")
 	if _, err := x.raw.Write([]byte("x")); err == nil {
-		// The first write after the end draws a reset, the next one meets it.
+		// The first write after the end causes a reset, which the next one meets.
 		for err == nil {
 			_, err = x.raw.Write([]byte("x"))
 		}
 	}
 }
 
-// With -S a server that does not answer close_notify is waited for a little; what it
-// sends meanwhile is delivered.
+// With -S the tunnel waits a little for a server that does not answer close_notify, and
+// delivers what it sends meanwhile.
 func TestServerDoesNotClose(t *testing.T) {
 	t.Parallel()
 	x := newTunnelWaiting(t, Options{CloseNotify: true}, nil, shortly)
@@ -625,7 +625,7 @@ func TestServerDoesNotClose(t *testing.T) {
 	}
 }
 
-// With -S a server that talks on for ever is left behind.
+// With -S the tunnel ends although the server never stops sending.
 func TestServerTalksOn(t *testing.T) {
 	t.Parallel()
 	x := newTunnelWaiting(t, Options{CloseNotify: true}, nil, shortly)
@@ -643,7 +643,7 @@ func TestServerTalksOn(t *testing.T) {
 	<-talking
 }
 
-// With -s a program that has ended its output is served for as long as it reads.
+// With -s a program that has ended its output can read for as long as it likes.
 func TestServerTakesItsTime(t *testing.T) {
 	t.Parallel()
 	x := newTunnelWaiting(t, Options{}, nil, shortly)
@@ -664,8 +664,8 @@ func TestServerTakesItsTime(t *testing.T) {
 	x.finish(t, "")
 }
 
-// A server that asks for new keys and reads nothing does not stop what it sends
-// itself. crypto/tls has no function to ask with, so the records are made here.
+// A server that asks for new keys and reads nothing can still send. crypto/tls has no
+// function that asks for new keys, so the test makes the records.
 func TestKeyUpdateDeadlock(t *testing.T) {
 	var keys keyLog
 	x := newTunnel(t, Options{}, &tls.Config{KeyLogWriter: &keys, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true})
@@ -708,7 +708,7 @@ func TestKeyUpdateDeadlock(t *testing.T) {
 	x.finish(t, "")
 }
 
-// A server that asks for new keys for ever, and reads nothing, is not followed.
+// A server that asks for new keys for ever and reads nothing meets a limit.
 func TestQueueLimit(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
@@ -728,7 +728,7 @@ func TestQueueLimit(t *testing.T) {
 	<-q.failed
 }
 
-// What a dead program left behind is given up when not a byte of it can be sent.
+// A queue gives up when it cannot send a single byte for the time of stall.
 func TestQueueStalls(t *testing.T) {
 	a, b := net.Pipe()
 	defer b.Close()
