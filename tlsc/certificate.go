@@ -16,6 +16,9 @@ import (
 // A Certificate is the client's own, with its private key.
 type Certificate struct{ pair tls.Certificate }
 
+// NoCertificate is for a Demand whose server is shown none, whatever the Client has.
+var NoCertificate = new(Certificate)
+
 // LoadCertificate reads a client certificate and its private key. Both may be PEM or DER,
 // and both may be in the same file. A PEM file, or a file of certificates in DER one
 // after another, may also hold the certificates of authorities, which are sent too. The

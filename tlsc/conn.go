@@ -24,6 +24,30 @@ var _ net.Conn = (*Conn)(nil)
 // Facts are what the handshake agreed upon.
 func (c *Conn) Facts() Facts { return c.facts }
 
+// Parameters of the channel binding tls-exporter (RFC 9266 section 2).
+const (
+	exporterLabel  = "EXPORTER-Channel-Binding"
+	exporterLength = 32
+)
+
+// Exporter is the channel binding tls-exporter, 32 bytes that both ends know and nobody in
+// between. It is nil where TLS has none: before TLS 1.2, and in TLS 1.2 without an extended
+// master secret (RFC 9266 section 4.1). It is computed here, because few conversations want it.
+func (c *Conn) Exporter() []byte {
+	state := c.tls.ConnectionState()
+	// crypto/tls makes the second check too, but $GODEBUG can switch it off.
+	if state.Version < tls.VersionTLS12 || state.Version == tls.VersionTLS12 && !c.wire.plain.extended {
+		return nil
+	}
+	// In TLS 1.2 no context and an empty one are two things (RFC 5705 section 4). RFC 9266
+	// wants the empty one.
+	value, err := state.ExportKeyingMaterial(exporterLabel, []byte{}, exporterLength)
+	if err != nil {
+		return nil
+	}
+	return value
+}
+
 // Truncated reports, after Read has returned io.EOF, whether the server ended the
 // connection without close_notify. If so, nobody knows whether it had sent everything
 // (RFC 8446 section 6.1).

@@ -20,6 +20,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -616,6 +617,63 @@ func TestClientCertificate(t *testing.T) {
 			wantError(t, err, KindHandshake, `server does not accept our client certificate: bad certificate \(alert 42\)`)
 		}
 	}
+}
+
+// One client shows each server the certificate of its demand, also when all do so at once.
+func TestClientCertificateOfADemand(t *testing.T) {
+	root := newCA("root")
+	own := func(name string) *Certificate {
+		return &Certificate{root.Leaf(func(c *x509.Certificate) { c.Subject.CommonName = name }).Pair()}
+	}
+	config := root.Leaf(nil, host).Config()
+	with, without := trusting(""), trusting("")
+	with.Certificate = own("the client's")
+	one, other := own("one"), own("other")
+	var all sync.WaitGroup
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, tt := range []struct {
+			name   string
+			client *Client
+			demand *Certificate
+			want   string
+		}{
+			{"the client's", with, nil, "the client's"},
+			{"one", with, one, "one"},
+			{"other", with, other, "other"},
+			{"none", with, NoCertificate, ""},
+			{"empty", with, new(Certificate), ""},
+			{"none anyway", without, nil, ""},
+			{"none, and no other", without, NoCertificate, ""},
+			{"one alone", without, one, "one"},
+		} {
+			for range 5 {
+				all.Go(func() {
+					shown := make(chan string, 1)
+					config := config.Clone()
+					config.MaxVersion = version
+					config.ClientAuth = tls.RequestClientCert
+					config.VerifyConnection = func(state tls.ConnectionState) error {
+						name := ""
+						if len(state.PeerCertificates) > 0 {
+							name = state.PeerCertificates[0].Subject.CommonName
+						}
+						shown <- name
+						return nil
+					}
+					c, err := handshakeWith(t, config, tt.client, &Demand{ServerName: host, Certificate: tt.demand})
+					if err != nil {
+						t.Errorf("%s: %v", tt.name, err)
+						return
+					}
+					io.ReadAll(c)
+					if got := <-shown; got != tt.want {
+						t.Errorf("%s: server was shown %q, want %q", tt.name, got, tt.want)
+					}
+				})
+			}
+		}
+	}
+	all.Wait()
 }
 
 func TestTrace(t *testing.T) {

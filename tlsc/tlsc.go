@@ -10,6 +10,7 @@
 //	RFC 6960         OCSP
 //	RFC 7633         TLS feature extension ("must staple")
 //	RFC 4514         subjects as text
+//	RFC 9266         channel binding tls-exporter
 //
 // A [Client] is what handshakes have in common and lives long. A [Demand] is what one
 // handshake wants, and names the [Judge] whose verdict is enforced.
@@ -25,6 +26,7 @@
 package tlsc
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -42,7 +44,7 @@ import (
 // the first use.
 type Client struct {
 	Anchors     Anchors          // where the trust anchors are
-	Certificate *Certificate     // the client's own, from LoadCertificate; nil: none
+	Certificate *Certificate     // the client's own, where a Demand has no other; nil: none
 	Now         func() time.Time // the clock that certificates are held against; nil: time.Now
 
 	// ReadOnce is for a process that makes one delivery: trust anchors that have been
@@ -63,7 +65,12 @@ type Demand struct {
 	SmallHello bool          // send the smallest ClientHello that we can: see ErrNoServerHello
 	TimeLimit  time.Duration // of the whole handshake; 0: none
 	Judge      Judge         // whose verdict is enforced; nil: Nobody
-	Trace      func(line string)
+
+	// Certificate is the client's own towards this server. nil: that of the Client;
+	// NoCertificate: none.
+	Certificate *Certificate
+
+	Trace func(line string)
 }
 
 // Handshake makes the handshake over conn. When ctx ends or the time limit is over
@@ -107,6 +114,15 @@ func (d *Demand) trace(format string, args ...any) {
 	if d.Trace != nil {
 		d.Trace(fmt.Sprintf(format, args...))
 	}
+}
+
+// certificate is what the server is shown when it asks. nil: nothing.
+func (d *Demand) certificate(c *Client) *Certificate {
+	own := cmp.Or(d.Certificate, c.Certificate)
+	if own == nil || len(own.pair.Certificate) == 0 {
+		return nil
+	}
+	return own
 }
 
 // name is ServerName without final dots or brackets. A name of dots alone stays: it
@@ -177,7 +193,7 @@ func (h *handshake) conclude(state tls.ConnectionState) error {
 	if !h.enforced {
 		h.verdict = h.reach(h.evidence(state))
 	}
-	signature := judgeSignature(state, h.wire.signature.scheme, h.enforced)
+	signature := judgeSignature(state, h.wire.plain.scheme, h.enforced)
 	switch {
 	case !signature.fatal:
 	case h.enforced:
@@ -233,12 +249,13 @@ func smallCurves() []tls.CurveID {
 // show, and a server that cares refuses it in words that can be reported.
 func (h *handshake) clientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	h.asked = true
-	if h.client.Certificate == nil {
+	certificate := h.demand.certificate(h.client)
+	if certificate == nil {
 		return new(tls.Certificate), nil
 	}
 	anyone := *request
 	anyone.AcceptableCAs = nil
-	own := &h.client.Certificate.pair
+	own := &certificate.pair
 	if err := anyone.SupportsCertificate(own); err != nil {
 		h.demand.trace("tls client certificate not sent: %s", brief(err))
 		return new(tls.Certificate), nil

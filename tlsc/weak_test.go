@@ -12,7 +12,6 @@ import (
 	"io"
 	"math/big"
 	"regexp"
-	"strings"
 	"testing"
 
 	"nightmare.mail/mxf/tlsc/tlstest"
@@ -162,53 +161,6 @@ func TestWeak(t *testing.T) {
 				}
 				wantError(t, err, KindHandshake, regexp.QuoteMeta(tt.want))
 			})
-		}
-	}
-}
-
-// The finder sees the messages of a handshake, however they are cut into records and
-// reads.
-func TestSignatureFinder(t *testing.T) {
-	record := func(kind byte, p string) string {
-		return string([]byte{kind, 3, 3, byte(len(p) >> 8), byte(len(p))}) + p
-	}
-	message := func(kind byte, p string) string {
-		return string([]byte{kind, 0, byte(len(p) >> 8), byte(len(p))}) + p
-	}
-	const handshake, alert, cipher = 22, 21, 20
-	hello, certificate := message(2, "hello"), message(11, strings.Repeat("\x0c", 3000))
-	key := message(12, "\x03\x00\x1d\x20"+strings.Repeat("k", 32)+"\x02\x01\x00\x02ss")
-	longKey := message(12, "\x03\x00\x19\xff"+strings.Repeat("k", 255)+"\x02\x03"+strings.Repeat("s", 500))
-	all := hello + certificate + key
-	for _, tt := range []struct {
-		name, sent string
-		want       tls.SignatureScheme
-	}{
-		{"a record each", record(handshake, hello) + record(handshake, certificate) + record(handshake, key), tls.PKCS1WithSHA1},
-		{"one record", record(handshake, all), tls.PKCS1WithSHA1},
-		{"cut in two", record(handshake, all[:3015]) + record(handshake, all[3015:]), tls.PKCS1WithSHA1},
-		{"cut in the header", record(handshake, all[:2]) + record(handshake, all[2:]), tls.PKCS1WithSHA1},
-		{"alerts between", record(alert, "\x01\x70") + record(handshake, all[:7]) + record(alert, "\x01\x70") + record(handshake, all[7:]), tls.PKCS1WithSHA1},
-		{"empty ones between", record(handshake, hello) + record(handshake, "") + record(handshake, message(14, "")+key), tls.PKCS1WithSHA1},
-		{"long", record(handshake, hello+longKey), tls.ECDSAWithSHA1},
-		{"none", record(handshake, hello) + record(handshake, message(14, "")), 0},
-		{"encrypted", record(handshake, hello) + record(cipher, "\x01") + record(handshake, key), 0},
-		{"short", record(handshake, hello+message(12, "\x03\x00\x1d\x20kkk")+key), 0},
-		{"empty", record(handshake, hello+message(12, "")+key), 0},
-	} {
-		for _, size := range []int{1, 2, 5, 7, 1 << 20} {
-			var f signatureFinder
-			for rest := []byte(tt.sent); len(rest) > 0; {
-				n := min(size, len(rest))
-				f.read(rest[:n])
-				rest = rest[n:]
-			}
-			if f.scheme != tt.want {
-				t.Errorf("%s, read by %d: scheme %v, want %v", tt.name, size, f.scheme, tt.want)
-			}
-			if cap(f.message) > 2*keyStart {
-				t.Errorf("%s: %d bytes are kept", tt.name, cap(f.message))
-			}
 		}
 	}
 }

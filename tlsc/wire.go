@@ -14,8 +14,8 @@ type wire struct {
 	ended     atomic.Bool // the connection has come to its end
 	broken    atomic.Bool // reading or writing has failed, other than by a deadline
 	first     []byte      // of what was read during the handshake, up to saidLimit
-	listening bool        // first is being filled, and the server's signature looked for
-	signature signatureFinder
+	listening bool        // first and plain are being filled
+	plain     plaintext
 }
 
 // listen and ignore begin and end the keeping of the first bytes.
@@ -28,7 +28,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	if w.listening {
 		w.first = append(w.first, p[:min(n, saidLimit-len(w.first))]...)
-		w.signature.read(p[:n])
+		w.plain.read(p[:n])
 	}
 	switch {
 	case err == nil:
