@@ -59,6 +59,7 @@ var arrows = map[string]map[string]string{
 		"remote/report":    "what is said in the end",
 		"remote/route":     "the candidates",
 		"remote/transport": "attempts",
+		"tlsc":             "a TLS client that Routers share",
 		"smtpc":            "a plan says what a server is not asked for",
 	},
 	"remote/dns": {
@@ -81,6 +82,7 @@ var arrows = map[string]map[string]string{
 		"control":         "what a chain is told, and which programs there are",
 		"control/regular": "scripts in the place of programs",
 		"qmtpc":           "attempts in this process",
+		"remote/dial":     "what the system said, and where a connection comes from",
 		"remote/policy":   "the manner of an attempt, and the failure of one",
 		"remote/report":   "the reports of an attempt",
 		"smtpc":           "attempts in this process",

@@ -45,7 +45,7 @@ func newHouse(t *testing.T, program string) *house {
 		s.TrustAnchors.File = right.file(t)
 	})
 	h.message, h.router = d.job.Message, d.Router
-	h.router.finder.Resolver = dns.NewClient(dns.Config{Servers: []netip.AddrPort{names.Addr}})
+	h.router.Resolver = dns.NewClient(dns.Config{Servers: []netip.AddrPort{names.Addr}})
 
 	return h
 }

@@ -2,13 +2,17 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/transport"
 	"nightmare.mail/mxf/smtpc"
@@ -26,60 +30,61 @@ type Plan struct {
 type Step struct {
 	route.Candidate
 	Requirement policy.Requirement
-	Identity    Identity
 	Addresses   []Address // of the candidate, in the order in which they are tried
 
 	InProcess bool  // attempts are carried out in this process, not by a chain of programs
 	Err       error // why the step is passed over: its program cannot be run; nil where it is tried
 }
 
-// An Identity is what we say about ourselves.
-type Identity struct {
-	HeloHost    string // argument of EHLO and HELO
-	Certificate string // path of the certificate that a server gets that asks for one; empty: none
-}
-
 // An Address is one address of a step.
 type Address struct {
 	netip.AddrPort
-	Silent    time.Duration // it timed out lately and is passed over, for so long yet; 0: it is tried
-	Avoid     smtpc.Avoid   // what it is not asked for
-	AvoidLine int           // the line of control/smtpavoid that says so; 0: none
+	Identity  transport.Identity // what we say about ourselves there
+	Silent    time.Duration      // it timed out lately and is passed over, for how much longer; 0: it is tried
+	Avoid     smtpc.Avoid        // what it is not asked for
+	AvoidLine int                // the line of control/smtpavoid that says so; 0: none
 }
 
 // Plan returns the plan for job, of which it needs host, number and trace. The lookups take
 // timeoutdns at most.
-func (r *Router) Plan(ctx context.Context, job *Job) *Plan {
+func (r *Router) Plan(ctx context.Context, job *Job) *Plan { return r.plan(ctx, job, r.deadHosts(job)) }
+
+func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan {
+	ours, err := ours(r.Settings)
+	if err != nil {
+		return &Plan{Route: new(route.Result), Err: err}
+	}
 	rnd := r.random()
-	found, err := r.finder.Find(ctx, route.Request{Host: job.Host, Rand: rnd, Trace: job.Trace})
+	finder := route.Finder{Protocols: r.Settings.Protocols, Usable: r.usable, Resolver: r.Resolver, Timeout: r.Settings.TimeoutDNS, Ours: ours}
+	found, err := finder.Find(ctx, route.Request{Host: job.Host, Rand: rnd, Trace: job.Trace})
 	p := &Plan{Route: found, Err: err}
 	if err == nil {
-		p.Steps = r.steps(ctx, job, found.Candidates, rnd)
+		p.Steps = r.steps(ctx, found.Candidates, rnd, dead)
 	}
 	return p
 }
 
 // steps makes steps of candidates.
-func (r *Router) steps(ctx context.Context, job *Job, candidates []route.Candidate, rnd *rand.Rand) []Step {
+func (r *Router) steps(ctx context.Context, candidates []route.Candidate, rnd *rand.Rand, dead *dial.DeadHosts) []Step {
 	var all []netip.Addr
 	for i := range candidates {
 		all = append(all, candidates[i].Addrs...)
 	}
-	silent := r.deadHosts(job).Skipped(ctx, all)
+	silent := dead.Skipped(ctx, all)
+	identity := transport.Identity{HeloHost: r.Settings.HeloHost, Certificate: r.Settings.ClientCert, Key: r.Settings.ClientKey}
 	steps := make([]Step, 0, len(candidates))
 	for _, c := range candidates {
 		s := Step{
 			Candidate:   c,
 			Requirement: r.requirement.On(tlsOf(r.Settings, c.Protocol)),
-			Identity:    Identity{r.Settings.HeloHost, r.Settings.ClientCert},
 			InProcess:   r.carrier.InProcess(c.Protocol),
 		}
 		if !s.InProcess {
 			s.Err = r.carrier.CheckProgram(c.Protocol)
 		}
 		for _, addr := range dial.Order(c.Addrs, rnd) {
-			a := Address{AddrPort: netip.AddrPortFrom(addr, c.Port), Silent: silent[addr]}
-			a.Avoid, a.AvoidLine = r.carrier.Avoids(c.Protocol, c.Host, addr)
+			a := Address{AddrPort: netip.AddrPortFrom(addr, c.Port), Identity: identity, Silent: silent[addr]}
+			a.Avoid, a.AvoidLine = r.avoids(c.Protocol, c.Host, addr)
 			s.Addresses = append(s.Addresses, a)
 		}
 		steps = append(steps, s)
@@ -87,14 +92,64 @@ func (r *Router) steps(ctx context.Context, job *Job, candidates []route.Candida
 	return steps
 }
 
-// manner is that of the first attempt at a.
-func (s *Step) manner(a *Address) policy.Manner {
-	return transport.Manner(s.Requirement.First, a.Avoid)
+// avoids returns what control/smtpavoid says of an exchanger, and the line that says so, 0
+// for none. QMTP has nothing to avoid.
+func (r *Router) avoids(protocol *control.Protocol, exchanger string, addr netip.Addr) (avoid smtpc.Avoid, line int) {
+	if protocol.Program == control.QMTPProgram {
+		return avoid, 0
+	}
+	words, line := r.Settings.SMTPAvoid.Lookup(exchanger, addr)
+	avoid, _ = smtpc.ParseAvoid(strings.Join(words, ",")) // the words were looked at when the file was read
+	return avoid, line
+}
+
+// target is the server at a, as it is spoken to in manner m.
+func (s *Step) target(a *Address, m policy.Manner) *transport.Target {
+	return &transport.Target{Protocol: s.Protocol, Exchanger: s.Host, Addr: a.AddrPort, Manner: m, Avoid: a.Avoid, Identity: a.Identity}
+}
+
+// Report is what a delivery reports that ends without a connection, because there is no step
+// or because every one is passed over. It is the zero Report where there is something to try.
+func (p *Plan) Report() report.Report {
+	if p.Err != nil {
+		return report.For(refusal(p.Err))
+	}
+	var reasons []report.Report
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		silent := 0
+		for j := range s.Addresses {
+			if a := &s.Addresses[j]; a.Silent > 0 {
+				silent++
+				reasons = append(reasons, s.silence(a))
+			}
+		}
+		switch {
+		case silent == len(s.Addresses):
+		case s.Err != nil:
+			reasons = append(reasons, report.For(s.Err))
+		default:
+			return report.Report{}
+		}
+	}
+	return lastReason(reasons, 0)
+}
+
+// silence is the reason for which a is passed over.
+func (s *Step) silence(a *Address) report.Report {
+	see := "queue/lock/tcpto6; to have it tried again, empty that file"
+	if a.Addr().Is4() {
+		see = "qmail-tcpto"
+	}
+	return report.New(report.NoConnection, report.Facts{
+		Protocol: strings.ToUpper(s.Protocol.Service),
+		Detail:   fmt.Sprintf("%s did not answer lately and was not tried (see %s)", place(s, a.AddrPort), see),
+	})
 }
 
 // deadHosts is the table of dead hosts, as one delivery sees it.
 func (r *Router) deadHosts(job *Job) *dial.DeadHosts {
-	return &dial.DeadHosts{Folder: filepath.Join(r.Settings.Home, "queue", "lock"), Number: job.Number, Now: time.Now}
+	return &dial.DeadHosts{Folder: filepath.Join(r.Settings.Home, "queue", "lock"), Number: job.Number, Now: r.Now}
 }
 
 // random returns the source of one delivery's shuffles.

@@ -11,8 +11,8 @@ import (
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/route"
-	"nightmare.mail/mxf/smtpc"
 )
 
 // A plan needs no message and connects to no exchanger. It has the candidates with what is
@@ -36,7 +36,7 @@ func TestRouter_Plan(t *testing.T) {
 		t.Errorf("passed over for %v and %v", n, second.Addresses[0].Silent)
 	}
 	for _, s := range plan.Steps {
-		if s.Requirement.By != "control/tlsstrictness 0" || s.Requirement.First != policy.May || !s.InProcess || s.Err != nil || s.Identity.HeloHost != "me.example" {
+		if s.Requirement.By != "control/tlsstrictness 0" || s.Requirement.First != policy.May || !s.InProcess || s.Err != nil || s.Addresses[0].Identity.HeloHost != "me.example" {
 			t.Errorf("%s: %+v", s.Host, s)
 		}
 	}
@@ -57,7 +57,7 @@ func TestRouter_Plan_refused(t *testing.T) {
 	h := newHouse(t, control.SMTPProgram)
 	plan := h.router.Plan(t.Context(), &Job{Host: "nobody.example.org"})
 	var refused *route.Error
-	if !errors.As(plan.Err, &refused) || refused.Kind != route.NoSuchHost || len(plan.Steps) > 0 || len(plan.Route.Answers) == 0 {
+	if !errors.As(plan.Err, &refused) || refused.Kind != route.NoSuchHost || len(plan.Steps) > 0 || len(plan.Route.Answers) == 0 || plan.Report().Letter != report.Permanent {
 		t.Errorf("%+v", plan)
 	}
 }
@@ -71,15 +71,39 @@ func TestRouter_steps(t *testing.T) {
 	c := w.candidate(addr)
 	missing := c
 	missing.Protocol = &w.Settings.Protocols[1]
-	steps := w.steps(context.Background(), w.job, []route.Candidate{c, missing}, w.random())
+	steps := w.steps(context.Background(), []route.Candidate{c, missing}, w.random(), w.dialer.Dead)
 	if s := steps[0]; s.Err != nil || !s.InProcess || s.Requirement.First != policy.Clear || s.Addresses[0].AddrPort != addr {
 		t.Errorf("%+v", s)
 	}
 	if s := steps[1]; s.Err == nil || s.InProcess {
 		t.Errorf("%+v", s)
 	}
-	plain := Address{Avoid: smtpc.OneByOne}
-	if m := steps[0].manner(&plain); !m.OneByOne || m.HELO {
-		t.Errorf("%+v", m)
+}
+
+// A plan says what is reported where nothing can be tried, and nothing where something can.
+func TestPlan_Report(t *testing.T) {
+	open := Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:25")}
+	silent := Address{AddrPort: netip.MustParseAddrPort("192.0.2.2:25"), Silent: time.Minute}
+	smtp := route.Candidate{Protocol: &control.Protocol{Service: "smtp"}, Host: "mx.example.org"}
+	missing := &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: "no such file"}}
+	const none = "\nNo address was tried."
+	for _, test := range []struct {
+		steps []Step
+		want  string
+	}{
+		{[]Step{{Candidate: smtp, Addresses: []Address{silent, open}}}, ""},
+		{[]Step{{Candidate: smtp, Addresses: []Address{silent}}, {Candidate: smtp, Addresses: []Address{open}}}, ""},
+		{[]Step{{Candidate: smtp, Addresses: []Address{silent}}}, "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n" +
+			"mx.example.org (192.0.2.2) port 25 did not answer lately and was not tried (see qmail-tcpto)" + none},
+		{[]Step{{Candidate: smtp, Addresses: []Address{open}, Err: missing}}, "ZUnable to run the protocol program: no such file. (#4.3.0)" + none},
+	} {
+		r := (&Plan{Steps: test.steps}).Report()
+		got := ""
+		if r.Letter != 0 {
+			got = string(r.Letter) + r.Text
+		}
+		if got != test.want {
+			t.Errorf("got  %q\nwant %q", got, test.want)
+		}
 	}
 }

@@ -36,14 +36,15 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
-	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/transport"
+	"nightmare.mail/mxf/tlsc"
 )
 
 // A Job is one delivery: what qmail-rspawn puts into the arguments of
@@ -54,8 +55,11 @@ type Job struct {
 	Recipients []string // at least one
 	Message    *os.File // UNIX newlines, from its present offset; may be a pipe
 
-	Number int               // what qmail takes the process id for: it spreads the returns to a host that timed out
+	// Number spreads the deliveries that return to a host that timed out; qmail takes the
+	// process id. Any number from 0 on.
+	Number int
 	Trace  func(line string) // called for each step, from several goroutines; may be nil
+	About  string            // what the first line of the trace begins with: see [About]
 }
 
 // A Config is what a Router goes by. It is not changed once a Router has it.
@@ -65,8 +69,9 @@ type Config struct {
 	Programs string   // the folder of our own executable, where programs are found
 	Environ  []string // what a chain of programs inherits
 	Exits    transport.Exits
-	Version  string // of the program, for the trace
-	Once     bool   // the Router is for one delivery: files are not looked at again
+	Once     bool             // the Router is for one delivery: files are not looked at again
+	TLS      *tlsc.Client     // shared with other Routers of the same trust anchors; nil: one of its own
+	Now      func() time.Time // the clock; nil: time.Now
 
 	// Rand returns the source of one delivery's shuffles; nil: one that the system seeds.
 	Rand func() rand.Source
@@ -81,23 +86,25 @@ type Router struct {
 	Config
 	requirement policy.Requirement
 	carrier     transport.Carrier
-	finder      route.Finder
 }
 
 // New returns a Router. The error of settings that cannot be kept is a *control.Error: a
 // TLS client that cannot be run, TLS that is required and that no usable protocol has, keys
-// and trust anchors that cannot be read, and addresses of this machine that cannot be
-// listed. The Router serves to trace a delivery even so.
+// and trust anchors that cannot be read.
 func New(c Config) (*Router, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.TLS == nil {
+		c.TLS = transport.NewTLS(c.Settings, c.Once, c.Now)
+	}
 	r := &Router{Config: c, requirement: policy.Strictness(c.Settings.TLSStrictness), carrier: transport.Carrier{
-		Settings: c.Settings, Programs: c.Programs, Environ: c.Environ, Exits: c.Exits, OnEnd: c.OnEnd,
+		Settings: c.Settings, Programs: c.Programs, Environ: c.Environ, Exits: c.Exits, TLS: c.TLS, OnEnd: c.OnEnd,
 	}}
 	if err := r.loadTLS(); err != nil {
-		return r, err
+		return nil, err
 	}
-	ours, err := ours(c.Settings)
-	r.finder = route.Finder{Protocols: c.Settings.Protocols, Usable: r.usable, Resolver: c.Resolver, Timeout: c.Settings.TimeoutDNS, Ours: ours}
-	return r, err
+	return r, nil
 }
 
 // loadTLS reads what the settings name for TLS.
@@ -105,8 +112,8 @@ func (r *Router) loadTLS() error {
 	if err := r.carrier.CheckClients(); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return tlsOf(r.Settings, &p) != policy.WithoutTLS }) {
-		return r.carrier.LoadTLS(r.requirement.Verifies(), r.Once)
+	if slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return tlsOf(r.Settings, &p) != policy.NoTLS }) {
+		return r.carrier.Load(r.requirement.Verifies())
 	}
 	if !r.requirement.AllowsClear() {
 		return &control.Error{File: "control/tlsstrictness", Line: 1,
@@ -117,22 +124,22 @@ func (r *Router) loadTLS() error {
 
 // tlsOf is how p has TLS: there are trust anchors, or a control file names the client for
 // its kind of TLS, which sees to its own.
-func tlsOf(s *control.Settings, p *control.Protocol) policy.Way {
+func tlsOf(s *control.Settings, p *control.Protocol) policy.Kind {
 	anchors := s.TrustAnchors != (control.Anchors{})
 	switch {
 	case p.Implicit && (anchors || s.TLSClient != ""):
-		return policy.Implicit
+		return policy.ImplicitTLS
 	case p.Explicit && (anchors || s.UCSPITLSClient != ""):
-		return policy.Explicit
+		return policy.ExplicitTLS
 	}
-	return policy.WithoutTLS
+	return policy.NoTLS
 }
 
 // usable reports whether p can be spoken: explicit TLS can be left out where the
 // requirement allows clear text, implicit TLS cannot.
 func (r *Router) usable(p *control.Protocol) bool {
-	w := tlsOf(r.Settings, p)
-	return r.requirement.Possible(w) && (w != policy.WithoutTLS || !p.Implicit)
+	kind := tlsOf(r.Settings, p)
+	return r.requirement.Possible(kind) && (kind != policy.NoTLS || !p.Implicit)
 }
 
 // ErrNoMessage is for prepare of [Deliver] to return where descriptor 0 was closed.
@@ -141,15 +148,14 @@ var ErrNoMessage error = &report.Error{Case: report.Unreadable, Facts: report.Fa
 // Deliver carries job out, by the router that prepare returns, and returns its one
 // complete report stream, whatever happens: what is unforeseen, a panic included,
 // is temporary. Arguments that cannot be delivered to are refused before prepare
-// is called, which may set the trace of job. A router that prepare returns beside an error
-// serves to trace it.
+// is called, which may set Trace and About of job.
 func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (stream report.Stream) {
-	var router *Router
+	prepared := false
 	defer func() {
 		if p := recover(); p != nil {
 			stream = report.Only(report.New(report.Internal, report.Facts{Reason: fmt.Sprintf("panic: %v", p)}))
 		}
-		if router != nil {
+		if prepared {
 			job.traceReports(stream)
 		}
 	}()
@@ -157,10 +163,9 @@ func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (st
 	if err != nil {
 		return report.Only(report.For(err))
 	}
-	router, err = prepare()
-	if router != nil {
-		router.traceJob(job)
-	}
+	router, err := prepare()
+	prepared = true
+	job.traceArguments()
 	if err == nil {
 		stream, err = router.deliver(ctx, job)
 	}
@@ -172,11 +177,12 @@ func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (st
 
 // deliver makes a plan for job and walks it.
 func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
-	plan := r.Plan(ctx, job)
+	dead := r.deadHosts(job)
+	plan := r.plan(ctx, job, dead)
 	if plan.Err != nil {
 		return report.Stream{}, plan.Err
 	}
-	return newWalk(r, job).run(ctx, plan.Steps), nil
+	return newWalk(r, job, dead).run(ctx, plan.Steps), nil
 }
 
 // forbidden is what would end an argument, or an SMTP command, before its end.

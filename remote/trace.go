@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/report"
 )
 
@@ -11,24 +12,28 @@ import (
 // lists of thousands, and they go to the same server.
 const recipientsTraced = 100
 
-// traceJob is the first line: who delivers what to whom, and how strictly.
-func (r *Router) traceJob(job *Job) {
-	if job.Trace == nil {
+// About is what a trace begins with: which program in which home, and how strictly.
+func About(version string, s *control.Settings) string {
+	if s == nil {
+		return version
+	}
+	return fmt.Sprintf("%s, home %q, tlsstrictness %d", version, s.Home, s.TLSStrictness)
+}
+
+// traceArguments is the first line: who delivers what to whom.
+func (j *Job) traceArguments() {
+	if j.Trace == nil {
 		return
 	}
 	var b strings.Builder
-	b.WriteString(r.Version)
-	if r.Settings != nil {
-		fmt.Fprintf(&b, ", home %q, tlsstrictness %d", r.Settings.Home, r.Settings.TLSStrictness)
-	}
-	fmt.Fprintf(&b, ", host %q, sender %q, recipients", job.Host, job.Sender)
-	for _, recipient := range job.Recipients[:min(len(job.Recipients), recipientsTraced)] {
+	fmt.Fprintf(&b, "%s, host %q, sender %q, recipients", j.About, j.Host, j.Sender)
+	for _, recipient := range j.Recipients[:min(len(j.Recipients), recipientsTraced)] {
 		fmt.Fprintf(&b, " %q", recipient)
 	}
-	if more := len(job.Recipients) - recipientsTraced; more > 0 {
+	if more := len(j.Recipients) - recipientsTraced; more > 0 {
 		fmt.Fprintf(&b, " and %d more", more)
 	}
-	job.Trace(b.String())
+	j.Trace(b.String())
 }
 
 // traceReports is the last lines: the reports of recipients that were not accepted,

@@ -23,7 +23,7 @@ type walk struct {
 	mail   *transport.Mail
 	dialer dial.Dialer
 
-	tried   map[target]bool // what was connected to, or could not be
+	tried   map[spot]bool   // what was connected to, or could not be
 	quick   int             // of those, what refused at once, or could not be reached from here
 	began   time.Time       // start of the first connection
 	reasons []report.Report // why each attempt was left, in their order
@@ -31,10 +31,10 @@ type walk struct {
 	waiting [policy.Passes][]*visit
 }
 
-// A target is an address and the service that is expected there: an exchanger that both SRV
+// A spot is an address and the service that is expected there: an exchanger that both SRV
 // and MX name is not tried twice. Under another name the same address may have another
 // certificate, once it was connected to.
-type target struct {
+type spot struct {
 	service string
 	addr    netip.AddrPort
 	name    string // in lower case; empty where there was no connection, or is no TLS
@@ -43,22 +43,22 @@ type target struct {
 // A visit is one address of a step, and the manner in which it is tried, or is to be tried
 // next.
 type visit struct {
-	step   *Step
-	addr   *Address
-	manner policy.Manner
-	left   *report.NoTransaction // why the last attempt was left, nil before
-	next   *policy.Rung          // what waits for its pass
-	notes  []string              // what was changed so far and why, for the report
+	step    *Step
+	addr    *Address
+	manner  policy.Manner
+	failure *report.NoTransaction // of the last attempt, nil before
+	next    *policy.Rung          // what waits for its pass
+	notes   []string              // what was changed so far and why, for the report
 }
 
-func newWalk(r *Router, job *Job) *walk {
+func newWalk(r *Router, job *Job, dead *dial.DeadHosts) *walk {
 	return &walk{
 		Router: r,
 		job:    job,
 		mail: &transport.Mail{Host: job.Host, Sender: job.Sender, Recipients: job.Recipients,
 			Message: transport.NewMessage(job.Message), Trace: job.Trace},
-		dialer: dial.Dialer{Timeout: r.Settings.TimeoutConnect, Dead: r.deadHosts(job), Trace: job.tracef},
-		tried:  make(map[target]bool),
+		dialer: dial.Dialer{Timeout: r.Settings.TimeoutConnect, Dead: dead, Trace: job.tracef},
+		tried:  make(map[spot]bool),
 	}
 }
 
@@ -103,7 +103,7 @@ func (w *walk) try(ctx context.Context, s *Step, conversed *bool) (stream report
 	}
 	for len(addrs) > 0 {
 		if w.began.IsZero() {
-			w.began = time.Now()
+			w.began = w.Now()
 		} else if w.late() {
 			w.job.tracef("no further attempt: timeoutremote has gone by since the first")
 			return report.Only(w.lastReason()), true
@@ -134,23 +134,21 @@ func (w *walk) try(ctx context.Context, s *Step, conversed *bool) (stream report
 // did not time out lately.
 func (w *walk) open(s *Step) []netip.AddrPort {
 	var addrs []netip.AddrPort
-	if w.left().Spent() {
+	if w.budget().Spent() {
 		w.enough(s)
 		return nil
 	}
-	for _, a := range s.Addresses {
+	for i := range s.Addresses {
+		a := &s.Addresses[i]
 		switch {
 		case a.Silent > 0:
-			table, see := "tcpto6", "queue/lock/tcpto6; to have it tried again, empty that file"
+			table := "tcpto6"
 			if a.Addr().Is4() {
-				table, see = "tcpto", "qmail-tcpto"
+				table = "tcpto"
 			}
 			w.job.tracef("skip %s %s: it did not answer lately (%s)", s.Protocol.Service, a.AddrPort, table)
-			w.reasons = append(w.reasons, report.New(report.NoConnection, report.Facts{
-				Protocol: strings.ToUpper(s.Protocol.Service),
-				Detail:   fmt.Sprintf("%s did not answer lately and was not tried (see %s)", place(s, a.AddrPort), see),
-			}))
-		case w.tried[target{s.Protocol.Service, a.AddrPort, ""}], w.tried[s.target(a.AddrPort)]:
+			w.reasons = append(w.reasons, s.silence(a))
+		case w.tried[spot{s.Protocol.Service, a.AddrPort, ""}], w.tried[s.spot(a.AddrPort)]:
 			w.job.tracef("skip %s %s: it was tried already", s.Protocol.Service, a.AddrPort)
 		default:
 			addrs = append(addrs, a.AddrPort)
@@ -159,8 +157,8 @@ func (w *walk) open(s *Step) []netip.AddrPort {
 	return addrs
 }
 
-// left is how many addresses this delivery may still try.
-func (w *walk) left() dial.Budget {
+// budget is how many addresses this delivery may still try.
+func (w *walk) budget() dial.Budget {
 	return dial.Budget{Slow: dial.MaxSlow - (len(w.tried) - w.quick), Quick: dial.MaxQuick - w.quick}
 }
 
@@ -169,20 +167,20 @@ func (w *walk) enough(s *Step) {
 		s.Protocol.Service, cmp.Or(s.Host, "address"), dial.MaxSlow, dial.MaxQuick)
 }
 
-// target is that of a connection to addr.
-func (s *Step) target(addr netip.AddrPort) target {
-	t := target{service: s.Protocol.Service, addr: addr}
+// spot is that of a connection to addr.
+func (s *Step) spot(addr netip.AddrPort) spot {
+	t := spot{service: s.Protocol.Service, addr: addr}
 	if s.Requirement.First != policy.Clear {
 		t.name = strings.ToLower(s.Host)
 	}
 	return t
 }
 
-// connect connects to one of addrs, or, where that was tried, to the one of them
-// once more.
+// connect connects to one of addrs, or, if addrs is one address that was tried before,
+// connects to it again.
 func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*net.TCPConn, []dial.Failure) {
-	left := w.left()
-	again := w.tried[s.target(addrs[0])]
+	left := w.budget()
+	again := w.tried[s.spot(addrs[0])]
 	if again {
 		left = dial.Budget{Slow: 1, Quick: 1}
 	}
@@ -195,14 +193,14 @@ func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*n
 		return conn, failures // it was counted
 	}
 	for _, f := range failures {
-		t := target{s.Protocol.Service, f.Addr, ""}
+		t := spot{s.Protocol.Service, f.Addr, ""}
 		if !f.Late && !w.tried[t] {
 			w.quick++
 		}
 		w.tried[t] = true
 	}
 	if conn != nil {
-		w.tried[s.target(dial.RemoteAddr(conn))] = true
+		w.tried[s.spot(dial.RemoteAddr(conn))] = true
 	}
 	return conn, failures
 }
@@ -210,7 +208,7 @@ func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*n
 // late reports whether the time in which attempts may be started is over.
 func (w *walk) late() bool {
 	limit := w.Settings.TimeoutRemote
-	return limit > 0 && time.Since(w.began) >= limit
+	return limit > 0 && w.Now().Sub(w.began) >= limit
 }
 
 func (w *walk) noConnection(s *Step, f dial.Failure, notes []string) {
@@ -220,7 +218,7 @@ func (w *walk) noConnection(s *Step, f dial.Failure, notes []string) {
 	}).With(notes...))
 }
 
-// firstVisit is the one with which an address is tried first.
+// firstVisit returns the visit for the first attempt at addr.
 func (w *walk) firstVisit(s *Step, addr netip.AddrPort) *visit {
 	v := &visit{step: s, addr: &Address{AddrPort: addr}}
 	for i := range s.Addresses {
@@ -228,7 +226,7 @@ func (w *walk) firstVisit(s *Step, addr netip.AddrPort) *visit {
 			v.addr = &s.Addresses[i]
 		}
 	}
-	v.manner = s.manner(v.addr)
+	v.manner = transport.Manner(s.Requirement.First, v.addr.Avoid)
 	if v.addr.AvoidLine > 0 {
 		note := fmt.Sprintf("%s is not asked for %s (control/smtpavoid:%d)", addr.Addr(), v.addr.Avoid, v.addr.AvoidLine)
 		w.job.tracef("%s", note)
@@ -260,7 +258,7 @@ func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream r
 				return stream, true
 			}
 		}
-		v.next = v.step.Requirement.Next(v.manner, v.left, w.pass, connected)
+		v.next = v.step.Requirement.Next(v.manner, v.failure, w.pass, connected)
 		if v.next == nil {
 			return report.Stream{}, false
 		}
@@ -277,18 +275,15 @@ func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream r
 // climb has v go on to its next rung.
 func (w *walk) climb(v *visit) {
 	w.job.tracef("retry %s %s", v.addr, v.next.Words)
-	v.notes = append(v.notes, fmt.Sprintf("Tried again %s, after: %s", v.next.Words, clip(oneLine(v.left.Reason.Text))))
-	v.manner = v.step.Requirement.Take(v.next, v.manner, v.left)
+	v.notes = append(v.notes, fmt.Sprintf("Tried again %s, after: %s", v.next.Words, clip(oneLine(v.failure.Reason.Text))))
+	v.manner = v.step.Requirement.Take(v.next, v.manner, v.failure)
 }
 
 // attempt carries out one attempt on conn, which it closes.
 func (w *walk) attempt(ctx context.Context, v *visit, conn *net.TCPConn) (report.Stream, error) {
 	defer conn.Close()
 	w.job.tracef("attempt %s with %s: %s", v.addr, v.step.Protocol.Service, v.step.Why)
-	return w.carrier.Carry(ctx, &transport.Attempt{
-		Mail: w.mail, Protocol: v.step.Protocol, Exchanger: v.step.Host, Addr: v.addr.AddrPort,
-		Local: dial.LocalAddr(conn), Conn: conn, InProcess: v.step.InProcess, Manner: v.manner, Avoid: v.addr.Avoid,
-	})
+	return w.carrier.Carry(ctx, conn, v.step.target(v.addr, v.manner), w.mail, v.step.InProcess)
 }
 
 // settled reports whether an attempt ends the delivery, and with which reports. The
@@ -304,7 +299,7 @@ func (w *walk) settled(v *visit, stream report.Stream, err error) (report.Stream
 		}
 	case errors.As(err, &none):
 		w.job.tracef("left: %s", oneLine(none.Reason.Text))
-		v.left = none
+		v.failure = none
 		w.reasons = append(w.reasons, none.Reason.With(v.notes...))
 		if err := w.mail.Message.Rewind(); err != nil {
 			w.job.tracef("no further attempt: %v", err)
@@ -323,33 +318,38 @@ func (w *walk) settled(v *visit, stream report.Stream, err error) (report.Stream
 // spoke reports whether the protocol was spoken with the address of v, as far as it was
 // tried.
 func (v *visit) spoke() bool {
-	return v.step.Protocol.Explicit || v.left == nil || !policy.OfTLS(v.left)
+	return v.step.Protocol.Explicit || v.failure == nil || !policy.OfTLS(v.failure)
 }
 
-// lastReason is what is reported when nothing is left to try: the last reason, and
-// how many addresses were tried. A permanent one stands only when all are: a
-// server that could not be asked might have said yes. Else it is the last temporary one.
+// lastReason is what is reported when nothing is left to try.
 func (w *walk) lastReason() report.Report {
-	if len(w.reasons) == 0 {
-		return report.New(report.NoConnection, report.Facts{Protocol: "SMTP"})
-	}
-	last := w.reasons[len(w.reasons)-1]
-	for _, r := range w.reasons {
-		if r.Letter == report.Temporary {
-			last = r
-		}
-	}
 	addrs := make(map[netip.Addr]bool)
 	for t := range w.tried {
 		addrs[t.addr.Addr()] = true
 	}
-	switch n := len(addrs); n {
+	return lastReason(w.reasons, len(addrs))
+}
+
+// lastReason returns the last of reasons, and how many addresses were tried. A permanent one
+// stands only when all are: a server that could not be asked might have said yes. Otherwise it
+// is the last temporary one.
+func lastReason(reasons []report.Report, addrs int) report.Report {
+	if len(reasons) == 0 {
+		return report.New(report.NoConnection, report.Facts{Protocol: "SMTP"})
+	}
+	last := reasons[len(reasons)-1]
+	for _, r := range reasons {
+		if r.Letter == report.Temporary {
+			last = r
+		}
+	}
+	switch addrs {
 	case 0:
 		last.Text += "\nNo address was tried."
 	case 1:
 		last.Text += "\n1 address was tried."
 	default:
-		last.Text += fmt.Sprintf("\n%d addresses were tried; this is about the last.", n)
+		last.Text += fmt.Sprintf("\n%d addresses were tried; this is about the last.", addrs)
 	}
 	return last
 }

@@ -71,7 +71,8 @@ func newTestWalk(t *testing.T, change func(*control.Settings)) *walk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newWalk(r, &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: message, Trace: trace})
+	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: message, Trace: trace}
+	return newWalk(r, job, r.deadHosts(job))
 }
 
 // exits are those of the bundled programs.
@@ -79,8 +80,8 @@ var exits = transport.Exits{Next: 75, NoTLS: 76, Group: 77, NoEHLO: 78, Fuse: 12
 
 // through walks through candidates.
 func (w *walk) through(ctx context.Context, candidates []route.Candidate) report.Stream {
-	w.tried, w.reasons = make(map[target]bool), nil
-	return w.run(ctx, w.steps(ctx, w.job, candidates, w.random()))
+	w.tried, w.reasons = make(map[spot]bool), nil
+	return w.run(ctx, w.steps(ctx, candidates, w.random(), w.dialer.Dead))
 }
 
 // candidate is a server as an exchanger in the first protocol.
@@ -91,7 +92,7 @@ func (w *walk) candidate(addr netip.AddrPort) route.Candidate {
 
 // step is a candidate as the only step.
 func (w *walk) step(c route.Candidate) *Step {
-	return &w.steps(context.Background(), w.job, []route.Candidate{c}, w.random())[0]
+	return &w.steps(context.Background(), []route.Candidate{c}, w.random(), w.dialer.Dead)[0]
 }
 
 // An authority makes certificates.
@@ -484,12 +485,12 @@ func TestAttempts_goneIsCountedOnce(t *testing.T) {
 	}
 	conn.Close()
 	l.Close()
-	before := d.left()
+	before := d.budget()
 	if conn, failures = d.connect(t.Context(), d.step(c), []netip.AddrPort{addr}); conn != nil || len(failures) != 1 {
 		t.Fatalf("%v, %v", conn, failures)
 	}
-	if d.left() != before || len(d.tried) != 1 {
-		t.Errorf("%+v are left, and were %+v; tried %v", d.left(), before, d.tried)
+	if d.budget() != before || len(d.tried) != 1 {
+		t.Errorf("%+v are left, and were %+v; tried %v", d.budget(), before, d.tried)
 	}
 }
 

@@ -17,8 +17,7 @@ var exits = transport.Exits{
 	Fuse: chain.ExitFuse, TLS: []int{chain.ExitTLSSettings, chain.ExitTLSHandshake, chain.ExitTLSRunning},
 }
 
-// prepare returns a router for job, and one that can trace when there is an error. It sets
-// the trace of job.
+// prepare returns a router for job. It sets the trace of job, also where there is an error.
 func prepare(job *remote.Job) (*remote.Router, error) {
 	if chain.Closed(0) {
 		return nil, remote.ErrNoMessage
@@ -34,21 +33,20 @@ func prepare(job *remote.Job) (*remote.Router, error) {
 		// The file may be descriptor 1's own, and programs find something else there.
 		environ = chain.Change(environ, []string{"MXF_TRACE"})
 	}
-	job.Trace, job.Number = trace, os.Getpid()
-	config := remote.Config{
-		Settings: settings, Environ: environ, Exits: exits, Version: chain.Version("mxf-remote"), Once: true, OnEnd: chain.OnEnd,
-	}
+	job.Trace, job.Number, job.About = trace, os.Getpid(), remote.About(chain.Version("mxf-remote"), settings)
 	if err != nil {
-		return &remote.Router{Config: config}, err
+		return nil, err
 	}
 	servers, err := dns.ReadConfig(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
 	if err != nil {
-		return &remote.Router{Config: config}, err
+		return nil, err
 	}
 	self, err := chain.Beside("mxf-remote")
 	if err != nil {
-		return &remote.Router{Config: config}, err
+		return nil, err
 	}
-	config.Resolver, config.Programs = dns.NewClient(servers), filepath.Dir(self)
-	return remote.New(config)
+	return remote.New(remote.Config{
+		Settings: settings, Resolver: dns.NewClient(servers), Programs: filepath.Dir(self),
+		Environ: environ, Exits: exits, Once: true, OnEnd: chain.OnEnd,
+	})
 }

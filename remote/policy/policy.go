@@ -112,29 +112,29 @@ func (r *Requirement) AllowsClear() bool {
 // Verifies reports whether each certificate must be verified.
 func (r *Requirement) Verifies() bool { return r.First == Verified }
 
-// A Way is how a protocol has TLS.
-type Way int
+// A Kind is how a protocol has TLS.
+type Kind int
 
-// The ways.
+// The kinds.
 const (
-	WithoutTLS Way = iota // the protocol has none, or TLS is off
-	Explicit              // TLS on request, in the middle of the conversation
-	Implicit              // TLS from the first byte
+	NoTLS       Kind = iota // the protocol has none, or TLS is off
+	ExplicitTLS             // on request, in the middle of the conversation
+	ImplicitTLS             // from the first byte
 )
 
-// Possible reports whether r can be met on way w.
-func (r *Requirement) Possible(w Way) bool { return w != WithoutTLS || r.AllowsClear() }
+// Possible reports whether r can be met by a protocol of kind k.
+func (r *Requirement) Possible(k Kind) bool { return k != NoTLS || r.AllowsClear() }
 
-// On returns r for way w: implicit TLS cannot be left for clear text, and without TLS its
-// rungs have no meaning.
-func (r Requirement) On(w Way) Requirement {
-	if w == Explicit {
+// On returns r for a protocol of kind k: implicit TLS cannot be left for clear text, and
+// without TLS its rungs have no meaning.
+func (r Requirement) On(k Kind) Requirement {
+	if k == ExplicitTLS {
 		return r
 	}
 	rungs := make([]Rung, 0, len(r.Rungs))
 	for _, g := range r.Rungs {
 		g.Do.Clear, g.Do.AsFailure = false, false
-		if w == WithoutTLS {
+		if k == NoTLS {
 			g.Do.NoName, g.Do.SmallHello = false, false
 		}
 		if g.Do != (Change{}) {
@@ -142,7 +142,7 @@ func (r Requirement) On(w Way) Requirement {
 		}
 	}
 	r.Rungs = rungs
-	if r.First = max(r.First, Must); w == WithoutTLS {
+	if r.First = max(r.First, Must); k == NoTLS {
 		r.First = Clear
 	}
 	return r

@@ -20,42 +20,42 @@ func TestStrictness(t *testing.T) {
 	)
 	for _, c := range []struct {
 		failure error
-		way     Way
+		kind    Kind
 		want    [3]string // at strictness 0, 1, 2
 	}{
-		{errors.New("greeting refused"), Explicit, [3]string{}},
-		{errors.New("greeting refused"), WithoutTLS, [3]string{}},
-		{handshake, Explicit, [3]string{clear, later, ""}},
-		{handshake, Implicit, [3]string{}},
-		{noAnswer, Explicit, [3]string{small + ", " + clear, small + ", " + later, small}},
-		{noAnswer, Implicit, [3]string{small, small, small}},
-		{notMyName, Explicit, [3]string{nameless + ", " + clear, nameless + ", " + later, ""}},
-		{notMyName, Implicit, [3]string{nameless, nameless, ""}},
-		{ErrNotOffered, Explicit, [3]string{clear, later, ""}},
-		{ErrNotOffered, Implicit, [3]string{}},
-		{ErrStumbled, Explicit, [3]string{single, single, single}},
-		{ErrStumbled, Implicit, [3]string{single, single, single}},
-		{ErrStumbled, WithoutTLS, [3]string{single, single, single}},
-		{ErrEHLOLost, Explicit, [3]string{helo, helo, ""}},
-		{ErrEHLOLost, Implicit, [3]string{helo, helo, ""}},
-		{ErrEHLOLost, WithoutTLS, [3]string{helo, helo, ""}},
+		{errors.New("greeting refused"), ExplicitTLS, [3]string{}},
+		{errors.New("greeting refused"), NoTLS, [3]string{}},
+		{handshake, ExplicitTLS, [3]string{clear, later, ""}},
+		{handshake, ImplicitTLS, [3]string{}},
+		{noAnswer, ExplicitTLS, [3]string{small + ", " + clear, small + ", " + later, small}},
+		{noAnswer, ImplicitTLS, [3]string{small, small, small}},
+		{notMyName, ExplicitTLS, [3]string{nameless + ", " + clear, nameless + ", " + later, ""}},
+		{notMyName, ImplicitTLS, [3]string{nameless, nameless, ""}},
+		{ErrNotOffered, ExplicitTLS, [3]string{clear, later, ""}},
+		{ErrNotOffered, ImplicitTLS, [3]string{}},
+		{ErrStumbled, ExplicitTLS, [3]string{single, single, single}},
+		{ErrStumbled, ImplicitTLS, [3]string{single, single, single}},
+		{ErrStumbled, NoTLS, [3]string{single, single, single}},
+		{ErrEHLOLost, ExplicitTLS, [3]string{helo, helo, ""}},
+		{ErrEHLOLost, ImplicitTLS, [3]string{helo, helo, ""}},
+		{ErrEHLOLost, NoTLS, [3]string{helo, helo, ""}},
 	} {
 		for n, want := range c.want {
 			r := Strictness(n)
-			if !r.Possible(c.way) {
+			if !r.Possible(c.kind) {
 				continue
 			}
-			r = r.On(c.way)
+			r = r.On(c.kind)
 			got, m := walk(t, &r, c.failure)
 			if got != want {
-				t.Errorf("%v, way %d, strictness %d: %q, want %q", c.failure, c.way, n, got, want)
+				t.Errorf("%v, kind %d, strictness %d: %q, want %q", c.failure, c.kind, n, got, want)
 			}
-			clearAfter := c.way == Explicit && m.TLS == Clear && !errors.Is(c.failure, ErrNotOffered)
+			clearAfter := c.kind == ExplicitTLS && m.TLS == Clear && !errors.Is(c.failure, ErrNotOffered)
 			if m.TLSFailed != clearAfter {
-				t.Errorf("%v, way %d, strictness %d: TLS failed: %v", c.failure, c.way, n, m.TLSFailed)
+				t.Errorf("%v, kind %d, strictness %d: TLS failed: %v", c.failure, c.kind, n, m.TLSFailed)
 			}
-			if (c.way == Implicit || n == 2) && m.TLS < Must {
-				t.Errorf("%v, way %d, strictness %d: in the clear", c.failure, c.way, n)
+			if (c.kind == ImplicitTLS || n == 2) && m.TLS < Must {
+				t.Errorf("%v, kind %d, strictness %d: in the clear", c.failure, c.kind, n)
 			}
 		}
 	}
@@ -105,7 +105,7 @@ func TestNext_conditions(t *testing.T) {
 func TestPossible(t *testing.T) {
 	for n, want := range []bool{true, true, false, false} {
 		r := Strictness(n)
-		if got := r.Possible(WithoutTLS); got != want || !r.Possible(Explicit) || !r.Possible(Implicit) {
+		if got := r.Possible(NoTLS); got != want || !r.Possible(ExplicitTLS) || !r.Possible(ImplicitTLS) {
 			t.Errorf("strictness %d without TLS: %v", n, got)
 		}
 		if r.Verifies() == want {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/tlsc"
@@ -19,122 +22,121 @@ import (
 const maxHandshake = (1<<32 - 1) * time.Millisecond
 
 // inChain carries an attempt out by the programs that the control files name.
-func (c *Carrier) inChain(ctx context.Context, a *Attempt) (report.Stream, error) {
-	args, err := c.command(a)
+func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail) (report.Stream, error) {
+	args, err := c.command(t, m)
 	if err != nil {
 		return report.Stream{}, err
 	}
 	ctx, broken := context.WithCancelCause(ctx)
 	defer broken(nil)
-	stdin, done, err := a.Message.descriptor(func(err error) {
+	stdin, done, err := m.Message.descriptor(func(err error) {
 		broken(&report.Error{Case: report.Unreadable,
-			Facts: report.Facts{Reason: cause(err).Error()}, Err: err})
+			Facts: report.Facts{Reason: dial.Reason(err).Error()}, Err: err})
 	})
 	if err != nil {
 		return report.Stream{}, err
 	}
-	network, err := blockingCopy(a.Conn)
+	network, err := blockingCopy(conn)
 	if err != nil {
 		done()
 		return report.Stream{}, err
 	}
 	// From here on the connection is the chain's.
-	a.Conn.Close()
-	p, stop, err := c.spawn(args, c.environ(a), stdin, network, len(a.Recipients))
+	conn.Close()
+	p, stop, err := c.spawn(args, c.environ(t, dial.LocalAddr(conn)), stdin, network, len(m.Recipients))
 	network.Close()
 	if err != nil {
 		done()
 		first := args[0]
-		if a.Manner.TLS == policy.Clear {
-			first = a.Protocol.Program // as it is spelled
+		if t.Manner.TLS == policy.Clear {
+			first = t.Protocol.Program // as it is spelled
 		}
 		return report.Stream{}, &report.Error{Case: report.ProgramFailed,
 			Facts: report.Facts{Reason: fmt.Sprintf("%q%s: %v", args[0], c.namedBy(first), notStarted(args[0], err))}, Err: err}
 	}
-	stream, err := p.result(ctx, c.patience(a))
+	stream, err := p.result(ctx, c.patience(t))
 	stop()
 	done()
-	var unreadable *report.Error
-	if err != nil && errors.As(context.Cause(ctx), &unreadable) {
-		return report.Stream{}, unreadable
+	if exit := new(exitError); errors.As(err, &exit) && exit.cause != nil && exit.cause != errFuse {
+		return report.Stream{}, exit.cause
 	}
-	return c.meaning(a, p, stream, err)
+	return c.meaning(t, p, stream, err)
 }
 
 // patience is how long a chain may run before it is killed, 0 for ever. A program
 // inside implicit TLS lights its fuse when the handshake is done, which has a
 // limit of its own.
-func (c *Carrier) patience(a *Attempt) time.Duration {
+func (c *Carrier) patience(t *Target) time.Duration {
 	remote := c.Settings.TimeoutRemote
 	if remote == 0 {
 		return 0
 	}
 	patience := remote + fuseGrace
-	if a.Protocol.Implicit {
-		patience += c.handshakeLimit(a.Protocol)
+	if t.Protocol.Implicit {
+		patience += c.handshakeLimit(t.Protocol)
 	}
 	return patience
 }
 
-// command returns the words of the chain for a.
-func (c *Carrier) command(a *Attempt) ([]string, error) {
-	protocol := a.Protocol
+// command returns the words of the chain for t.
+func (c *Carrier) command(t *Target, m *Mail) ([]string, error) {
+	protocol := t.Protocol
 	program, err := c.programPath(protocol.Program)
 	if err != nil {
 		return nil, err
 	}
 	var args []string
-	if a.Manner.TLS != policy.Clear {
+	if t.Manner.TLS != policy.Clear {
 		args = append(args, c.tlsClientPath(protocol), "-S", "-j", "-z", "-v", "0",
 			"-K", strconv.FormatInt(min(c.handshakeLimit(protocol), maxHandshake).Milliseconds(), 10))
-		if !a.Manner.NoName {
-			args = append(args, "-k", a.serverName())
+		if !t.Manner.NoName {
+			args = append(args, "-k", t.serverName())
 		}
-		if c.Settings.ClientCert != "" {
+		if t.Identity.Certificate != "" {
 			args = append(args, "-y")
 		}
-		if a.Manner.TLS != policy.Verified {
+		if t.Manner.TLS != policy.Verified {
 			args = append(args, "--no-verify-cert")
 		}
 		args = append(args, "--")
 	}
-	args = append(args, program, a.Host, a.Sender)
-	return append(args, a.Recipients...), nil
+	args = append(args, program, m.Host, m.Sender)
+	return append(args, m.Recipients...), nil
 }
 
 // environ returns the environment of the chain, as a UCSPI-TCP client would make
 // it, with what the TLS client and the protocol program look for.
-func (c *Carrier) environ(a *Attempt) []string {
+func (c *Carrier) environ(t *Target, local netip.AddrPort) []string {
 	set := map[string]string{
 		"PROTO":         "TCP",
-		"TCPREMOTEIP":   a.ip(),
-		"TCPREMOTEPORT": strconv.Itoa(int(a.Addr.Port())),
-		"TCPREMOTEHOST": a.Exchanger,
-		"TCPLOCALIP":    a.Local.Addr().String(),
-		"TCPLOCALPORT":  strconv.Itoa(int(a.Local.Port())),
-		"TCPLOCALHOST":  c.Settings.HeloHost,
+		"TCPREMOTEIP":   t.ip(),
+		"TCPREMOTEPORT": strconv.Itoa(int(t.Addr.Port())),
+		"TCPREMOTEHOST": t.Exchanger,
+		"TCPLOCALIP":    local.Addr().String(),
+		"TCPLOCALPORT":  strconv.Itoa(int(local.Port())),
+		"TCPLOCALHOST":  t.Identity.HeloHost,
 		"CADIR":         c.Settings.TrustAnchors.Dir,
 		"CAFILE":        c.Settings.TrustAnchors.File,
-		"CERTFILE":      c.Settings.ClientCert,
-		"KEYFILE":       c.Settings.ClientKey,
+		"CERTFILE":      t.Identity.Certificate,
+		"KEYFILE":       t.Identity.Key,
 		"MXF_HOME":      c.Settings.Home,
-		"MXF_SERVICE":   a.Protocol.Service,
+		"MXF_SERVICE":   t.Protocol.Service,
 		"MXF_TLS":       "",
 		"MXF_INTLS":     "",
 		"MXF_TLSHELLO":  "",
 		"MXF_TLSFAILED": "",
-		"MXF_SMTPAVOID": a.avoid().String(),
+		"MXF_SMTPAVOID": t.avoid().String(),
 	}
-	if a.Protocol.Explicit || a.Protocol.Implicit {
-		set["MXF_TLS"] = a.Manner.TLS.String()
+	if t.Protocol.Explicit || t.Protocol.Implicit {
+		set["MXF_TLS"] = t.Manner.TLS.String()
 	}
-	if a.Protocol.Implicit {
+	if t.Protocol.Implicit {
 		set["MXF_INTLS"] = "1"
 	}
-	if a.Manner.SmallHello {
+	if t.Manner.SmallHello {
 		set["MXF_TLSHELLO"] = "small"
 	}
-	if a.Manner.TLSFailed {
+	if t.Manner.TLSFailed {
 		set["MXF_TLSFAILED"] = "1"
 	}
 	environ := make([]string, 0, len(c.Environ)+len(set))
@@ -164,11 +166,11 @@ func foreignToChain(name string) bool {
 }
 
 // meaning turns the end of a chain into the values of Carry.
-func (c *Carrier) meaning(a *Attempt, p *process, stream report.Stream, err error) (report.Stream, error) {
-	ip := a.ip()
+func (c *Carrier) meaning(t *Target, p *process, stream report.Stream, err error) (report.Stream, error) {
+	ip := t.ip()
 	var fatal fatal
 	said := strings.Trim(string(p.said), "\n")
-	if a.Manner.TLS != policy.Clear { // else there is no TLS client that could have said it
+	if t.Manner.TLS != policy.Clear { // else there is no TLS client that could have said it
 		fatal, said = diagnosis(said)
 	}
 	// A conversation that TLS has ended is one that was lost, to its program.
@@ -186,7 +188,7 @@ func (c *Carrier) meaning(a *Attempt, p *process, stream report.Stream, err erro
 		return stream, err
 	}
 	fuse := report.Facts{IP: ip, Seconds: int64(c.Settings.TimeoutRemote / time.Second)}
-	if exit.killed {
+	if exit.cause != nil {
 		return report.Stream{}, &report.Fuse{Reason: report.New(report.FuseBlown, fuse)}
 	}
 	code := -1
@@ -200,14 +202,14 @@ func (c *Carrier) meaning(a *Attempt, p *process, stream report.Stream, err erro
 	case code == exits.Next, code == exits.Group, code == exits.NoEHLO:
 		reason := report.ReasonFrom(said, report.ConnectionDied, facts)
 		first, _, _ := strings.Cut(reason.Text, "\n")
-		if fatal.what != "" && a.Protocol.Implicit && report.Sentence(first, facts) == report.ConnectionDied {
+		if fatal.what != "" && t.Protocol.Implicit && report.Sentence(first, facts) == report.ConnectionDied {
 			return report.Stream{}, brokenTLS(fatal.what, nil, ip)
 		}
-		return report.Stream{}, left(because(reason), exits.failure(code))
-	case code == exits.NoTLS, a.Protocol.Implicit && slices.Contains(exits.TLS, code):
+		return report.Stream{}, noTransaction(because(reason), exits.failure(code))
+	case code == exits.NoTLS, t.Protocol.Implicit && slices.Contains(exits.TLS, code):
 		return report.Stream{}, noTLS(fatal, said, ip)
 	}
-	program := a.Protocol.Program
+	program := t.Protocol.Program
 	reason := fmt.Sprintf("%q%s ended with %v", program, c.namedBy(program), exit)
 	if !p.printed.nothing() {
 		reason += fmt.Sprintf(" after reports that make no sense (%v)", exit.parse)
@@ -264,7 +266,7 @@ func noTLS(f fatal, said, ip string) *report.NoTransaction {
 		if f.program == "mxf-tlsc" || f.program == "mxf-ucspitlsc" {
 			cause = tlsc.Cause(f.what)
 		}
-		return left(report.New(report.TLSUnavailable, facts), policy.ErrTLS, cause)
+		return noTransaction(report.New(report.TLSUnavailable, facts), policy.ErrTLS, cause)
 	case report.Sentence(said, facts) == report.TLSNotOffered:
 		failure = policy.ErrNotOffered
 	case said == "":
@@ -272,11 +274,5 @@ func noTLS(f fatal, said, ip string) *report.NoTransaction {
 	default:
 		facts.Reason = said
 	}
-	return left(report.ReasonFrom(said, report.TLSUnavailable, facts), failure)
-}
-
-// left is the error of an attempt that began no transaction, with what errors.Is is to find
-// in it.
-func left(reason report.Report, causes ...error) *report.NoTransaction {
-	return &report.NoTransaction{Reason: reason, Err: errors.Join(causes...)}
+	return noTransaction(report.ReasonFrom(said, report.TLSUnavailable, facts), failure)
 }

@@ -31,33 +31,34 @@ type Message struct {
 	err    error       // why chunks was closed; set before it is
 }
 
+// NewMessage returns the message that begins at the present offset of file.
 func NewMessage(file *os.File) *Message {
-	s := &Message{file: file}
+	m := &Message{file: file}
 	start, err := file.Seek(0, io.SeekCurrent)
 	info, unknown := file.Stat()
-	s.start, s.isPipe = start, err != nil || unknown != nil || !info.Mode().IsRegular() && !info.IsDir()
-	return s
+	m.start, m.isPipe = start, err != nil || unknown != nil || !info.Mode().IsRegular() && !info.IsDir()
+	return m
 }
 
-// Rewind makes the source ready for another attempt. It fails when what was
-// consumed cannot be had again.
-func (s *Message) Rewind() error {
-	if s.isPipe {
-		if s.gone.Load() {
+// Rewind makes the message ready for another attempt. It fails when what was consumed cannot
+// be read again.
+func (m *Message) Rewind() error {
+	if m.isPipe {
+		if m.gone.Load() {
 			return errors.New("the message comes from a pipe and has been read from")
 		}
 		return nil
 	}
-	_, err := s.file.Seek(s.start, io.SeekStart)
+	_, err := m.file.Seek(m.start, io.SeekStart)
 	return err
 }
 
 // reader returns the message for an attempt in this process.
-func (s *Message) reader() io.Reader {
-	if s.isPipe {
-		return (*pipeReader)(s)
+func (m *Message) reader() io.Reader {
+	if m.isPipe {
+		return (*pipeReader)(m)
 	}
-	return s.file
+	return m.file
 }
 
 type pipeReader Message
@@ -81,6 +82,9 @@ func (p *pipeReader) Read(b []byte) (int, error) {
 	return n, nil
 }
 
+// SetReadDeadline ends a Read that waits for the pipe, where the system lets it.
+func (p *pipeReader) SetReadDeadline(t time.Time) error { return p.file.SetReadDeadline(t) }
+
 func (p *pipeReader) end() error {
 	if p.err != nil {
 		return p.err
@@ -91,19 +95,19 @@ func (p *pipeReader) end() error {
 // descriptor returns what a child gets as descriptor 0. done is called after the
 // child has ended. broken is called when the message cannot be read to its end: the child
 // then waits for more, for it must not take that for the end.
-func (s *Message) descriptor(broken func(error)) (f *os.File, done func(), err error) {
-	if !s.isPipe {
-		return s.file, func() {}, nil
+func (m *Message) descriptor(broken func(error)) (f *os.File, done func(), err error) {
+	if !m.isPipe {
+		return m.file, func() {}, nil
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
-	s.once.Do(func() {
-		s.chunks = make(chan []byte)
-		go s.read()
+	m.once.Do(func() {
+		m.chunks = make(chan []byte)
+		go m.read()
 	})
-	feed := &feed{Message: s, r: r, w: w, broken: broken, stop: make(chan struct{}), stopped: make(chan struct{})}
+	feed := &feed{Message: m, r: r, w: w, broken: broken, stop: make(chan struct{}), stopped: make(chan struct{})}
 	go feed.run()
 	return r, feed.done, nil
 }
@@ -159,7 +163,7 @@ func (f *feed) done() {
 	_ = f.w.SetWriteDeadline(time.Now())
 	<-f.stopped
 	unread := 0
-	_ = unix.SetNonblock(int(f.r.Fd()), true) // somebody may hold the other end yet
+	_ = unix.SetNonblock(int(f.r.Fd()), true) // somebody may still hold the other end
 	rest(f.r, func(b []byte) { unread += len(b) })
 	if unread == f.total && f.total == len(f.written) {
 		f.held = append(f.written, f.held...)
@@ -171,22 +175,22 @@ func (f *feed) done() {
 
 // read passes the pipe on chunk by chunk. It ends with the pipe, or with the
 // process: a read of descriptor 0 cannot be called off.
-func (s *Message) read() {
-	defer close(s.chunks)
+func (m *Message) read() {
+	defer close(m.chunks)
 	defer func() {
 		if recover() != nil {
-			s.err = errors.New("panic while reading the message")
+			m.err = errors.New("panic while reading the message")
 		}
 	}()
 	for {
 		chunk := make([]byte, ahead)
-		n, err := s.file.Read(chunk)
+		n, err := m.file.Read(chunk)
 		if n > 0 {
-			s.chunks <- chunk[:n]
+			m.chunks <- chunk[:n]
 		}
 		if err != nil {
 			if err != io.EOF {
-				s.err = err
+				m.err = err
 			}
 			return
 		}

@@ -75,7 +75,7 @@ type process struct {
 	stdout   *os.File
 	stderr   *os.File
 	complete chan struct{} // closed when a complete report stream was read
-	ended    chan struct{} // closed when nobody cares any more whether the chain has ended
+	ended    chan struct{} // closed when nobody waits for the chain any more
 
 	printed printed
 	said    said
@@ -254,15 +254,18 @@ func (p *process) signal() {
 
 // An exitError is how a chain ended that did not print a complete stream.
 type exitError struct {
-	state  *os.ProcessState
-	killed bool // by us, because of the fuse
-	parse  error
+	state *os.ProcessState
+	cause error // why we killed it: errFuse, or that of the context; nil if we did not
+	parse error
 }
+
+// errFuse is the cause of the end of a chain that ran for too long.
+var errFuse = errors.New("killed after timeoutremote")
 
 func (e *exitError) Error() string {
 	switch {
-	case e.killed:
-		return "killed after timeoutremote"
+	case e.cause != nil:
+		return e.cause.Error()
 	case e.state == nil:
 		return "no exit status: it does not end"
 	}
@@ -285,7 +288,7 @@ func (p *process) result(ctx context.Context, patience time.Duration) (report.St
 		blown = timer.C
 	}
 	var state *os.ProcessState
-	killed := false
+	var cause error
 	select {
 	case state = <-ended:
 	case <-p.complete:
@@ -295,10 +298,10 @@ func (p *process) result(ctx context.Context, patience time.Duration) (report.St
 			state = p.kill(ended)
 		}
 	case <-blown:
-		killed = true
+		cause = errFuse
 		state = p.kill(ended)
 	case <-ctx.Done():
-		killed = true
+		cause = context.Cause(ctx)
 		state = p.kill(ended)
 	}
 	// Whoever holds the pipes now is not the program that was to report.
@@ -314,7 +317,7 @@ func (p *process) result(ctx context.Context, patience time.Duration) (report.St
 	if err == nil {
 		return stream, nil
 	}
-	return report.Stream{}, &exitError{state: state, killed: killed, parse: err}
+	return report.Stream{}, &exitError{state: state, cause: cause, parse: err}
 }
 
 // kill ends the chain, with all that it started in its process group. The state is nil if

@@ -15,6 +15,7 @@ import (
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/control/regular"
+	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/report"
 )
 
@@ -104,7 +105,7 @@ func runnable(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return cause(err)
+		return dial.Reason(err)
 	case info.IsDir():
 		return errors.New("it is a directory")
 	case !info.Mode().IsRegular():
@@ -150,7 +151,7 @@ const scriptHead = 256
 // notStarted says why the system did not start the program at path, which is there and may
 // be executed. What the system says of a script is about some other file.
 func notStarted(path string, err error) error {
-	err = cause(err)
+	err = dial.Reason(err)
 	f, _, unreadable := regular.Open(path, os.O_RDONLY, 0)
 	if unreadable != nil {
 		return err

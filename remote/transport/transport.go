@@ -11,11 +11,8 @@ package transport
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net"
 	"net/netip"
-	"strings"
-	"syscall"
 	"time"
 
 	"nightmare.mail/mxf/control"
@@ -32,23 +29,42 @@ type Carrier struct {
 	Programs string   // the folder in which programs are found
 	Environ  []string // what a chain inherits
 	Exits    Exits
+	TLS      *tlsc.Client // with the trust anchors; shared with others, perhaps
 
 	// OnEnd has clean called if a signal ends this process before stop is called; may be
 	// nil.
 	OnEnd func(clean func()) (stop func())
 
-	tls *tlsc.Client // see LoadTLS
+	certificate *tlsc.Certificate // see Load
 }
 
 // Exits are the exit codes by which programs of a chain report that they began no
 // transaction (mxf-remote-smtpc(8), mxf-tlsc(8)).
 type Exits struct {
-	Next   int // not now: another exchanger may be tried
-	NoTLS  int
-	Group  int // the server stumbled over a group of commands
-	NoEHLO int // the connection was lost before the answer to EHLO
-	Fuse   int
+	Next   int   // not now: another exchanger may be tried
+	NoTLS  int   // TLS failed, or is required and not offered
+	Group  int   // the server stumbled over a group of commands
+	NoEHLO int   // the connection was lost before the answer to EHLO
+	Fuse   int   // timeoutremote is over
 	TLS    []int // those of a TLS client: its settings, its handshake, its connection
+}
+
+// A Target is a server, and all that decides how it is spoken to. A session can serve
+// another message where the two targets are equal, as == has it.
+type Target struct {
+	Protocol  *control.Protocol
+	Exchanger string         // its name, as its record spells it; empty for an address
+	Addr      netip.AddrPort // where it is
+	Manner    policy.Manner
+	Avoid     smtpc.Avoid // what control/smtpavoid says of it
+	Identity  Identity
+}
+
+// An Identity is what we say about ourselves to one server.
+type Identity struct {
+	HeloHost    string // the argument of EHLO and HELO
+	Certificate string // path of the certificate that the server gets if it asks for one; empty: none
+	Key         string // path of its key
 }
 
 // A Mail is what all attempts for one job have in common.
@@ -60,20 +76,8 @@ type Mail struct {
 	Trace      func(line string) // may be nil
 }
 
-// An Attempt is one connection and what is to be said on it.
-type Attempt struct {
-	*Mail
-	Protocol  *control.Protocol
-	Exchanger string         // its name, as its record spells it; empty for an address
-	Addr      netip.AddrPort // to which Conn leads
-	Local     netip.AddrPort // from which it comes
-	Conn      *net.TCPConn   // the caller's to close
-	InProcess bool           // see [Carrier.InProcess]
-	Manner    policy.Manner
-	Avoid     smtpc.Avoid // what control/smtpavoid says of the server
-}
-
-// Carry carries a out.
+// Carry carries one attempt out, on conn, which leads to t and which the caller closes. A
+// chain is handed conn, and it is closed here then.
 //
 // With a nil error the reports are complete, and final. Otherwise the error is
 //
@@ -81,38 +85,27 @@ type Attempt struct {
 //     finds the failure in it that leads to a rung of package policy;
 //   - *report.Fuse: timeoutremote is over; the reports are complete when its Begun is set;
 //   - another, which is temporary and ends the delivery.
-func (c *Carrier) Carry(ctx context.Context, a *Attempt) (report.Stream, error) {
-	if a.InProcess {
-		return c.inProcess(ctx, a)
+func (c *Carrier) Carry(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail, inProcess bool) (report.Stream, error) {
+	if inProcess {
+		return c.inProcess(ctx, conn, t, m)
 	}
-	return c.inChain(ctx, a)
+	return c.inChain(ctx, conn, t, m)
 }
 
 // ip is the server's address, as reports have it.
-func (a *Attempt) ip() string { return a.Addr.Addr().String() }
+func (t *Target) ip() string { return t.Addr.Addr().String() }
 
 // serverName is what TLS asks for: the exchanger's name, or the address.
-func (a *Attempt) serverName() string { return cmp.Or(a.Exchanger, a.ip()) }
+func (t *Target) serverName() string { return cmp.Or(t.Exchanger, t.ip()) }
 
 // avoid is what the server is not asked for.
-func (a *Attempt) avoid() smtpc.Avoid {
-	avoid := a.Avoid
-	if a.Manner.OneByOne {
+func (t *Target) avoid() smtpc.Avoid {
+	avoid := t.Avoid
+	if t.Manner.OneByOne {
 		avoid = avoid.Or(smtpc.OneByOne)
 	}
-	avoid.EHLO = avoid.EHLO || a.Manner.HELO
+	avoid.EHLO = avoid.EHLO || t.Manner.HELO
 	return avoid
-}
-
-// Avoids returns what control/smtpavoid says of an exchanger of protocol, and the line that
-// says so, 0 for none. QMTP has nothing to avoid.
-func (c *Carrier) Avoids(protocol *control.Protocol, exchanger string, addr netip.Addr) (avoid smtpc.Avoid, line int) {
-	if protocol.Program == control.QMTPProgram {
-		return avoid, 0
-	}
-	words, line := c.Settings.SMTPAvoid.Lookup(exchanger, addr)
-	avoid, _ = smtpc.ParseAvoid(strings.Join(words, ",")) // the words were looked at when the file was read
-	return avoid, line
 }
 
 // Manner is the manner of the first attempt at a server that is not asked for avoid.
@@ -120,21 +113,11 @@ func Manner(level policy.Level, avoid smtpc.Avoid) policy.Manner {
 	return policy.Manner{TLS: level, OneByOne: avoid.Or(smtpc.OneByOne) == avoid, HELO: avoid.EHLO}
 }
 
-// handshakeLimit is how long a handshake may take, 0 for as long as it likes. That of
-// implicit TLS comes before the fuse is lit, and must end all the same.
+// handshakeLimit is how long a handshake may take, 0 for no limit. That of implicit TLS
+// comes before the fuse is lit, and must end all the same.
 func (c *Carrier) handshakeLimit(protocol *control.Protocol) time.Duration {
 	if protocol.Implicit {
 		return cmp.Or(c.Settings.TimeoutConnect, c.Settings.TimeoutRemote)
 	}
 	return c.Settings.TimeoutConnect
-}
-
-// cause returns what the system said, without the operation and the path, which the report
-// names itself.
-func cause(err error) error {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	return err
 }

@@ -1,0 +1,270 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/qmtpc"
+	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/smtpc"
+	"nightmare.mail/mxf/tlsc"
+)
+
+// A session is a server to which this process speaks, with what is known of the TLS in
+// between. It does not close the connection beneath.
+type session struct {
+	*Carrier
+	target *Target
+	under  *net.TCPConn
+	tls    *tlsc.Conn     // nil: in the clear
+	facts  *report.TLS    // of it
+	smtp   *smtpc.Session // nil in QMTP, which has no sessions
+}
+
+// inProcess carries an attempt out by calling the packages that the bundled programs are
+// made of.
+func (c *Carrier) inProcess(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail) (report.Stream, error) {
+	s := &session{Carrier: c, target: t, under: conn}
+	if t.Protocol.Implicit {
+		if err := s.secure(ctx, m.Trace); err != nil {
+			return report.Stream{}, brokenTLS(err.Error(), err, t.ip())
+		}
+	}
+	speak := s.sendSMTP
+	if t.Protocol.Program == control.QMTPProgram {
+		speak = s.sendQMTP
+	}
+	stream, err := speak(ctx, m)
+	var none *report.NoTransaction
+	if !errors.As(err, &none) {
+		return stream, err
+	}
+	if why := report.TLSFailure(err); why != "" && t.Protocol.Implicit {
+		return stream, brokenTLS(why, none.Err, t.ip())
+	}
+	return stream, noTransaction(none.Reason, failure(none), none.Err)
+}
+
+// failure is what package policy has for the failure of a conversation, or nil.
+func failure(err error) error {
+	switch {
+	case errors.Is(err, smtpc.ErrTLSFailed):
+		return policy.ErrTLS
+	case errors.Is(err, smtpc.ErrTLSNotOffered):
+		return policy.ErrNotOffered
+	case errors.Is(err, smtpc.ErrStumbled):
+		return policy.ErrStumbled
+	case errors.Is(err, smtpc.ErrEHLOLost):
+		return policy.ErrEHLOLost
+	}
+	return nil
+}
+
+// noTransaction is the error of an attempt that began no transaction, with what errors.Is is
+// to find in it.
+func noTransaction(reason report.Report, causes ...error) *report.NoTransaction {
+	return &report.NoTransaction{Reason: reason, Err: errors.Join(causes...)}
+}
+
+// brokenTLS is the failure of implicit TLS before a transaction began. That can come after
+// the handshake: a server of TLS 1.3 looks at the client's certificate only when the client
+// has finished.
+func brokenTLS(why string, cause error, ip string) *report.NoTransaction {
+	return noTransaction(report.New(report.TLSUnavailable, report.Facts{IP: ip, Reason: why}), policy.ErrTLS, cause)
+}
+
+// secure makes TLS of the connection, as the target wants it.
+func (s *session) secure(ctx context.Context, trace func(string)) error {
+	manner := &s.target.Manner
+	demand := &tlsc.Demand{
+		ServerName: s.target.serverName(),
+		NoSNI:      manner.NoName,
+		SmallHello: manner.SmallHello,
+		TimeLimit:  s.handshakeLimit(s.target.Protocol),
+		Trace:      trace,
+
+		Certificate: s.certificate,
+	}
+	if manner.TLS == policy.Verified {
+		demand.Judge = tlsc.TrustAnchors{}
+	}
+	if s.target.Identity.Certificate == "" {
+		demand.Certificate = tlsc.NoCertificate
+	}
+	conn, err := s.TLS.Handshake(ctx, s.under, demand)
+	if err != nil {
+		var timeout net.Error
+		if errors.As(err, &timeout) && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return err
+	}
+	s.tls, s.facts = conn, s.describe(conn.Facts())
+	return nil
+}
+
+// describe is what reports say of TLS. That trust anchors cannot be read is a fault of the
+// control file that names them, and their path stands there.
+func (s *session) describe(f tlsc.Facts) *report.TLS {
+	t := &report.TLS{Version: f.Version, Cipher: f.Cipher, Verified: f.Verdict.Good(), ServerName: cmp.Or(f.ServerName, s.target.serverName())}
+	if unusable := new(tlsc.AnchorsError); errors.As(f.Verdict.Cause, &unusable) {
+		t.Fault = report.AnchorsFault(unusable.WithoutPath())
+	}
+	return t
+}
+
+// conn is what is spoken on.
+func (s *session) conn() net.Conn {
+	if s.tls != nil {
+		return s.tls
+	}
+	return socket{s.under}
+}
+
+// close ends the session. One that was not brought to its end is cut beneath TLS, so that
+// nothing of it can be taken for a whole.
+func (s *session) close(ended bool) {
+	if !ended {
+		s.under.Close()
+	}
+	if s.tls != nil {
+		s.tls.Close() // with close_notify
+	}
+}
+
+// peer is the server as reports mention it.
+func (s *session) peer() report.Peer {
+	return report.Peer{IP: s.target.ip(), Port: int(s.target.Addr.Port()), Fuse: s.Settings.TimeoutRemote, TLS: s.facts}
+}
+
+// fuse returns a context that ends by cause when timeoutremote is over.
+func (s *session) fuse(ctx context.Context, cause error) (context.Context, context.CancelFunc) {
+	if s.Settings.TimeoutRemote == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, s.Settings.TimeoutRemote, cause)
+}
+
+func (s *session) sendQMTP(ctx context.Context, m *Mail) (report.Stream, error) {
+	ctx, stop := s.fuse(ctx, qmtpc.ErrFuse)
+	defer stop()
+	mail, err := qmtpc.Prepare(ctx, m.Sender, m.Recipients, m.Message.reader(), m.Trace)
+	outcome := &qmtpc.Outcome{Err: err}
+	if err == nil {
+		defer mail.Close()
+		outcome = qmtpc.Send(ctx, s.conn(), mail, m.Trace)
+	}
+	stream, err := report.QMTP(outcome, s.peer())
+	s.close(err == nil && !outcome.Unfinished())
+	return stream, err
+}
+
+// sendSMTP opens a session of SMTP, sends one mail and quits. A mail that can be sent to
+// nobody is not opened for.
+func (s *session) sendSMTP(ctx context.Context, m *Mail) (report.Stream, error) {
+	ctx, stop := s.fuse(ctx, smtpc.ErrFuse)
+	defer stop()
+	mail := smtpc.NewMail(m.Sender, m.Recipients, m.Message.reader(), false)
+	outcome, ended := mail.Unsendable(), false
+	if outcome == nil {
+		s.smtp, _ = smtpc.Open(ctx, s.conn(), s.options(m.Trace)) // Send has the error in its outcome
+		outcome = s.smtp.Send(ctx, mail)
+		ended = s.smtp.Quit()
+	}
+	s.close(ended)
+	return report.SMTP(outcome, s.peer())
+}
+
+// options say how SMTP is spoken to the target.
+func (s *session) options(trace func(string)) *smtpc.Options {
+	o := &smtpc.Options{
+		HeloHost:  s.target.Identity.HeloHost,
+		TLS:       startTLS(s.target.Manner.TLS),
+		Avoid:     s.target.avoid(),
+		TLSFailed: s.target.Manner.TLSFailed,
+		InTLS:     s.tls != nil,
+		Limits:    smtpc.LimitsOf(s.Settings.TimeoutRemote, s.Settings.TimeoutConnect),
+		Trace:     trace,
+	}
+	if s.target.Protocol.Explicit && s.target.Manner.TLS != policy.Clear {
+		o.StartTLS = func(ctx context.Context) (net.Conn, error) {
+			if err := s.secure(ctx, trace); err != nil {
+				return nil, err
+			}
+			if trace != nil {
+				trace("= " + report.Diagnostic(s.facts.String()))
+			}
+			return s.tls, nil
+		}
+	}
+	return o
+}
+
+// startTLS is the word of smtpc for a level.
+func startTLS(level policy.Level) smtpc.Policy {
+	switch level {
+	case policy.Clear:
+		return smtpc.None
+	case policy.May:
+		return smtpc.May
+	case policy.Must:
+		return smtpc.Must
+	}
+	return smtpc.Verify
+}
+
+// A socket is a connection in the clear that reports whether something has arrived.
+type socket struct{ *net.TCPConn }
+
+// Readable reports, without waiting, whether Read would return at once.
+func (s socket) Readable() bool {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return true
+	}
+	readable := true
+	_ = raw.Control(func(fd uintptr) {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds[:], 0)
+		readable = n > 0 || err != nil
+	})
+	return readable
+}
+
+// NewTLS returns a TLS client for settings. With once, trust anchors are not read again when
+// their files change.
+func NewTLS(s *control.Settings, once bool, now func() time.Time) *tlsc.Client {
+	return &tlsc.Client{Anchors: tlsc.Anchors{File: s.TrustAnchors.File, Dir: s.TrustAnchors.Dir}, Now: now, ReadOnce: once}
+}
+
+// Load reads what the control files name for TLS: a client key that cannot be read, or
+// trust anchors where each certificate is verified, stop all deliveries before anything is
+// looked up. None becomes one in the clear because of them. That goes for TLS clients that a
+// control file names too, which are given the same files. Errors are *control.Error.
+func (c *Carrier) Load(verify bool) error {
+	s := c.Settings
+	if s.ClientCert != "" {
+		var err error
+		if c.certificate, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
+			file := "control/clientcert"
+			if fault := new(tlsc.Error); errors.As(err, &fault) && fault.File == s.ClientKey {
+				file = "control/clientkey"
+			}
+			return &control.Error{File: file, Line: 1, What: err.Error()}
+		}
+	}
+	if !verify || s.TrustAnchors == (control.Anchors{}) {
+		return nil // they are not needed yet, or a client that is named sees to its own
+	}
+	if err := c.TLS.Load(); err != nil {
+		return &control.Error{File: "control/trustanchors", Line: 1, What: err.Error()}
+	}
+	return nil
+}
