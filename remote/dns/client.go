@@ -16,9 +16,13 @@ import (
 )
 
 const (
-	// maxSockets bounds the sockets of a Client: a process may have 1,024 descriptors,
-	// and needs them for other things.
-	maxSockets = 64
+	// defaultSockets is the bound where Config has none: a process may have 1,024
+	// descriptors, and needs them for other things.
+	defaultSockets = 64
+	// ednsPause is how long a server is asked without EDNS0 after it did without: long
+	// enough to cost few deliveries the second that the finding takes, and short enough
+	// that one lost packet is not held against a server for ever.
+	ednsPause = time.Hour
 	// unlimitedLookup ends a lookup whose context does not, because nothing may wait for
 	// ever.
 	unlimitedLookup = 2 * time.Minute
@@ -31,28 +35,44 @@ var patience = [...]time.Duration{1 * time.Second, 3 * time.Second, 9 * time.Sec
 
 // A Client is a Resolver that asks name servers.
 //
-// It has 64 sockets at most, whoever asks. Each is taken for one query and given back
-// after the patience of one round. Those who wait for one get it in the order in which
-// they came. So somebody with many questions delays the others, each query by what stands
-// before it in the queue, but does not keep them away.
+// The number of its sockets is bounded, whoever asks. Each is taken for one query and given
+// back after the patience of one round. Those who wait for one get it in the order in which
+// they came. A lookup to which a server was silent waits in a line of its own from then on,
+// and such lookups have at most half of the sockets. So hundreds of questions to a dead zone
+// delay the others by what stands before them in the queue, but do not keep them away.
 type Client struct {
 	config  Config
-	sockets chan struct{} // has an element for each socket in use
+	sockets line
+	retries line // for those who want one more try; each holds a socket too
 
-	lastGood    atomic.Int32            // the server that gave the last good answer: it is asked first
-	withoutEDNS [maxServers]atomic.Bool // servers that queries with EDNS0 do not get to
+	lastGood    atomic.Int32             // the server that gave the last good answer: it is asked first
+	withoutEDNS [maxServers]atomic.Int64 // until when a server is asked without EDNS0, in Unix nanoseconds
 }
 
 // NewClient returns a Client that goes by config.
 func NewClient(config Config) *Client {
 	config.Servers = slices.Clone(config.Servers[:min(len(config.Servers), maxServers)])
+	if config.Sockets <= 0 {
+		config.Sockets = defaultSockets
+	}
 	if config.IDs == nil {
 		config.IDs = crand.Reader
 	}
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	return &Client{config: config, sockets: make(chan struct{}, maxSockets)}
+	return &Client{config: config, sockets: make(line, config.Sockets), retries: make(line, max(config.Sockets/2, 1))}
+}
+
+// stopEDNS notes that queries with EDNS0 do not get to a server.
+func (c *Client) stopEDNS(server int) {
+	c.withoutEDNS[server].Store(c.config.Now().Add(ednsPause).UnixNano())
+}
+
+// mayUseEDNS reports whether a server is asked with EDNS0.
+func (c *Client) mayUseEDNS(server int) bool {
+	until := c.withoutEDNS[server].Load()
+	return until == 0 || c.config.Now().UnixNano() >= until
 }
 
 // Lookup asks the name servers, one after the other, until one answers.
@@ -75,6 +95,8 @@ type lookup struct {
 	answer  *Answer // in the making
 	name    string  // what is asked for now, with the final dot
 	aliases int     // those that led to name
+	begun   bool    // a query has had a socket
+	silence bool    // a server was silent, for this name or one before it
 }
 
 // run fills in the answer. It follows aliases, also those that the server left to us.
@@ -125,7 +147,7 @@ func (l *lookup) ask(ctx context.Context) (*reading, netip.AddrPort, error) {
 			if err == nil {
 				l.lastGood.Store(int32(s))
 				if silent[s] {
-					l.withoutEDNS[s].Store(true)
+					l.stopEDNS(s)
 				}
 				return r, server, nil
 			}
@@ -140,6 +162,7 @@ func (l *lookup) ask(ctx context.Context) (*reading, netip.AddrPort, error) {
 				last = tooLate(server, err)
 				silent[s] = silent[s] || edns
 				edns = false
+				l.silence = true
 				continue
 			}
 			last = fmt.Errorf("%s: %w", server, err)
@@ -152,11 +175,12 @@ func (l *lookup) ask(ctx context.Context) (*reading, netip.AddrPort, error) {
 	return nil, netip.AddrPort{}, l.why(last, said)
 }
 
-// over returns the error of a context that is over. A socket's deadline can be noticed before
-// the context's, which is the same.
+// over returns the error of a context that is over: that of its deadline too where somebody
+// ended it because a part of the time was over (context.Cause). A socket's deadline can be
+// noticed before the context's, which is the same.
 func (l *lookup) over(ctx context.Context) error {
-	if end, ok := ctx.Deadline(); ok && !l.config.Now().Before(end) {
-		return cmp.Or(ctx.Err(), context.DeadlineExceeded)
+	if end, ok := ctx.Deadline(); ok && !l.config.Now().Before(end) || errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return context.DeadlineExceeded
 	}
 	return ctx.Err()
 }
@@ -201,20 +225,50 @@ func tooLate(server netip.AddrPort, err error) error {
 	return fmt.Errorf("%s: no answer in time", server)
 }
 
-// takeSocket waits until a socket is free. A channel serves those who wait in their order,
-// and nobody gets past them, because it is full as long as anybody waits.
-func (c *Client) takeSocket(ctx context.Context) error {
+// A line lets a bounded number pass at a time. A channel serves those who wait in their
+// order, and nobody gets past them, because it is full as long as anybody waits.
+type line chan struct{}
+
+// enter waits for a place. wait is called if there is none at once.
+func (l line) enter(ctx context.Context, wait func()) error {
 	select {
-	case c.sockets <- struct{}{}:
+	case l <- struct{}{}:
 		return nil
 	default:
 	}
+	wait()
 	select {
-	case c.sockets <- struct{}{}:
+	case l <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return errNoSocket
 	}
 }
 
-func (c *Client) giveSocket() { <-c.sockets }
+func (l line) leave() { <-l }
+
+// takeSocket waits until a socket is free. give gives it back.
+func (l *lookup) takeSocket(ctx context.Context) (give func(), err error) {
+	leave := func() {}
+	wait := func() {
+		if !l.begun {
+			leave = queue(ctx)
+		}
+	}
+	defer func() { leave() }()
+	give = l.sockets.leave
+	if l.silence {
+		if err := l.retries.enter(ctx, wait); err != nil {
+			return nil, err
+		}
+		give = func() { l.sockets.leave(); l.retries.leave() }
+	}
+	if err := l.sockets.enter(ctx, wait); err != nil {
+		if l.silence {
+			l.retries.leave()
+		}
+		return nil, err
+	}
+	l.begun = true
+	return give, nil
+}

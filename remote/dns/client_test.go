@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -336,7 +337,7 @@ func TestEDNS0Refused(t *testing.T) {
 	// A name that is answered with FORMERR whatever is asked says nothing about EDNS0.
 	r := newClient(server.Addr)
 	ask(t, r, TypeA, "stubborn.test")
-	if r.withoutEDNS[0].Load() {
+	if !r.mayUseEDNS(0) {
 		t.Error("EDNS0 was given up for nothing")
 	}
 }
@@ -357,13 +358,13 @@ func TestEDNS0Silence(t *testing.T) {
 		if a.Len() != c.addrs || len(a.Notes) == 0 || server.ByTCP.Load()-tcp < c.byTCP {
 			t.Errorf("%s: %d addresses, %v after %q", c.name, a.Len(), a.Err, a.Notes)
 		}
-		if !r.withoutEDNS[0].Load() {
+		if r.mayUseEDNS(0) {
 			t.Errorf("%s: the next lookup would wait again", c.name)
 		}
 	}
 	// Another server's answer says nothing about the one that was silent, nor of itself.
 	r := newClient(dnstest.Silent(t), server.Addr)
-	if a := ask(t, r, TypeA, "a.test"); len(a.Addrs) != 1 || r.withoutEDNS[0].Load() || r.withoutEDNS[1].Load() {
+	if a := ask(t, r, TypeA, "a.test"); len(a.Addrs) != 1 || !r.mayUseEDNS(0) || !r.mayUseEDNS(1) {
 		t.Errorf("%v, %v", a.Addrs, a.Err)
 	}
 }
@@ -522,7 +523,7 @@ func TestShared(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := server.Busiest.Load(); n > maxSockets || n < maxSockets/2 {
+	if n := server.Busiest.Load(); n > defaultSockets || n < defaultSockets/2 {
 		t.Errorf("%d queries at once", n)
 	}
 	if n := len(client.sockets); n > 0 {
@@ -538,7 +539,7 @@ func TestFlood(t *testing.T) {
 	client := newClient(server.Addr)
 	flood, stop := context.WithCancel(t.Context())
 	floods := Start(flood, client, slices.Repeat([]Question{{Name: "flood.test", Type: TypeA}}, 200))
-	for len(client.sockets) < maxSockets {
+	for len(client.sockets) < defaultSockets {
 		time.Sleep(time.Millisecond)
 	}
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -552,6 +553,153 @@ func TestFlood(t *testing.T) {
 	stop()
 	for range 200 {
 		<-floods
+	}
+}
+
+// TestSockets: a Client has as many sockets as its Config says, and those who want one more
+// try after a silence have at most half of them.
+func TestSockets(t *testing.T) {
+	t.Parallel()
+	const sockets = 8
+	server := dnstest.New(t, "", map[string]string{"slow.test": "slow"})
+	client := NewClient(Config{Servers: []netip.AddrPort{server.Addr}, Sockets: sockets})
+	arrivals := Start(t.Context(), client, slices.Repeat([]Question{{Name: "slow.test", Type: TypeA}}, 50))
+	for range 50 {
+		if a := (<-arrivals).Answer; a.Failed() {
+			t.Error(a)
+		}
+	}
+	if n := server.Busiest.Load(); n != sockets {
+		t.Errorf("%d queries at once", n)
+	}
+
+	var gives []func()
+	take := func(want int, silence bool) {
+		t.Helper()
+		for n := 0; ; n++ {
+			short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			give, err := (&lookup{Client: client, silence: silence}).takeSocket(short)
+			cancel()
+			if err != nil {
+				if n != want {
+					t.Errorf("%d sockets after silence %v, want %d", n, silence, want)
+				}
+				return
+			}
+			gives = append(gives, give)
+		}
+	}
+	take(sockets/2, true)
+	take(sockets/2, false)
+	take(0, true)
+	for _, give := range gives {
+		give()
+	}
+	if len(client.sockets) > 0 || len(client.retries) > 0 {
+		t.Errorf("%d and %d sockets are left", len(client.sockets), len(client.retries))
+	}
+	take(sockets, false)
+	take(0, true)
+	if len(client.retries) > 0 {
+		t.Errorf("%d of those who gave up hold a place", len(client.retries))
+	}
+	for _, sockets := range []int{0, 1} {
+		if c := NewClient(Config{Sockets: sockets}); cap(c.sockets) != max(sockets, 1) && cap(c.sockets) != defaultSockets || cap(c.retries) == 0 {
+			t.Errorf("%d: %d and %d", sockets, cap(c.sockets), cap(c.retries))
+		}
+	}
+}
+
+// TestShare: the share of some lookups begins when the last of them that waited has its
+// socket.
+func TestShare(t *testing.T) {
+	t.Parallel()
+	server := dnstest.New(t, zone, map[string]string{"silent.test": "silence"})
+	client := NewClient(Config{Servers: []netip.AddrPort{server.Addr}, Sockets: 1})
+	ctx, share := WithShare(t.Context(), time.Millisecond)
+	select {
+	case <-share.C: // nobody waits for a socket of ours
+	case <-time.After(20 * time.Second):
+		t.Fatal("the share is never over")
+	}
+	share.Stop()
+
+	give, err := (&lookup{Client: client}).takeSocket(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const short = 100 * time.Millisecond
+	ctx, share = WithShare(t.Context(), short)
+	defer share.Stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	arrivals := Start(ctx, client, []Question{{Name: "silent.test", Type: TypeA}, {Name: "silent.test", Type: TypeMX}})
+	waiting := func() int {
+		share.mu.Lock()
+		defer share.mu.Unlock()
+		return share.waiting
+	}
+	for waiting() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case <-share.C:
+		t.Fatal("the share is over before the lookups have begun")
+	case <-time.After(3 * short):
+	}
+	give() // the second lookup gets the socket when the first one has had its second
+	select {
+	case <-share.C:
+		if waiting() > 0 {
+			t.Error("the share is over, and one of its lookups has not begun")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the share is never over")
+	}
+	cancel()
+	for range 2 {
+		<-arrivals
+	}
+	if waiting() != 0 {
+		t.Errorf("%d lookups wait", waiting())
+	}
+}
+
+// TestShare_over: a context that ends because a share is over ends lookups as its deadline
+// does.
+func TestShare_over(t *testing.T) {
+	t.Parallel()
+	client := newClient(dnstest.Silent(t))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(context.DeadlineExceeded)
+	a := client.Lookup(ctx, Question{Name: "a.test", Type: TypeA})
+	if !errors.Is(a.Err, context.DeadlineExceeded) || !strings.HasSuffix(a.Err.Error(), ": no answer in time") {
+		t.Error(a)
+	}
+}
+
+// TestEDNS0Again: one silence is not held against a server for ever.
+func TestEDNS0Again(t *testing.T) {
+	t.Parallel()
+	server := dnstest.New(t, zone, trouble)
+	began := time.Now()
+	var later atomic.Int64
+	client := NewClient(Config{Servers: []netip.AddrPort{server.Addr}, Now: func() time.Time { return time.Now().Add(time.Duration(later.Load())) }})
+	for _, c := range []struct {
+		name    string
+		later   time.Duration
+		without int32
+	}{
+		{"formerr.test", 0, 1},
+		{"a.test", 0, 1},
+		{"a.test", ednsPause - time.Since(began) - time.Minute, 1},
+		{"a.test", ednsPause, 0},
+	} {
+		later.Store(int64(c.later))
+		before := server.WithoutEDNS.Load()
+		if a := ask(t, client, TypeA, c.name); a.Len() != 1 || server.WithoutEDNS.Load()-before != c.without {
+			t.Errorf("%s, %v later: %v, %d queries without EDNS0", c.name, c.later, a, server.WithoutEDNS.Load()-before)
+		}
 	}
 }
 

@@ -32,8 +32,12 @@ type Config struct {
 	TCP     bool             // nothing is asked by UDP
 	Guess   string           // why Servers are this host's own, which nobody has named; else empty
 
+	// Sockets bounds the sockets in use at a time; 0: 64. A process with many deliveries
+	// sets it by its limit of descriptors.
+	Sockets int
+
 	IDs io.Reader        // source of query ids; nil: crypto/rand
-	Now func() time.Time // the clock; deadlines of sockets are set by it; nil: time.Now
+	Now func() time.Time // the clock: deadlines of sockets, and how long EDNS0 is left out; nil: time.Now
 }
 
 // A ConfigError says why the name servers are not known. It is temporary.

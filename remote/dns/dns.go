@@ -29,8 +29,8 @@ import (
 )
 
 const (
-	// maxParallel bounds the goroutines of one Start.
-	maxParallel = maxSockets
+	// maxParallel bounds the goroutines of one Start: more than its caller asks at a time.
+	maxParallel = 64
 	// maxKept bounds Answer.Addrs: an answer can have 4,000 addresses.
 	maxKept = 40
 	// maxTracedRecords bounds the records of one answer that a trace shows.

@@ -50,7 +50,7 @@ func (l *lookup) askServer(ctx context.Context, server int, edns bool, wait time
 	if l.config.TCP {
 		m, err = l.exchangeTCP(ctx, q)
 	} else {
-		q.edns = edns && !l.withoutEDNS[server].Load()
+		q.edns = edns && l.mayUseEDNS(server)
 		if m, err = l.exchangeUDP(ctx, server, q); wantsTCP(m, err) {
 			reason := "a truncated answer"
 			var unusable unusableMessage
@@ -72,25 +72,25 @@ func wantsTCP(m *miekg.Msg, err error) bool {
 	return errors.As(err, new(unusableMessage)) || err == nil && m.Truncated
 }
 
-func (c *Client) exchangeTCP(ctx context.Context, q query) (*miekg.Msg, error) {
+func (l *lookup) exchangeTCP(ctx context.Context, q query) (*miekg.Msg, error) {
 	q.tcp, q.edns, q.wait = true, false, max(q.wait, leastTCP)
-	return c.exchange(ctx, q)
+	return l.exchange(ctx, q)
 }
 
 // exchangeUDP sends q, and once more without EDNS0 if the server seems to refuse that.
-func (c *Client) exchangeUDP(ctx context.Context, server int, q query) (*miekg.Msg, error) {
-	m, err := c.exchange(ctx, q)
+func (l *lookup) exchangeUDP(ctx context.Context, server int, q query) (*miekg.Msg, error) {
+	m, err := l.exchange(ctx, q)
 	if err != nil || !q.edns || !mayRefuseEDNS(m.Rcode) {
 		return m, err
 	}
 	q.edns = false
-	again, err := c.exchange(ctx, q)
+	again, err := l.exchange(ctx, q)
 	if err != nil && !refusesEDNS(m.Rcode) {
 		return m, nil
 	}
-	// It was EDNS0 that the server refused if it likes the query without it better.
+	// It was EDNS0 that the server refused if the query without it succeeds.
 	if err == nil && refusesEDNS(m.Rcode) && !mayRefuseEDNS(again.Rcode) {
-		c.withoutEDNS[server].Store(true)
+		l.stopEDNS(server)
 	}
 	return again, err
 }
@@ -117,24 +117,25 @@ func (u unusableMessage) Error() string { return "the server has given " + strin
 
 // exchange sends one query from a new socket, whose port the kernel chooses at
 // random, and waits for the answer to it.
-func (c *Client) exchange(ctx context.Context, q query) (*miekg.Msg, error) {
-	id, packed, err := c.pack(q)
+func (l *lookup) exchange(ctx context.Context, q query) (*miekg.Msg, error) {
+	id, packed, err := l.pack(q)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.takeSocket(ctx); err != nil {
+	give, err := l.takeSocket(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer c.giveSocket()
+	defer give()
 	// The server's time begins now: it is not to blame for a wait for a socket.
-	began := c.config.Now()
+	began := l.config.Now()
 	deadline := began.Add(q.wait)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
 	m, err := q.carryOut(ctx, deadline, id, packed)
 	if err != nil {
-		return nil, describe(err, c.config.Now().Sub(began))
+		return nil, describe(err, l.config.Now().Sub(began))
 	}
 	return m, nil
 }
@@ -177,7 +178,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// describe takes from a socket's error what a report has no use for.
+// describe removes from a socket's error what no report needs.
 func describe(err error, took time.Duration) error {
 	if isTimeout(err) {
 		return noAnswer(took)

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"nightmare.mail/mxf/remote/dns"
 )
@@ -155,17 +154,18 @@ func (s *search) addresses(ctx context.Context, found []*exchanger) {
 	}
 }
 
-// askForAddresses asks the questions. Once a quarter of the timeout has gone by, the
-// answers that have come must do: one zone among the exchangers' that does not answer, or a
-// server that does not answer for AAAA, must not cost every delivery the whole of it.
+// askForAddresses asks the questions. Once a quarter of the time has gone by, the answers
+// that have come must do: one zone among the exchangers' that does not answer, or a server
+// that does not answer for AAAA, must not cost every delivery the whole of it. The time that
+// a question waits for a socket of ours does not count.
 func (s *search) askForAddresses(ctx context.Context, questions []dns.Question) []*dns.Answer {
 	if len(questions) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	hurry := time.NewTimer(s.share(4, hurriedSRV))
-	defer hurry.Stop()
+	ctx, share := s.share(ctx, 4, hurriedSRV)
+	defer share.Stop()
 	arrivals := dns.Start(ctx, s.Resolver, questions)
 	answers := make([]*dns.Answer, len(questions))
 	found, late := false, false
@@ -175,7 +175,7 @@ func (s *search) askForAddresses(ctx context.Context, questions []dns.Question) 
 			left--
 			answers[arrival.Index] = arrival.Answer
 			found = found || arrival.Answer.Len() > 0
-		case <-hurry.C:
+		case <-share.C:
 			late = true
 		}
 		if found && late {

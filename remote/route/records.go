@@ -14,7 +14,7 @@ import (
 	"nightmare.mail/mxf/remote/dns"
 )
 
-// hurriedSRV and hurriedMX stand for a quarter and a half of the timeout when there is none.
+// hurriedSRV and hurriedMX stand for a quarter and a half of the time where that has no limit.
 const (
 	hurriedSRV = 5 * time.Second
 	hurriedMX  = 10 * time.Second
@@ -38,20 +38,23 @@ func (s *search) service(p *control.Protocol) dns.Question {
 }
 
 // ask looks up SRV of each usable protocol, and MX, at the same time, and returns when all
-// are done. SRV is not waited for longer than a quarter of the timeout, because many
-// name servers stumble over it. If it has given targets by then, MX has half of
-// the timeout, so that there is time left for addresses.
+// are done. SRV is not waited for longer than a quarter of the time, because many name
+// servers stumble over it. If it has given targets by then, MX has half of the time, so
+// that there is time left for addresses. The time that a question waits for a socket of ours
+// does not count.
 func (s *search) ask(ctx context.Context) (services []*dns.Answer, mx *dns.Answer) {
 	questions := make([]dns.Question, len(s.usable))
 	for i, p := range s.usable {
 		questions[i] = s.service(p)
 	}
-	forSRV, cancelSRV := context.WithTimeout(ctx, s.share(4, hurriedSRV))
-	defer cancelSRV()
+	forSRV, cancelSRV := context.WithCancelCause(ctx)
+	defer cancelSRV(nil)
+	forSRV, quarter := s.share(forSRV, 4, hurriedSRV)
+	defer quarter.Stop()
 	forMX, cancelMX := context.WithCancel(ctx)
 	defer cancelMX()
-	hurry := time.NewTimer(s.share(2, hurriedMX))
-	defer hurry.Stop()
+	forMX, half := s.share(forMX, 2, hurriedMX)
+	defer half.Stop()
 	srvArrivals := dns.Start(forSRV, s.Resolver, questions)
 	mxArrivals := dns.Start(forMX, s.Resolver, []dns.Question{s.question(s.result.Host.Name, dns.TypeMX)})
 
@@ -66,9 +69,11 @@ func (s *search) ask(ctx context.Context) (services []*dns.Answer, mx *dns.Answe
 		case arrival := <-mxArrivals:
 			mx = arrival.Answer
 			if isNullMX(mx) {
-				cancelSRV()
+				cancelSRV(nil)
 			}
-		case <-hurry.C:
+		case <-quarter.C:
+			cancelSRV(context.DeadlineExceeded)
+		case <-half.C:
 			late = true
 		}
 		if late && gaveTargets && left == 0 {
@@ -80,12 +85,12 @@ func (s *search) ask(ctx context.Context) (services []*dns.Answer, mx *dns.Answe
 	return services, mx
 }
 
-// share returns one part in n of the timeout, or unlimited when there is none.
-func (s *search) share(n time.Duration, unlimited time.Duration) time.Duration {
+// share gives lookups one part in n of the time, or unlimited where that has no limit.
+func (s *search) share(ctx context.Context, n, unlimited time.Duration) (context.Context, *dns.Share) {
 	if s.Timeout > 0 {
-		return s.Timeout / n
+		return dns.WithShare(ctx, s.Timeout/n)
 	}
-	return unlimited
+	return dns.WithShare(ctx, unlimited)
 }
 
 // note takes answers into the result and traces them.
