@@ -53,6 +53,7 @@ var arrows = map[string]map[string]string{
 	"control/regular":           {},
 	"remote": {
 		"control":          "the files that decide",
+		"control/domain":   "what no host, sender or recipient may have",
 		"remote/dial":      "connections, the order of addresses, dead hosts",
 		"remote/dns":       "the resolver that is handed on, and why there is none",
 		"remote/policy":    "what each way must have, and what is tried after a failure",

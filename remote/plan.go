@@ -55,13 +55,24 @@ func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan
 		return &Plan{Route: new(route.Result), Err: err}
 	}
 	rnd := r.random()
-	finder := route.Finder{Protocols: r.Settings.Protocols, Usable: r.usable, Resolver: r.Resolver, Timeout: r.Settings.TimeoutDNS, Ours: ours}
-	found, err := finder.Find(ctx, route.Request{Host: job.Host, Rand: rnd, Trace: job.Trace})
+	found, err := r.find(ctx, job, rnd, ours)
 	p := &Plan{Route: found, Err: err}
 	if err == nil {
 		p.Steps = r.steps(ctx, found.Candidates, rnd, dead)
 	}
 	return p
+}
+
+// find finds the candidates for job, in timeoutdns at most.
+func (r *Router) find(ctx context.Context, job *Job, rnd *rand.Rand, ours func(netip.Addr) bool) (*route.Result, error) {
+	limit := r.Settings.TimeoutDNS
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	finder := route.Finder{Protocols: r.Settings.Protocols, Resolver: r.Resolver}
+	return finder.Find(ctx, route.Request{Host: job.Host, Usable: r.usable, Ours: ours, Limit: limit, Rand: rnd, Trace: job.Trace})
 }
 
 // steps makes steps of candidates.

@@ -39,6 +39,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/domain"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/policy"
@@ -185,21 +186,18 @@ func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
 	return newWalk(r, job, dead).run(ctx, plan.Steps), nil
 }
 
-// forbidden is what would end an argument, or an SMTP command, before its end.
-const forbidden = "\x00\r\n"
-
 // check refuses what no SMTP command can carry.
 func (j *Job) check() error {
 	switch {
 	case len(j.Recipients) == 0:
 		return &report.Error{Case: report.Usage}
-	case strings.ContainsAny(j.Host, forbidden):
+	case strings.ContainsAny(j.Host, domain.Forbidden):
 		return &report.Error{Case: report.BadHost, Facts: report.Facts{Host: fmt.Sprintf("%q", j.Host)}}
-	case strings.ContainsAny(j.Sender, forbidden):
+	case strings.ContainsAny(j.Sender, domain.Forbidden):
 		return &report.Error{Case: report.BadSender, Facts: report.Facts{Reason: fmt.Sprintf("%q", j.Sender)}}
 	}
 	for _, recipient := range j.Recipients {
-		if strings.ContainsAny(recipient, forbidden) {
+		if strings.ContainsAny(recipient, domain.Forbidden) {
 			return &report.Error{Case: report.BadRecipientArg, Facts: report.Facts{Reason: fmt.Sprintf("%q", recipient)}}
 		}
 	}

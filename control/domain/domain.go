@@ -28,6 +28,10 @@ const (
 	maxUnicode = 4 * maxName
 )
 
+// Forbidden has the bytes that end an argument, or a command of SMTP, before its end. No
+// host, sender or recipient may have one of them.
+const Forbidden = "\x00\r\n"
+
 // A problem is what makes a text unfit. It does not repeat the text: only the caller
 // knows whether the text may be shown.
 type problem string

@@ -74,7 +74,7 @@ func (s *search) candidates(e *exchanger) {
 	for _, w := range e.ways {
 		s.result.Candidates = append(s.result.Candidates, Candidate{
 			Protocol: w.protocol, Host: e.host, Port: w.port, Addrs: e.addrs, Why: w.why,
-			Relay: e.relay, NamedBy: e.namedBy, Twin: w.twin, ForeignPort: w.foreign,
+			Relay: e.relay, NamedBy: e.namedBy, Resolved: e.resolved, Twin: w.twin, ForeignPort: w.foreign,
 		})
 	}
 }
@@ -148,7 +148,8 @@ func (s *search) addresses(ctx context.Context, found []*exchanger) {
 			continue
 		}
 		e.unknown = true
-		for _, a := range answers[at : at+2] {
+		e.resolved = [2]*dns.Answer(answers[at : at+2])
+		for _, a := range e.resolved {
 			s.takeAnswer(e, a)
 		}
 	}
@@ -212,7 +213,7 @@ func (s *search) take(e *exchanger, addrs []netip.Addr) {
 
 // compare notes the first address of e that is ours.
 func (s *search) compare(e *exchanger, addr netip.Addr) {
-	if !e.ours.IsValid() && (addr.IsUnspecified() || s.Ours != nil && s.Ours(addr)) {
+	if !e.ours.IsValid() && (addr.IsUnspecified() || s.request.Ours != nil && s.request.Ours(addr)) {
 		e.ours = addr
 	}
 }

@@ -21,6 +21,10 @@ type Candidate struct {
 	Relay   string      // the file and line of the route that names it; else empty
 	NamedBy *dns.Answer // the answer with its SRV or MX record, or, for the host itself, that without MX; nil for relays and address literals
 
+	// Resolved is the answers that Addrs are from, for AAAA and for A: they say where the
+	// aliases of Host end, and whether that was validated. Nil for an address.
+	Resolved [2]*dns.Answer
+
 	// Twin marks the slice-0 candidate of an exchanger that stands before it
 	// with the protocol of its slice (MXPS): it is tried when that one could not
 	// be connected to, not when its conversation failed.
@@ -34,14 +38,6 @@ type Candidate struct {
 	// host's mail deferred, and one who names an open port would have a dead host
 	// tried again and again.
 	ForeignPort bool
-}
-
-// ServerName is the name that TLS asks for: the exchanger's, or the address.
-func (c *Candidate) ServerName(addr netip.Addr) string {
-	if c.Host != "" {
-		return c.Host
-	}
-	return addr.String()
 }
 
 // maxTracedAddrs bounds the addresses of one candidate that a trace shows.

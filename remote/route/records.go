@@ -34,7 +34,7 @@ func (s *search) question(name string, t dns.Type) dns.Question {
 
 // service is the question where p is served for the host.
 func (s *search) service(p *control.Protocol) dns.Question {
-	return s.question("_"+p.Service+"._tcp."+s.result.Host.Name, dns.TypeSRV)
+	return s.question("_"+p.Service+"._tcp."+s.result.Host.String(), dns.TypeSRV)
 }
 
 // ask looks up SRV of each usable protocol, and MX, at the same time, and returns when all
@@ -56,7 +56,7 @@ func (s *search) ask(ctx context.Context) (services []*dns.Answer, mx *dns.Answe
 	forMX, half := s.share(forMX, 2, hurriedMX)
 	defer half.Stop()
 	srvArrivals := dns.Start(forSRV, s.Resolver, questions)
-	mxArrivals := dns.Start(forMX, s.Resolver, []dns.Question{s.question(s.result.Host.Name, dns.TypeMX)})
+	mxArrivals := dns.Start(forMX, s.Resolver, []dns.Question{s.question(s.result.Host.String(), dns.TypeMX)})
 
 	services = make([]*dns.Answer, len(questions))
 	gaveTargets, late := false, false
@@ -87,8 +87,8 @@ func (s *search) ask(ctx context.Context) (services []*dns.Answer, mx *dns.Answe
 
 // share gives lookups one part in n of the time, or unlimited where that has no limit.
 func (s *search) share(ctx context.Context, n, unlimited time.Duration) (context.Context, *dns.Share) {
-	if s.Timeout > 0 {
-		return dns.WithShare(ctx, s.Timeout/n)
+	if s.request.Limit > 0 {
+		return dns.WithShare(ctx, s.request.Limit/n)
 	}
 	return dns.WithShare(ctx, unlimited)
 }

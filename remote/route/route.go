@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/domain"
 	"nightmare.mail/mxf/remote/dns"
 )
 
@@ -43,24 +44,24 @@ const maxDropped = 50
 // A Finder finds candidates. It is not changed by that: any number of deliveries may use it
 // at a time.
 type Finder struct {
-	Protocols []control.Protocol           // in file order
-	Usable    func(*control.Protocol) bool // reports whether a protocol can be spoken, as far as TLS goes; nil: all can
+	Protocols []control.Protocol // in file order
 	Resolver  dns.Resolver
-	Timeout   time.Duration         // of all lookups for one host together; 0: none
-	Secure    bool                  // name servers are asked which answers they have validated, see dns.Question
-	Ours      func(netip.Addr) bool // reports whether an address is in ipme; nil: none is
+	Secure    bool // name servers are asked which answers they have validated, see dns.Question
 }
 
 // A Request is what one delivery wants to know.
 type Request struct {
-	Host  string            // the HOST argument
-	Rand  *rand.Rand        // for shuffles and weights; used by this request alone; nil: seeded by the system
-	Trace func(line string) // nil: no trace; called from the caller's goroutine only
+	Host   string                       // the HOST argument
+	Usable func(*control.Protocol) bool // reports whether a protocol can be spoken, as far as TLS goes; nil: all can
+	Ours   func(netip.Addr) bool        // reports whether an address is in ipme; nil: none is
+	Limit  time.Duration                // the time that the context gives to all lookups together, of which SRV and the like have a share; 0: none
+	Rand   *rand.Rand                   // for shuffles and weights; used by this request alone; nil: seeded by the system
+	Trace  func(line string)            // nil: no trace; called from the caller's goroutine only
 }
 
 // A Result is all that was learnt about a host.
 type Result struct {
-	Host       Host
+	Host       domain.Domain
 	Routes     []Route             // what the routes files say
 	Answers    []*dns.Answer       // in the order in which they were asked for
 	Declined   []*control.Protocol // those that the host declines by SRV
@@ -95,7 +96,7 @@ func (r *Route) Place() string {
 type Drop struct {
 	Exchanger string // as its record spells it, with the port of SRV; or its address
 	Why       string // why it would be a candidate, as in Candidate
-	Reason    string // why it is none
+	Reason    string // why it is not a candidate
 }
 
 func (d *Drop) String() string { return d.Exchanger + " (" + d.Why + "): " + d.Reason }
@@ -122,6 +123,8 @@ type exchanger struct {
 	relay    string       // the file and line that name it as a relay, which is not subject to loop cutting
 	namedBy  *dns.Answer  // see Candidate.NamedBy
 
+	resolved [2]*dns.Answer // see Candidate.Resolved
+
 	ours    netip.Addr  // an address of it that is ours
 	trouble *dns.Answer // a lookup of its addresses that failed for now
 	unknown bool        // its name does not exist
@@ -136,7 +139,7 @@ type way struct {
 	foreign  bool // see Candidate.ForeignPort
 }
 
-// Find finds the candidates for a host. It takes Timeout at most.
+// Find finds the candidates for a host. It ends with ctx at the latest.
 //
 // There is always a Result: with one candidate at least, or, beside an error, with what was
 // learnt until then. The error is an *Error.
@@ -144,11 +147,6 @@ func (f *Finder) Find(ctx context.Context, r Request) (*Result, error) {
 	s := &search{Finder: f, request: r, result: new(Result), rand: r.Rand}
 	if s.rand == nil {
 		s.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-	}
-	if f.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.Timeout)
-		defer cancel()
 	}
 	err := s.find(ctx)
 	var e *Error
@@ -165,7 +163,7 @@ func (s *search) find(ctx context.Context) error {
 		return err
 	}
 	for i := range s.Protocols {
-		if p := &s.Protocols[i]; s.Usable == nil || s.Usable(p) {
+		if p := &s.Protocols[i]; s.request.Usable == nil || s.request.Usable(p) {
 			s.usable = append(s.usable, p)
 		}
 	}
@@ -179,7 +177,7 @@ func (s *search) find(ctx context.Context) error {
 		return err
 	case len(relays) > 0:
 		return s.resolve(ctx, relays, nil)
-	case s.result.Host.Addr.IsValid():
+	case s.result.Host.Addr().IsValid():
 		return s.literal(ctx)
 	default:
 		return s.domain(ctx)
@@ -191,7 +189,7 @@ func (s *search) relays() ([]*exchanger, error) {
 	var relays []*exchanger
 	for i := range s.Protocols {
 		p := &s.Protocols[i]
-		relay, err := p.Routes.Lookup(s.result.Host.Name)
+		relay, err := p.Routes.Lookup(s.result.Host.String())
 		if err != nil {
 			return nil, &Error{Kind: ControlFiles, Reason: err.Error(), Err: err}
 		}
@@ -226,7 +224,7 @@ func newRelay(r *Route, why string) *exchanger {
 }
 
 func (s *search) literal(ctx context.Context) error {
-	e := &exchanger{addrs: []netip.Addr{s.result.Host.Addr}}
+	e := &exchanger{addrs: []netip.Addr{s.result.Host.Addr()}}
 	for _, p := range s.usable {
 		if p.Slice >= 0 {
 			e.ways = append(e.ways, s.ownPort(p, "address literal"))
@@ -288,7 +286,7 @@ func (s *search) domain(ctx context.Context) error {
 // itself returns the host as its own exchanger, with every protocol that it does
 // not decline. mx is the answer without MX records.
 func (s *search) itself(mx *dns.Answer) []*exchanger {
-	e := &exchanger{host: s.result.Host.Name, namedBy: mx}
+	e := &exchanger{host: s.result.Host.String(), namedBy: mx}
 	for _, p := range s.usable {
 		if !slices.Contains(s.result.Declined, p) {
 			e.ways = append(e.ways, s.ownPort(p, "no MX or SRV: the host itself"))

@@ -55,16 +55,35 @@ func settings(t testing.TB, files map[string]string) *control.Settings {
 	return s
 }
 
-// finder returns a Finder for s. There is TLS where there are trust anchors.
-func finder(t testing.TB, s *control.Settings, servers ...netip.AddrPort) *Finder {
+// A caller is a Finder, and what each request to it says by the control files.
+type caller struct {
+	Finder
+	request Request
+	timeout time.Duration // of the context; 0: none
+}
+
+// finder returns a caller for s. There is TLS where there are trust anchors.
+func finder(t testing.TB, s *control.Settings, servers ...netip.AddrPort) *caller {
 	t.Helper()
-	return &Finder{
-		Protocols: s.Protocols,
-		Usable:    func(p *control.Protocol) bool { return !p.Implicit || s.TrustAnchors != control.Anchors{} },
-		Resolver:  dns.NewClient(dns.Config{Servers: servers}),
-		Timeout:   s.TimeoutDNS,
-		Ours:      func(a netip.Addr) bool { return slices.Contains(s.IPMe, a) },
+	return &caller{
+		Finder: Finder{Protocols: s.Protocols, Resolver: dns.NewClient(dns.Config{Servers: servers})},
+		request: Request{
+			Usable: func(p *control.Protocol) bool { return !p.Implicit || s.TrustAnchors != control.Anchors{} },
+			Ours:   func(a netip.Addr) bool { return slices.Contains(s.IPMe, a) },
+			Limit:  s.TimeoutDNS,
+		},
+		timeout: s.TimeoutDNS,
 	}
+}
+
+func (c *caller) Find(ctx context.Context, r Request) (*Result, error) {
+	r.Usable, r.Ours, r.Limit = c.request.Usable, c.request.Ours, c.request.Limit
+	if c.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	return c.Finder.Find(ctx, r)
 }
 
 // request is a request for host, with the same chance each time.
@@ -84,7 +103,7 @@ func verdict(t testing.TB, err error) string {
 }
 
 // outcome returns what comes of host as the table below has it, and the trace.
-func outcome(t testing.TB, f *Finder, host string) (got []string, trace []string) {
+func outcome(t testing.TB, f *caller, host string) (got []string, trace []string) {
 	t.Helper()
 	r := request(host)
 	r.Trace = func(line string) { trace = append(trace, line) }
@@ -532,7 +551,7 @@ func TestRouting(t *testing.T) {
 			f := finder(t, settings(t, row.files), server.Addr)
 			began := time.Now()
 			got, trace := outcome(t, f, row.host)
-			if took := time.Since(began); took > f.Timeout+10*time.Second {
+			if took := time.Since(began); took > f.timeout+10*time.Second {
 				t.Errorf("took %v", took)
 			}
 			if !slices.Equal(got, row.want) {
@@ -621,6 +640,47 @@ func TestNamedBy(t *testing.T) {
 		}
 		if asked := int32(len(result.Answers)); server.WithAD.Swap(0) != asked {
 			t.Errorf("%s: not each of %d questions had the AD bit", c.host, asked)
+		}
+	}
+}
+
+// TestResolved: a candidate knows the answers that its addresses are from.
+func TestResolved(t *testing.T) {
+	t.Parallel()
+	server := dnstest.New(t, routingZone+"aliased.test. MX 10 an.alias.test.\nan.alias.test. CNAME mx1.example.org.\n", routingTrouble)
+	for _, c := range []struct{ host, routes, want string }{
+		{"example.org", "", "AAAA mx1.example.org at mx1.example.org, A mx1.example.org at mx1.example.org, " +
+			"AAAA mx2.example.org at mx2.example.org, A mx2.example.org at mx2.example.org"},
+		{"aliased.test", "", "AAAA an.alias.test at mx1.example.org, A an.alias.test at mx1.example.org"},
+		{"half.test", "", "AAAA v6broken.example.org failed, A v6broken.example.org at v6broken.example.org"},
+		{"example.org", ":relay.example.net\n", "AAAA relay.example.net at relay.example.net, A relay.example.net at relay.example.net"},
+		{"example.org", ":192.0.2.50\n", ""},
+		{"[192.0.2.1]", "", ""},
+	} {
+		f := finder(t, settings(t, files("protocols", onlySMTP, "smtproutes", c.routes)), server.Addr)
+		f.Secure = true
+		result, err := f.Find(t.Context(), request(c.host))
+		var got []string
+		for _, candidate := range result.Candidates {
+			for _, a := range candidate.Resolved {
+				switch {
+				case a == nil:
+					continue
+				case a.Failed():
+					got = append(got, a.Question.Type.String()+" "+a.Question.Name+" failed")
+				default:
+					got = append(got, a.Question.Type.String()+" "+a.Question.Name+" at "+a.End)
+					if !a.Secure {
+						t.Errorf("%v: not secure", a)
+					}
+				}
+				if !slices.Contains(result.Answers, a) {
+					t.Errorf("%s: %v is not among the answers", c.host, a)
+				}
+			}
+		}
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("%s: %q, %v; want %q", c.host, got, err, c.want)
 		}
 	}
 }
@@ -744,12 +804,12 @@ func TestRoundTrips(t *testing.T) {
 func TestGivesUp(t *testing.T) {
 	t.Parallel()
 	f := finder(t, settings(t, files()), dnstest.Silent(t))
-	f.Timeout = 300 * time.Millisecond
+	f.timeout, f.request.Limit = 300*time.Millisecond, 300*time.Millisecond
 	began := time.Now()
 	if _, err := f.Find(t.Context(), request("example.org")); verdict(t, err) != "lookup failed example.org" || time.Since(began) > 5*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
-	f.Timeout = 0
+	f.timeout, f.request.Limit = 0, 0
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := f.Find(ctx, request("example.org")); verdict(t, err) != "lookup failed example.org" || !errors.Is(err, context.DeadlineExceeded) {

@@ -21,9 +21,10 @@ func TestShared_deadZones(t *testing.T) {
 	t.Parallel()
 	const (
 		dead, live = 200, 100
-		// timeout is such that the queue of first tries (a second each) is longer than a
-		// quarter of it, and shorter than the whole by far.
-		timeout = 16 * time.Second
+		// The queue of first tries, a second each, is longer than a quarter of limit.
+		limit = 16 * time.Second
+		// patience is enough on any machine.
+		patience = 5 * time.Minute
 	)
 	trouble := make(map[string]string)
 	var zone strings.Builder
@@ -41,7 +42,7 @@ func TestShared_deadZones(t *testing.T) {
 	server := dnstest.New(t, zone.String(), trouble)
 	f := finder(t, settings(t, files("protocols", onlySMTP)), server.Addr)
 	f.Resolver = dns.NewClient(dns.Config{Servers: []netip.AddrPort{server.Addr}, Sockets: 64})
-	f.Timeout = timeout
+	f.request.Limit, f.timeout = limit, patience
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
