@@ -46,7 +46,7 @@ type DeadHosts struct {
 	Number int              // what qmail takes the process id for: it spreads the deliveries that come back to an address
 	Now    func() time.Time // the clock
 
-	stuck atomic.Bool // a table could not be locked: not waited for again
+	stuck atomic.Bool // a table stayed locked: it is not waited for again
 }
 
 // layout is where the parts of one record are.
@@ -62,8 +62,8 @@ var (
 	layout6 = layout{name: "tcpto6", size: 28, count: 16, when: 20, wide: true, create: true}
 )
 
-// Skipped returns those of addrs that timed out twice, and lately, and how long each is to
-// be skipped yet. Each table is read once.
+// Skipped returns those of addrs that timed out twice, and lately, and how much longer each
+// is skipped. Each table is read once.
 func (d *DeadHosts) Skipped(ctx context.Context, addrs []netip.Addr) map[netip.Addr]time.Duration {
 	skipped := make(map[netip.Addr]time.Duration)
 	window := uint64(deadShare+d.Number%deadSpread) * deadUnit
@@ -142,7 +142,9 @@ func (d *DeadHosts) with(ctx context.Context, addr netip.Addr, write bool, use f
 	}
 	defer f.Close()
 	if !lock(ctx, f) {
-		d.stuck.Store(true)
+		if ctx.Err() == nil {
+			d.stuck.Store(true)
+		}
 		return
 	}
 	t := deadTable{layout: l, file: f, bytes: make([]byte, deadRecords*l.size)}
@@ -241,7 +243,7 @@ func (t *deadTable) set(i int, addr netip.Addr, count byte, now time.Time) {
 	}
 }
 
-// save writes record i; a disk that takes no bytes costs the memory, not the mail.
+// save writes record i; if the write fails, the time-out is forgotten.
 func (t *deadTable) save(i int) {
 	_, _ = t.file.WriteAt(t.record(i), int64(i*t.layout.size))
 }

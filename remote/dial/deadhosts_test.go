@@ -276,8 +276,9 @@ func TestDeadHosts_skippedFor(t *testing.T) {
 	}
 }
 
-// A locked table is waited for, but not longer than the context lasts.
-func TestDeadHosts_locked(t *testing.T) {
+// A locked table is waited for, but not longer than the context lasts. Whoever stops waiting
+// because the race is lost does not take the table from those who come after.
+func TestDeadHosts_givenUp(t *testing.T) {
 	d, _ := newDead(t, make([]byte, 1024))
 	f, err := os.Open(filepath.Join(d.Folder, "tcpto"))
 	if err != nil {
@@ -290,7 +291,18 @@ func TestDeadHosts_locked(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	d.TimedOut(ctx, host4)
-	if !d.stuck.Load() {
-		t.Error("the lock was not waited for in vain")
+	if d.stuck.Load() {
+		t.Error("the table is not looked at again")
+	}
+	f.Close()
+	found := false
+	d.with(t.Context(), host4, false, func(table *deadTable) { found = table.find(host4) >= 0 })
+	if found {
+		t.Error("the lock was not waited for")
+	}
+	d.TimedOut(t.Context(), host4)
+	d.with(t.Context(), host4, false, func(table *deadTable) { found = table.find(host4) >= 0 })
+	if !found {
+		t.Error("a later time-out is not remembered")
 	}
 }

@@ -38,6 +38,7 @@ type Dialer struct {
 	Timeout time.Duration // for each address; 0: the kernel's
 	Dead    *DeadHosts
 	Trace   func(format string, args ...any)
+	Now     func() time.Time // the clock by which an attempt is measured; nil: time.Now
 }
 
 // A Failure is an address that could not be connected to.
@@ -64,8 +65,8 @@ func (c *Dialer) Race(ctx context.Context, addrs []netip.AddrPort, left Budget, 
 	defer cancel()
 
 	type result struct {
-		Failure
-		conn *net.TCPConn
+		conn    *net.TCPConn
+		failure *Failure // nil for a connection
 	}
 	results := make(chan result)
 	running := 0
@@ -73,14 +74,14 @@ func (c *Dialer) Race(ctx context.Context, addrs []netip.AddrPort, left Budget, 
 		running++
 		go func() {
 			stack.Grow()
-			r := result{Failure: Failure{Addr: addr}}
+			var r result
 			defer func() {
 				if p := recover(); p != nil {
-					r.conn, r.Err = nil, fmt.Errorf("panic while connecting: %v", p)
+					r = result{failure: &Failure{Addr: addr, Err: fmt.Errorf("panic while connecting: %v", p)}}
 				}
 				results <- r
 			}()
-			r.conn, r.Late, r.Err = c.dial(ctx, addr, foreign)
+			r.conn, r.failure = c.dial(ctx, addr, foreign)
 		}()
 	}
 	defer func() {
@@ -109,11 +110,11 @@ func (c *Dialer) Race(ctx context.Context, addrs []netip.AddrPort, left Budget, 
 			}
 		case r := <-results:
 			running--
-			if r.Err == nil {
+			if r.failure == nil {
 				return r.conn, failures
 			}
-			failures = append(failures, r.Failure)
-			if r.Late {
+			failures = append(failures, *r.failure)
+			if r.failure.Late {
 				left.Slow--
 			} else {
 				left.Quick--
@@ -123,19 +124,25 @@ func (c *Dialer) Race(ctx context.Context, addrs []netip.AddrPort, left Budget, 
 	}
 }
 
-// dial makes one connection and tells the table of dead hosts how it went. late reports
-// that no answer came in time.
-func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (conn *net.TCPConn, late bool, err error) {
-	began := time.Now()
+func (c *Dialer) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
+	}
+	return time.Now()
+}
+
+// dial makes one connection and tells the table of dead hosts how it went.
+func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (*net.TCPConn, *Failure) {
+	began := c.now()
 	dialer := net.Dialer{Timeout: c.Timeout}
 	connected, err := dialer.DialContext(ctx, "tcp", addr.String())
-	took := time.Since(began).Milliseconds()
+	took := c.now().Sub(began).Milliseconds()
 	deadline, limited := ctx.Deadline()
-	if err != nil && (ctx.Err() != nil || limited && !time.Now().Before(deadline)) {
+	if err != nil && (ctx.Err() != nil || limited && !c.now().Before(deadline)) {
 		// It lost the race, which says nothing about the host.
-		return nil, false, cmp.Or(ctx.Err(), context.DeadlineExceeded)
+		return nil, &Failure{Addr: addr, Err: cmp.Or(ctx.Err(), context.DeadlineExceeded)}
 	}
-	late = timedOut(err)
+	late := timedOut(err)
 	switch {
 	case foreign:
 	case late:
@@ -146,7 +153,7 @@ func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (c
 	}
 	if err == nil {
 		c.Trace("connect %s: connected (%d ms)", addr, took)
-		return connected.(*net.TCPConn), false, nil
+		return connected.(*net.TCPConn), nil
 	}
 	if late {
 		err = fmt.Errorf("no answer within %d s", took/1000)
@@ -154,7 +161,7 @@ func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (c
 		err = Reason(err)
 	}
 	c.Trace("connect %s: %v (%d ms)", addr, err, took)
-	return nil, late, err
+	return nil, &Failure{Addr: addr, Err: err, Late: late}
 }
 
 // Reason returns what the system said, without the operation and the address, which the

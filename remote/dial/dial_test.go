@@ -3,6 +3,7 @@ package dial
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -278,5 +279,21 @@ func TestDeadHosts_stuckLock(t *testing.T) {
 	}
 	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("took %v", took)
+	}
+}
+
+// The trace, and the time of a failure, go by the clock of the Dialer.
+func TestDialer_clock(t *testing.T) {
+	c := newDialer(t)
+	now, lines := time.Unix(1_700_000_000, 0), 0
+	c.Now = func() time.Time { now = now.Add(7 * time.Second); return now }
+	c.Trace = func(format string, args ...any) {
+		if line := fmt.Sprintf(format, args...); !strings.HasSuffix(line, ": connection refused (7000 ms)") {
+			t.Error(line)
+		}
+		lines++
+	}
+	if conn, failures := c.Race(t.Context(), []netip.AddrPort{dialtest.Refused(t)}, plenty, false); conn != nil || len(failures) != 1 || lines != 1 {
+		t.Errorf("%v, %v, %d lines", conn, failures, lines)
 	}
 }
