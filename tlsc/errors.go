@@ -28,6 +28,7 @@ type Error struct {
 	What  string // for people
 	Err   error  // the cause; may be nil
 	File  string // of a client certificate or key that cannot be used: which of the two files
+	Fault Fault  // of the server's certificate, where the verdict has ended the handshake
 	Alert uint8  // the alert by which the server ended the connection (RFC 8446 section 6); 0: none
 }
 

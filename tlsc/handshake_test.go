@@ -119,6 +119,7 @@ func wantVerdict(t *testing.T, config *tls.Config, file, name, want string) {
 	switch {
 	case want != "":
 		wantError(t, err, KindHandshake, want)
+		wantErrorFault(t, err)
 	case err != nil:
 		t.Errorf("enforced: %v", err)
 	case !c.Facts().Verdict.Good():
@@ -128,8 +129,53 @@ func wantVerdict(t *testing.T, config *tls.Config, file, name, want string) {
 		t.Fatalf("not enforced: %v", err)
 	}
 	v := c.Facts().Verdict
+	wantFault(t, v.Reason, v.Fault)
 	if v.Good() != (want == "") || !regexp.MustCompile("^("+want+")$").MatchString(v.Reason) {
 		t.Errorf("not enforced: verified %q, want %q", v, want)
+	}
+}
+
+// faultsBySaying has the fault that goes with each reason that these tests want.
+var faultsBySaying = []struct {
+	reason *regexp.Regexp
+	fault  Fault
+}{
+	{regexp.MustCompile(`^$`), NoFault},
+	{regexp.MustCompile(`^no trust anchors$|^cannot read trust anchors`), FaultOurs},
+	{regexp.MustCompile(`^certificate (is for "|names no host|names ".*common name only)`), FaultName},
+	{regexp.MustCompile(`^certificate is signed by an authority (that is not|whose)`), FaultIssuer},
+	{regexp.MustCompile(`^certificate is self-signed`), FaultSelfSigned},
+	{regexp.MustCompile(`^certificate (of the authority .*)?(expired on|is not valid before)`), FaultDate},
+	{regexp.MustCompile(`^certificate was revoked`), FaultRevoked},
+	{regexp.MustCompile(`^certificate must have an OCSP response`), FaultNoStaple},
+	{regexp.MustCompile(`^stapled OCSP response `), FaultStaple},
+	{regexp.MustCompile(`negative serial|RSA key of|SHA-?1|does not sign|proves nothing`), FaultWeak},
+	{regexp.MustCompile(`not that of an authority|not for servers|may not sign`), FaultUse},
+	{regexp.MustCompile(`not acceptable|not known here`), FaultOther},
+}
+
+// wantFault wants the fault that goes with a reason.
+func wantFault(t *testing.T, reason string, fault Fault) {
+	t.Helper()
+	for _, f := range faultsBySaying {
+		if f.reason.MatchString(reason) {
+			if f.fault != fault {
+				t.Errorf("%q is the fault %q, want %q", reason, fault, f.fault)
+			}
+			return
+		}
+	}
+	t.Errorf("%q: no fault is known for it", reason)
+}
+
+func TestFault_hasWords(t *testing.T) {
+	for f := NoFault; f <= FaultOther; f++ {
+		if f.String() == "" {
+			t.Errorf("fault %d has no words", f)
+		}
+	}
+	if len(faults) != int(FaultOther)+1 {
+		t.Errorf("%d faults", len(faults))
 	}
 }
 
@@ -145,6 +191,14 @@ func wantError(t *testing.T, err error, kind Kind, pattern string) {
 	}
 	if !regexp.MustCompile("^(" + pattern + ")$").MatchString(err.Error()) {
 		t.Errorf("error says\n\t%s\nwant\n\t%s", err, pattern)
+	}
+}
+
+// wantErrorFault wants the fault of err to be that of the reason that it tells.
+func wantErrorFault(t *testing.T, err error) {
+	t.Helper()
+	if failure := new(Error); errors.As(err, &failure) {
+		wantFault(t, failure.What, failure.Fault)
 	}
 }
 
@@ -176,8 +230,8 @@ func TestNoAnchors(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := c.Facts().Verdict
-		if v.Reason != tt.told {
-			t.Errorf("verified %q", v)
+		if v.Reason != tt.told || v.Fault != FaultOurs {
+			t.Errorf("verified %q, %v", v, v.Fault)
 		}
 		_, err = handshakeWith(t, config, client, enforced(host))
 		wantError(t, err, KindSettings, cmp.Or(tt.failure, tt.told))

@@ -1,6 +1,7 @@
 package tlsc
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"time"
@@ -15,8 +16,9 @@ type Judge interface {
 	// so, the handshake offers TLS 1.2 and later and the secure cipher suites only.
 	enforces() bool
 	// convene reads what an enforced verdict needs, before the first byte is sent, and
-	// returns what reaches the verdict. Errors are *Error of KindSettings.
-	convene(c *Client, trace tracer) (func(evidence) Verdict, error)
+	// returns what reaches the verdict. Neither waits for others longer than ctx lasts.
+	// Errors are *Error of KindSettings.
+	convene(ctx context.Context, c *Client, trace tracer) (func(evidence) Verdict, error)
 }
 
 type tracer = func(format string, args ...any)
@@ -29,9 +31,39 @@ type evidence struct {
 	now       time.Time
 }
 
+// A Fault is what is wrong with a server's certificate.
+type Fault int
+
+// The faults.
+const (
+	NoFault         Fault = iota // the certificate is good
+	FaultOurs                    // nothing could be verified, and that is not the certificate's fault: see Verdict.Cause
+	FaultMissing                 // the server sent no certificate
+	FaultName                    // the certificate does not name the server
+	FaultIssuer                  // no chain leads to a trust anchor
+	FaultSelfSigned              // the same, and nobody else has signed the certificate
+	FaultDate                    // it, or an authority's, has expired or is not valid yet
+	FaultRevoked                 // its authority has revoked it
+	FaultNoStaple                // it must have an OCSP response stapled to it, and has none
+	FaultStaple                  // the OCSP response that is stapled to it is not good
+	FaultWeak                    // a key, a signature or a number of it proves nothing
+	FaultUse                     // it, or an authority's, is used for what it may not be used for
+	FaultOther                   // the rest
+)
+
+// faults has the words of each.
+var faults = [...]string{
+	NoFault: "none", FaultOurs: "not verified", FaultMissing: "no certificate", FaultName: "wrong name",
+	FaultIssuer: "untrusted issuer", FaultSelfSigned: "self-signed", FaultDate: "out of date", FaultRevoked: "revoked",
+	FaultNoStaple: "no staple", FaultStaple: "bad staple", FaultWeak: "weak", FaultUse: "wrong use", FaultOther: "not acceptable",
+}
+
+func (f Fault) String() string { return faults[f] }
+
 // A Verdict on a server's certificate. The zero Verdict is good.
 type Verdict struct {
-	Reason string // why the certificate is not good, for people; empty: it is good
+	Fault  Fault
+	Reason string // the fault in words, for people; empty: the certificate is good
 	// Cause is what errors.Is and errors.As find where it is not the certificate's
 	// fault: ErrNoAnchors, or an *AnchorsError. It is nil otherwise.
 	Cause error
@@ -51,7 +83,9 @@ func (v Verdict) String() string {
 }
 
 // bad is a verdict that ends the handshake where it is enforced.
-func bad(reason string) Verdict { return Verdict{Reason: reason, fatal: true} }
+func bad(fault Fault, reason string) Verdict {
+	return Verdict{Fault: fault, Reason: reason, fatal: true}
+}
 
 // Nobody enforces a verdict: TLS 1.0 and later, every cipher suite and every certificate
 // will do. The verdict of the trust anchors is reached after the handshake all the same.
@@ -61,14 +95,14 @@ func (Nobody) String() string { return "nobody" }
 
 func (Nobody) enforces() bool { return false }
 
-func (Nobody) convene(c *Client, trace tracer) (func(evidence) Verdict, error) {
+func (Nobody) convene(ctx context.Context, c *Client, trace tracer) (func(evidence) Verdict, error) {
 	return func(e evidence) Verdict {
-		anchors, err := c.trustAnchors(trace)
+		anchors, err := c.trustAnchors(ctx, trace)
 		switch {
 		case errors.Is(err, ErrNoAnchors):
-			return Verdict{Reason: "no trust anchors", Cause: ErrNoAnchors}
+			return Verdict{Fault: FaultOurs, Reason: "no trust anchors", Cause: ErrNoAnchors}
 		case err != nil:
-			return Verdict{Reason: err.Error(), Cause: err}
+			return Verdict{Fault: FaultOurs, Reason: err.Error(), Cause: err}
 		}
 		return anchors.judge(e)
 	}, nil
@@ -83,8 +117,8 @@ func (TrustAnchors) String() string { return "trust anchors" }
 
 func (TrustAnchors) enforces() bool { return true }
 
-func (TrustAnchors) convene(c *Client, trace tracer) (func(evidence) Verdict, error) {
-	anchors, err := c.trustAnchors(trace)
+func (TrustAnchors) convene(ctx context.Context, c *Client, trace tracer) (func(evidence) Verdict, error) {
+	anchors, err := c.trustAnchors(ctx, trace)
 	if err != nil {
 		return nil, settings(err)
 	}

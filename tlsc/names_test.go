@@ -223,10 +223,10 @@ func TestBrokenIsBounded(t *testing.T) {
 		given = append(given, twins.add(&twin))
 	}
 	words := func(*x509.Certificate) string { return "it" }
-	if got := x.broken(given, anchorsFor{}, words); got != "" {
+	if got := x.broken(given, anchorsFor{}, words); !got.Good() {
 		t.Errorf("past the bound: %q", got)
 	}
-	if got := x.broken(append(given[:1:1], given[signatureChecks:]...), anchorsFor{}, words); got != "it"+notAnAuthority {
+	if got := x.broken(append(given[:1:1], given[signatureChecks:]...), anchorsFor{}, words); got.Reason != "it"+notAnAuthority {
 		t.Errorf("within the bound: %q", got)
 	}
 }

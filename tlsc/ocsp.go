@@ -37,7 +37,7 @@ func judgeStaple(staple []byte, leaf *x509.Certificate, chains [][]*x509.Certifi
 	must := mustStaple(leaf)
 	if len(staple) == 0 {
 		if must {
-			return bad("certificate must have an OCSP response stapled to it, and has none")
+			return bad(FaultNoStaple, "certificate must have an OCSP response stapled to it, and has none")
 		}
 		return Verdict{}
 	}
@@ -48,11 +48,11 @@ func judgeStaple(staple []byte, leaf *x509.Certificate, chains [][]*x509.Certifi
 			return Verdict{}
 		}
 		if revoked := (revokedError{}); errors.As(err, &revoked) {
-			return bad(err.Error())
+			return bad(FaultRevoked, err.Error())
 		}
 		failed = err
 	}
-	return Verdict{Reason: "stapled OCSP response " + failed.Error(), fatal: must}
+	return Verdict{Fault: FaultStaple, Reason: "stapled OCSP response " + failed.Error(), fatal: must}
 }
 
 // issuers are the certificates that may have signed leaf. Each chain can have another

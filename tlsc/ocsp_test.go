@@ -122,6 +122,7 @@ func TestStaple(t *testing.T) {
 				switch {
 				case tt.fatal:
 					wantError(t, err, KindHandshake, tt.want)
+					wantErrorFault(t, err)
 				case err != nil:
 					t.Errorf("enforced: %v", err)
 				case !verified.MatchString(c.Facts().Verdict.String()):
@@ -131,8 +132,10 @@ func TestStaple(t *testing.T) {
 				if err != nil {
 					t.Fatalf("not enforced: %v", err)
 				}
-				if !verified.MatchString(c.Facts().Verdict.String()) {
-					t.Errorf("not enforced: verified %q, want %q", c.Facts().Verdict, tt.want)
+				v := c.Facts().Verdict
+				wantFault(t, v.Reason, v.Fault)
+				if !verified.MatchString(v.String()) {
+					t.Errorf("not enforced: verified %q, want %q", v, tt.want)
 				}
 			}
 		})

@@ -34,7 +34,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -52,7 +51,7 @@ type Client struct {
 	ReadOnce bool
 
 	trusted atomic.Pointer[reading] // nil before the trust anchors are first used
-	looking sync.Mutex              // held by the goroutine that reads or looks at their files
+	looking gate                    // passed by the goroutine that reads or looks at their files
 }
 
 // A Demand is what one handshake wants.
@@ -78,10 +77,15 @@ type Demand struct {
 // closes conn, which is of no further use.
 //
 // Errors are *Error: of KindSettings when nothing was sent, otherwise of KindHandshake.
+// Their Fault says what is wrong with the server's certificate, if that is the reason.
 // errors.Is finds in them ErrUnrecognizedName, ErrNoServerHello or the context's error.
 func (c *Client) Handshake(ctx context.Context, conn net.Conn, d *Demand) (*Conn, error) {
 	judge := d.judge()
-	reach, err := judge.convene(c, d.trace)
+	// The wait for trust anchors that others read has a limit of its own: the server is not
+	// to blame for it, and has all of its time.
+	reading, cancel := d.limit(ctx)
+	defer cancel()
+	reach, err := judge.convene(reading, c, d.trace)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +98,14 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn, d *Demand) (*Conn
 	f := made.facts
 	d.trace("tls %s %s name %q verified %s", f.Version, f.Cipher, f.ServerName, f.Verdict)
 	return made, nil
+}
+
+// limit returns a context that ends with the time limit too.
+func (d *Demand) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d.TimeLimit > 0 {
+		return context.WithTimeoutCause(ctx, d.TimeLimit, errTimeLimit)
+	}
+	return context.WithCancel(ctx)
 }
 
 func (c *Client) now() time.Time {
@@ -168,11 +180,8 @@ type handshake struct {
 var errTimeLimit = errors.New("time limit of the handshake is over")
 
 func (h *handshake) run(ctx context.Context) (*Conn, error) {
-	if limit := h.demand.TimeLimit; limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, errTimeLimit)
-		defer cancel()
-	}
+	ctx, cancel := h.demand.limit(ctx)
+	defer cancel()
 	client := tls.Client(h.wire, h.config())
 	h.wire.listen()
 	err := client.HandshakeContext(ctx)
@@ -197,7 +206,7 @@ func (h *handshake) conclude(state tls.ConnectionState) error {
 	switch {
 	case !signature.fatal:
 	case h.enforced:
-		return &Error{Kind: KindHandshake, What: signature.Reason}
+		return &Error{Kind: KindHandshake, What: signature.Reason, Fault: signature.Fault}
 	default:
 		h.verdict = signature
 	}
@@ -269,7 +278,7 @@ func (h *handshake) enforce(state tls.ConnectionState) error {
 	_ = h.traceCertificates(state)
 	h.verdict = h.reach(h.evidence(state))
 	if h.verdict.fatal {
-		return &Error{Kind: KindHandshake, What: h.verdict.Reason, Err: h.verdict.Cause}
+		return &Error{Kind: KindHandshake, What: h.verdict.Reason, Err: h.verdict.Cause, Fault: h.verdict.Fault}
 	}
 	return nil
 }

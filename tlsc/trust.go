@@ -1,10 +1,13 @@
 package tlsc
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -36,8 +39,8 @@ func (e *AnchorsError) WithoutPath() string {
 }
 
 // anchorsUnusable begins the reason of a verdict where it is our fault that nothing
-// could be verified. It is the only sign of that in a chain of programs: package report
-// knows it.
+// could be verified. It is the only sign of that in a chain of programs:
+// cmd/internal/protocol knows it.
 const anchorsUnusable = "cannot read trust anchors: "
 
 // A reading is what reading the files of the trust anchors has given.
@@ -60,13 +63,13 @@ type reading struct {
 // bundle that is missing while it is being replaced must not stop the mail. To withdraw
 // all trust, end the process or use another Client.
 func (c *Client) Load() error {
-	_, err := c.trustAnchors(func(string, ...any) {})
+	_, err := c.trustAnchors(context.Background(), func(string, ...any) {})
 	return settings(err)
 }
 
-// trustAnchors returns the anchors that are in force. The error is ErrNoAnchors or an
-// *AnchorsError.
-func (c *Client) trustAnchors(trace tracer) (*index, error) {
+// trustAnchors returns the anchors that are in force. It waits for another goroutine that
+// reads them no longer than ctx lasts. The error is ErrNoAnchors or an *AnchorsError.
+func (c *Client) trustAnchors(ctx context.Context, trace tracer) (*index, error) {
 	if c.Anchors == (Anchors{}) {
 		return nil, ErrNoAnchors
 	}
@@ -75,11 +78,13 @@ func (c *Client) trustAnchors(trace tracer) (*index, error) {
 	case c.fresh(have):
 		return have.index, have.err
 	case have == nil || have.index == nil:
-		c.looking.Lock()
-	case !c.looking.TryLock():
+		if err := c.looking.enter(ctx); err != nil {
+			return nil, &AnchorsError{File: c.Anchors.String(), Err: fmt.Errorf("%s is not read in time: %w", c.Anchors, err)}
+		}
+	case !c.looking.tryEnter():
 		return have.index, nil // somebody else is looking, perhaps at a slow disk
 	}
-	defer c.looking.Unlock()
+	defer c.looking.leave()
 	if have = c.trusted.Load(); !c.fresh(have) {
 		have = c.look(have, trace)
 		c.trusted.Store(have)
@@ -157,3 +162,36 @@ func same(a, b map[string]fs.FileInfo) bool {
 	}
 	return true
 }
+
+// A gate lets one goroutine pass at a time, as a mutex does. Those who wait can give up.
+// The zero gate is open.
+type gate struct {
+	made   sync.Once
+	inside chan struct{} // has an element while a goroutine is inside
+}
+
+func (g *gate) channel() chan struct{} {
+	g.made.Do(func() { g.inside = make(chan struct{}, 1) })
+	return g.inside
+}
+
+// enter returns the error of ctx if that ends first.
+func (g *gate) enter(ctx context.Context) error {
+	select {
+	case g.channel() <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *gate) tryEnter() bool {
+	select {
+	case g.channel() <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (g *gate) leave() { <-g.channel() }

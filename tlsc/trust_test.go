@@ -1,7 +1,9 @@
 package tlsc
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -54,7 +56,7 @@ func TestAnchorsChange(t *testing.T) {
 				}
 				want := func(when string, trusted ...*tlstest.Party) {
 					t.Helper()
-					x, err := client.trustAnchors(trace)
+					x, err := client.trustAnchors(t.Context(), trace)
 					if len(trusted) == 0 {
 						if err == nil {
 							t.Fatalf("%s: no error", when)
@@ -138,6 +140,46 @@ func TestAnchorsChange(t *testing.T) {
 	}
 }
 
+// Who waits while another goroutine reads the anchors for the first time waits no longer than
+// he wants to.
+func TestAnchorsAreSlow(t *testing.T) {
+	root := newCA("root")
+	client := trusting(tlstest.Bundle(t, root))
+	if err := client.looking.enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct {
+		name  string
+		ctx   context.Context
+		limit time.Duration
+		cause error
+	}{
+		{"cancelled", over, 0, context.Canceled},
+		{"time limit", t.Context(), 20 * time.Millisecond, context.DeadlineExceeded},
+	} {
+		demand := enforced(host)
+		demand.TimeLimit = tt.limit
+		_, err := client.Handshake(tt.ctx, tlstest.Serve(t, tlstest.Answer("")), demand)
+		wantError(t, err, KindSettings, "cannot read trust anchors: "+client.Anchors.File+" is not read in time: "+tt.cause.Error())
+		if !errors.Is(err, tt.cause) || !errors.As(err, new(*AnchorsError)) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	reach, err := Nobody{}.convene(over, client, func(string, ...any) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := reach(evidence{}); v.Fault != FaultOurs || !errors.Is(v.Cause, context.Canceled) {
+		t.Errorf("verified %q", v)
+	}
+	client.looking.leave()
+	if _, err := handshakeWith(t, root.Leaf(nil, host).Config(), client, enforced(host)); err != nil {
+		t.Error(err)
+	}
+}
+
 // Files that have not changed are not read again, and nothing is read for a verdict that
 // does not need it.
 func TestAnchorsAreReadOnce(t *testing.T) {
@@ -152,7 +194,7 @@ func TestAnchorsAreReadOnce(t *testing.T) {
 	read := make(chan *index, 50)
 	for range cap(read) {
 		first.Go(func() {
-			x, _ := client.trustAnchors(func(string, ...any) {})
+			x, _ := client.trustAnchors(t.Context(), func(string, ...any) {})
 			read <- x
 		})
 	}
@@ -166,7 +208,7 @@ func TestAnchorsAreReadOnce(t *testing.T) {
 	// The first look reads once more; see look.
 	for look := range 10 {
 		clock.advance(lookInterval)
-		now, err := client.trustAnchors(func(string, ...any) {})
+		now, err := client.trustAnchors(t.Context(), func(string, ...any) {})
 		if err != nil || look > 0 && now != x {
 			t.Errorf("look %d reads the file again, %v", look, err)
 		}

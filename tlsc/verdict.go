@@ -16,36 +16,36 @@ import (
 // names the server, and what an OCSP response says that is stapled to it.
 func (x *index) judge(e evidence) Verdict {
 	if len(e.presented) == 0 {
-		return bad("server sent no certificate")
+		return bad(FaultMissing, "server sent no certificate")
 	}
 	leaf := e.presented[0]
 	for _, c := range e.presented {
 		if reason := unfit(c, leaf); reason != "" {
-			return bad(reason)
+			return bad(FaultWeak, reason)
 		}
 	}
-	chains, err := x.verify(e.presented, e.now)
-	if err != nil {
-		return bad(err.Error())
+	chains, v := x.verify(e.presented, e.now)
+	if !v.Good() {
+		return v
 	}
 	chains, reason := strong(chains, leaf)
 	if reason != "" {
-		return bad(reason)
+		return bad(FaultWeak, reason)
 	}
 	named := func(name string) bool { return leaf.VerifyHostname(name) == nil }
 	if len(e.names) > 0 && !slices.ContainsFunc(e.names, named) {
-		return bad(misnamed(leaf, e.names[0]))
+		return bad(FaultName, misnamed(leaf, e.names[0]))
 	}
 	return judgeStaple(e.staple, leaf, chains, e.now)
 }
 
 // verify returns the chains from a certificate to trust anchors. Every link in them is
-// in date and allowed to be where it is. It compares names as x509 does, and if that
-// gives no chain, as RFC 5280 does, which takes more time.
-func (x *index) verify(presented []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
+// in date and allowed to be where it is. If there are none, the verdict is bad. It compares
+// names as x509 does, and if that gives no chain, as RFC 5280 does, which takes more time.
+func (x *index) verify(presented []*x509.Certificate, now time.Time) ([][]*x509.Certificate, Verdict) {
 	chains, err := verifyChain(presented, x.pool(presented), now)
 	if err == nil {
-		return chains, nil
+		return chains, Verdict{}
 	}
 	twins := newRenamed()
 	var given []*x509.Certificate
@@ -59,9 +59,9 @@ func (x *index) verify(presented []*x509.Certificate, now time.Time) ([][]*x509.
 	}
 	chains, err = verifyChain(given, pool, now)
 	if err == nil {
-		return twins.back(chains), nil
+		return twins.back(chains), Verdict{}
 	}
-	return nil, errors.New(x.unverified(given, anchors, twins, err, now))
+	return nil, x.unverified(given, anchors, twins, err, now)
 }
 
 func verifyChain(presented []*x509.Certificate, roots *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
@@ -72,20 +72,20 @@ func verifyChain(presented []*x509.Certificate, roots *x509.CertPool, now time.T
 	return presented[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now})
 }
 
-// unverified puts into words why there is no chain. All certificates are renamed.
-func (x *index) unverified(given []*x509.Certificate, anchors anchorsFor, twins *renamed, err error, now time.Time) string {
+// unverified is the verdict where there is no chain. All certificates are renamed.
+func (x *index) unverified(given []*x509.Certificate, anchors anchorsFor, twins *renamed, err error, now time.Time) Verdict {
 	leaf := given[0]
 	who := func(c *x509.Certificate) string { return whose(twins.original[c], twins.original[leaf]) }
 	invalid, unknown := x509.CertificateInvalidError{}, x509.UnknownAuthorityError{}
 	switch {
 	case errors.As(err, &unknown):
-		if reason := x.broken(given, anchors, who); reason != "" {
-			return reason
+		if v := x.broken(given, anchors, who); !v.Good() {
+			return v
 		}
 		if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && signs(leaf, leaf) {
-			return "certificate is self-signed, so signed by an authority that is not in " + x.where
+			return bad(FaultSelfSigned, "certificate is self-signed, so signed by an authority that is not in "+x.where)
 		}
-		return "certificate is signed by an authority that is not in " + x.where
+		return bad(FaultIssuer, "certificate is signed by an authority that is not in "+x.where)
 	case errors.As(err, &invalid):
 		whose := "certificate"
 		if invalid.Cert != nil {
@@ -93,16 +93,16 @@ func (x *index) unverified(given []*x509.Certificate, anchors anchorsFor, twins 
 		}
 		switch invalid.Reason {
 		case x509.Expired:
-			return whose + " " + outOfDate(invalid.Cert, now)
+			return bad(FaultDate, whose+" "+outOfDate(invalid.Cert, now))
 		case x509.NotAuthorizedToSign:
-			return whose + notAnAuthority
+			return bad(FaultUse, whose+notAnAuthority)
 		case x509.IncompatibleUsage:
-			return whose + " is not for servers"
+			return bad(FaultUse, whose+" is not for servers")
 		case x509.CANotAuthorizedForThisName:
-			return "certificate names a host for which its authority may not sign: " + brief(errors.New(invalid.Detail))
+			return bad(FaultUse, "certificate names a host for which its authority may not sign: "+brief(errors.New(invalid.Detail)))
 		}
 	}
-	return "certificate is not acceptable: " + brief(err)
+	return bad(FaultOther, "certificate is not acceptable: "+brief(err))
 }
 
 const notAnAuthority = " is not that of an authority, but used as one"
@@ -112,8 +112,8 @@ const notAnAuthority = " is not that of an authority, but used as one"
 const signatureChecks = 100
 
 // broken follows the chain to the link that breaks it although the authority is there,
-// and puts into words why. It returns "" where the authority is missing.
-func (x *index) broken(given []*x509.Certificate, anchors anchorsFor, who func(*x509.Certificate) string) string {
+// and returns the verdict on that. It finds no fault where the authority is missing.
+func (x *index) broken(given []*x509.Certificate, anchors anchorsFor, who func(*x509.Certificate) string) Verdict {
 	authorities := append(slices.Clone(anchors.usable), given...)
 	checks := 0
 	for c := given[0]; ; {
@@ -123,7 +123,7 @@ func (x *index) broken(given []*x509.Certificate, anchors anchorsFor, who func(*
 				continue
 			}
 			if checks++; checks > signatureChecks {
-				return ""
+				return Verdict{}
 			}
 			err := c.CheckSignatureFrom(a)
 			insecure, constraint := x509.InsecureAlgorithmError(0), x509.ConstraintViolationError{}
@@ -131,21 +131,21 @@ func (x *index) broken(given []*x509.Certificate, anchors anchorsFor, who func(*
 			case err == nil:
 				next = a
 			case errors.As(err, &insecure) && signs(a, c):
-				return fmt.Sprintf("%s is signed with %s, which proves nothing any more", who(c), c.SignatureAlgorithm)
+				return bad(FaultWeak, fmt.Sprintf("%s is signed with %s, which proves nothing any more", who(c), c.SignatureAlgorithm))
 			case errors.As(err, &constraint) && signs(a, c):
-				return who(a) + notAnAuthority
+				return bad(FaultUse, who(a)+notAnAuthority)
 			case errors.Is(err, x509.ErrUnsupportedAlgorithm):
-				return who(c) + " is signed in a way that is not known here"
+				return bad(FaultOther, who(c)+" is signed in a way that is not known here")
 			}
 			if next != nil {
 				break
 			}
 		}
 		if reason := anchors.unusable[string(c.RawIssuer)]; reason != nil && next == nil {
-			return fmt.Sprintf("certificate is signed by an authority whose certificate in %s cannot be used: %s", x.where, brief(reason))
+			return bad(FaultIssuer, fmt.Sprintf("certificate is signed by an authority whose certificate in %s cannot be used: %s", x.where, brief(reason)))
 		}
 		if next == nil || bytes.Equal(next.RawIssuer, next.RawSubject) {
-			return ""
+			return Verdict{}
 		}
 		c = next
 	}

@@ -82,17 +82,18 @@ func whose(c, leaf *x509.Certificate) string {
 // judgeSignature reaches the verdict on the signature that the server has made in the
 // handshake. In TLS 1.3 it is never made with SHA-1. Before TLS 1.2 it is always made
 // with SHA-1, and nothing is enforced. Every suite of a connection that enforces has a
-// signature.
+// signature. A session that is resumed has none of its own: that of its first handshake
+// counts.
 func judgeSignature(state tls.ConnectionState, scheme tls.SignatureScheme, enforced bool) Verdict {
-	if state.Version != tls.VersionTLS12 {
+	if state.Version != tls.VersionTLS12 || state.DidResume {
 		return Verdict{}
 	}
 	switch scheme {
 	case tls.PKCS1WithSHA1, tls.ECDSAWithSHA1:
-		return bad("server signs the handshake with SHA-1")
+		return bad(FaultWeak, "server signs the handshake with SHA-1")
 	case 0:
 		if enforced {
-			return bad("server does not sign the handshake")
+			return bad(FaultWeak, "server does not sign the handshake")
 		}
 	}
 	return Verdict{}

@@ -160,7 +160,36 @@ func TestWeak(t *testing.T) {
 					return
 				}
 				wantError(t, err, KindHandshake, regexp.QuoteMeta(tt.want))
+				wantErrorFault(t, err)
 			})
 		}
+	}
+}
+
+// A session that is resumed is not signed again, whether a verdict is enforced or not.
+func TestJudgeSignature(t *testing.T) {
+	for _, tt := range []struct {
+		version  uint16
+		resumed  bool
+		scheme   tls.SignatureScheme
+		enforced bool
+		want     string
+	}{
+		{tls.VersionTLS12, false, tls.PSSWithSHA256, true, ""},
+		{tls.VersionTLS12, false, tls.PKCS1WithSHA1, true, "server signs the handshake with SHA-1"},
+		{tls.VersionTLS12, false, tls.ECDSAWithSHA1, false, "server signs the handshake with SHA-1"},
+		{tls.VersionTLS12, false, 0, true, "server does not sign the handshake"},
+		{tls.VersionTLS12, false, 0, false, ""}, // a suite without signatures
+		{tls.VersionTLS12, true, 0, true, ""},
+		{tls.VersionTLS12, true, 0, false, ""},
+		{tls.VersionTLS13, false, 0, true, ""},
+		{tls.VersionTLS13, true, 0, true, ""},
+		{tls.VersionTLS10, false, 0, false, ""},
+	} {
+		v := judgeSignature(tls.ConnectionState{Version: tt.version, DidResume: tt.resumed}, tt.scheme, tt.enforced)
+		if v.Reason != tt.want {
+			t.Errorf("%+v: %q", tt, v)
+		}
+		wantFault(t, v.Reason, v.Fault)
 	}
 }
