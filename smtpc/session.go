@@ -54,7 +54,7 @@ type Session struct {
 	reader *bufio.Reader
 	heard  func(line string) // traces a line of a reply
 	caps   capabilities
-	notes  []Note // of Open
+	notes  []Note // of Open, until an outcome has them
 	failed error  // that of Open
 
 	stage    Stage // what is being waited for
@@ -62,7 +62,7 @@ type Session struct {
 	secure   bool  // inside TLS
 	securing bool  // STARTTLS was said, and EHLO inside TLS is not answered yet
 	noTLS    bool  // TLS has failed: what is not inside TLS is in clear text because of that
-	refused  bool  // STARTTLS was, on this connection
+	refused  bool  // STARTTLS was, and the server has answered nothing since
 	unreset  bool  // RSET has to come before the next MAIL
 	spent    bool  // no further message can be sent
 	broken   bool  // nothing can be sent, and QUIT cannot either
@@ -342,6 +342,7 @@ func (s *Session) read(to Stage, limit time.Duration) (*reply, error) {
 	s.stage = to
 	r, err := readReply(s.reader, s.heard)
 	if err == nil {
+		s.refused = false
 		s.spent = s.spent || r.closing()
 		return r, nil
 	}

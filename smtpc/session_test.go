@@ -364,6 +364,79 @@ func TestOwedDot(t *testing.T) {
 	}
 }
 
+// That STARTTLS was refused is of no account once the server has answered a command after it.
+func TestRefusedSTARTTLSAndLaterLoss(t *testing.T) {
+	const normal, bare = smtptest.MAIL, smtptest.Phase("MAIL without parameters")
+	for _, mode := range []string{lockstep, pipelining} {
+		for _, c := range []struct {
+			lost  int // the mail whose MAIL is not answered
+			at    smtptest.Phase
+			cause error
+		}{{0, normal, smtpc.ErrTLSFailed}, {1, normal, nil}, {0, bare, smtpc.ErrStumbled}} {
+			if mode == pipelining && c.at == normal && c.lost == 1 {
+				c.cause = smtpc.ErrStumbled // as for each group that is not answered
+			}
+			mails := 0
+			server := &smtptest.Server{TLS: serverTLS(), Extensions: strings.Fields(mode + " 8BITMIME SIZE"), Act: func(p smtptest.Point) smtptest.Action {
+				switch {
+				case p.Phase == smtptest.STARTTLS:
+					return smtptest.Action{Reply: "454 not now"}
+				case p.Phase == smtptest.DATA && c.at == bare:
+					return smtptest.Action{Reply: "503 no mail"}
+				case p.Phase != smtptest.MAIL:
+					return smtptest.Action{}
+				}
+				mails++
+				switch {
+				case c.at == bare && mails == 1:
+					return smtptest.Action{Reply: "555 5.5.4 parameters"}
+				case c.at == bare, mails == c.lost+1:
+					return smtptest.Action{Close: true}
+				}
+				return smtptest.Action{}
+			}}
+			j := newJob(1)
+			conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
+			j.startTLS(conn)
+			s := open(t, t.Context(), conn, j)
+			for n := range c.lost {
+				if outcome := s.Send(t.Context(), newJob(1).mail()); outcome.Err != nil || len(outcome.Notes) != 1 {
+					t.Errorf("%q, %+v, mail %d: %+v", mode, c, n, outcome)
+				}
+			}
+			outcome := s.Send(t.Context(), newJob(1).mail())
+			for _, cause := range []error{smtpc.ErrTLSFailed, smtpc.ErrStumbled} {
+				if errors.Is(outcome.Err, cause) != (cause == c.cause) {
+					t.Errorf("%q, %+v: %v is %v", mode, c, outcome.Err, cause)
+				}
+			}
+			if !errors.Is(outcome.Err, smtpc.ErrLost) {
+				t.Errorf("%q, %+v: %v", mode, c, outcome.Err)
+			}
+			if c.lost > 0 && len(outcome.Notes) > 0 {
+				t.Errorf("%q, %+v: notes %v of an earlier mail", mode, c, outcome.Notes)
+			}
+		}
+	}
+}
+
+// A mail that is not sent takes the notes of Open from none that is.
+func TestNotesAreOfTheFirstMail(t *testing.T) {
+	server := &smtptest.Server{TLS: serverTLS(), Act: at(smtptest.STARTTLS, "454 not now")}
+	j := newJob(1)
+	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
+	j.startTLS(conn)
+	s := open(t, t.Context(), conn, j)
+	for n, want := range []struct {
+		mail  *smtpc.Mail
+		notes int
+	}{{smtpc.NewMail("", []string{"x\n@x"}, nil, false), 0}, {newJob(1).mail(), 1}, {newJob(1).mail(), 0}} {
+		if o := s.Send(t.Context(), want.mail); len(o.Notes) != want.notes {
+			t.Errorf("mail %d: %+v", n, o)
+		}
+	}
+}
+
 func TestMistakesWithASession(t *testing.T) {
 	server := &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
 		if p.Phase == smtptest.MAIL && p.Mail == 1 {

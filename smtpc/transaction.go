@@ -31,15 +31,16 @@ type answers struct {
 
 // Send sends m, whose outcome it returns. The end of ctx ends the transaction, and
 // the session with it; its cause is ErrFuse where the time for the conversation is over.
-// It sends nothing if Open has failed, and returns that error in the outcome.
+// It sends nothing if Open has failed, and returns that error in the outcome. The notes of
+// Open are those of the first mail.
 func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
 	o := m.outcome()
-	o.Notes = s.notes
 	switch {
 	case m.err != nil:
 		o.Err = m.err
 	case s.failed != nil:
 		o.Err = s.failed
+		o.Notes, s.notes = s.notes, nil
 	case m.used:
 		o.Err = errUsed
 	case !s.able():
@@ -47,6 +48,7 @@ func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
 	case s.unreset:
 		o.Err = errUnreset
 	default:
+		o.Notes, s.notes = s.notes, nil
 		s.lastByte = false // no writer is left that would set it
 		t := &transaction{Session: s, mail: m, outcome: o}
 		o.Err = s.within(ctx, t.run)
