@@ -7,6 +7,11 @@ import (
 
 // A Mail is an envelope and a message, ready to be sent once.
 type Mail struct {
+	// Limits and Trace are of the delivery that the mail belongs to. Whoever sends the mail
+	// sets them before.
+	Limits Limits
+	Trace  func(line string) // each command and each line of a reply; may be nil
+
 	sender     address
 	recipients []address // those that can be sent
 	index      []int     // where each of them stands among all

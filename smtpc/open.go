@@ -21,7 +21,7 @@ func (s *Session) greet() error {
 	if s.options.Start != FromGreeting {
 		return nil
 	}
-	r, err := s.receive(StageGreeting, s.options.Limits.Answer)
+	r, err := s.receive(StageGreeting, s.limits.Answer)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (s *Session) starttls() error {
 	}
 	s.securing = true
 	defer func() { s.securing = false }()
-	r, err := s.askWithin(s.options.Limits.STARTTLS, StageSTARTTLS, "STARTTLS")
+	r, err := s.askWithin(s.limits.STARTTLS, StageSTARTTLS, "STARTTLS")
 	switch {
 	case err != nil:
 		return s.tlsLost(err)

@@ -79,6 +79,7 @@ type Options struct {
 	// of the outcome. Nil: there is no TLS client.
 	StartTLS func(ctx context.Context) (net.Conn, error)
 
+	// Limits and Trace are of Open alone: each [Mail] has its own.
 	Limits Limits
 	Trace  func(line string) // each command and each line of a reply; may be nil
 }

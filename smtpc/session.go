@@ -51,6 +51,8 @@ type Session struct {
 	options *Options
 	ctx     context.Context // of the method that runs
 
+	limits Limits            // of the delivery under way
+	told   func(line string) // its trace; may be nil
 	reader *bufio.Reader
 	heard  func(line string) // traces a line of a reply
 	caps   capabilities
@@ -94,14 +96,19 @@ func Open(ctx context.Context, conn net.Conn, o *Options) (*Session, error) {
 
 func newSession(conn net.Conn, o *Options) *Session {
 	s := &Session{options: o, base: conn, conn: conn, secure: o.InTLS, noTLS: o.TLSFailed, reader: bufio.NewReaderSize(conn, readerSize)}
-	s.heard = func(string) {}
-	if o.Trace != nil {
-		s.heard = func(line string) { s.trace("< " + line) }
-	}
+	s.serve(o.Limits, o.Trace)
 	if tcp, ok := conn.(interface{ SetNoDelay(bool) error }); ok {
 		_ = tcp.SetNoDelay(true) // a matter of speed
 	}
 	return s
+}
+
+// serve has the limits and the trace of a delivery hold from now on.
+func (s *Session) serve(limits Limits, trace func(line string)) {
+	s.limits, s.told, s.heard = limits, trace, func(string) {}
+	if trace != nil {
+		s.heard = func(line string) { s.trace("< " + line) }
+	}
 }
 
 // within has work done while ctx lasts. A panic in it becomes its error.
@@ -135,7 +142,8 @@ func (s *Session) able() bool {
 	return s.failed == nil && s.talking && !s.broken && !s.spent && !s.owesDot && !s.hasExpired()
 }
 
-// Reset says RSET, which is needed after a message that was refused.
+// Reset says RSET, which is needed after a message that was refused. The limits and the trace
+// are those of that mail.
 func (s *Session) Reset(ctx context.Context) error {
 	if !s.Usable() {
 		return errNotUsable
@@ -157,7 +165,7 @@ func (s *Session) Reset(ctx context.Context) error {
 }
 
 // Quit says QUIT if the server can still make sense of it, and does not wait for the
-// answer. It reports whether the conversation was brought to its end. If it was not, the
+// answer. The trace is that of the last mail. It reports whether the conversation was brought to its end. If it was not, the
 // owner has to cut the connection beneath TLS, so that nothing of it can be taken for
 // a whole.
 func (s *Session) Quit() (ended bool) {
@@ -269,12 +277,12 @@ func (s *Session) speakOn(conn net.Conn) {
 }
 
 func (s *Session) trace(line string) {
-	if s.options.Trace == nil {
+	if s.told == nil {
 		return
 	}
 	s.traceMu.Lock()
 	defer s.traceMu.Unlock()
-	s.options.Trace(printable(line))
+	s.told(printable(line))
 }
 
 // printable makes a line fit for a trace: CR removed, control bytes shown as ?, no
@@ -361,7 +369,7 @@ func (s *Session) read(to Stage, limit time.Duration) (*reply, error) {
 
 // ask sends a command and reads its answer.
 func (s *Session) ask(stage Stage, command string) (*reply, error) {
-	return s.askWithin(s.options.Limits.Answer, stage, command)
+	return s.askWithin(s.limits.Answer, stage, command)
 }
 
 func (s *Session) askWithin(limit time.Duration, stage Stage, command string) (*reply, error) {

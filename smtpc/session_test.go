@@ -437,6 +437,42 @@ func TestNotesAreOfTheFirstMail(t *testing.T) {
 	}
 }
 
+// What is said for a mail goes to the trace of that mail alone, and its limits hold.
+func TestTraceAndLimitsOfEachMail(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{lockstep, pipelining} {
+		server := &smtptest.Server{Extensions: strings.Fields(mode), Act: func(p smtptest.Point) smtptest.Action {
+			return smtptest.Action{Stall: p.Mail == 2 && p.Phase == smtptest.MAIL}
+		}}
+		var traces [4]strings.Builder
+		tracing := func(n int, limit time.Duration) *job {
+			j := newJob(1)
+			j.Sender = fmt.Sprintf("sender%d@example.net", n)
+			j.Limits = smtpc.Limits{Answer: limit}
+			j.Trace = func(line string) { traces[n].WriteString(line + "\n") }
+			return j
+		}
+		s := open(t, t.Context(), smtptest.Dial(t, smtptest.Listen(t, server.Serve)), tracing(0, 30*time.Second))
+		for n := 1; n <= 2; n++ {
+			if outcome := s.Send(t.Context(), tracing(n, 30*time.Second).mail()); outcome.Err != nil {
+				t.Error(outcome.Err)
+			}
+		}
+		var silence *smtpc.SilenceError
+		if outcome := s.Send(t.Context(), tracing(3, time.Second).mail()); !errors.As(outcome.Err, &silence) || silence.Limit != time.Second {
+			t.Errorf("%q: %v", mode, outcome.Err)
+		}
+		for n := range traces {
+			got := traces[n].String()
+			if strings.Contains(got, "EHLO") != (n == 0) || strings.Contains(got, "MAIL FROM") != (n > 0) ||
+				n > 0 && strings.Count(got, "MAIL FROM") != strings.Count(got, fmt.Sprintf("MAIL FROM:<sender%d@", n)) ||
+				(n == 1 || n == 2) && !strings.Contains(got, "> .\n< 250 accepted\n") {
+				t.Errorf("%q, trace %d: %q", mode, n, got)
+			}
+		}
+	}
+}
+
 func TestMistakesWithASession(t *testing.T) {
 	server := &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
 		if p.Phase == smtptest.MAIL && p.Mail == 1 {

@@ -49,7 +49,8 @@ func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
 		o.Err = errUnreset
 	default:
 		o.Notes, s.notes = s.notes, nil
-		s.lastByte = false // no writer is left that would set it
+		s.lastByte = false // no writer is left that would set it, or trace
+		s.serve(m.Limits, m.Trace)
 		t := &transaction{Session: s, mail: m, outcome: o}
 		o.Err = s.within(ctx, t.run)
 		o.LastByte = s.mayHaveSent()
@@ -293,7 +294,7 @@ func (t *transaction) pipelining() error {
 // group sends MAIL, all RCPT and DATA, and takes the answers. It returns the one to
 // DATA.
 func (t *transaction) group() (*reply, error) {
-	group, limit := t.groupCommands(), t.options.Limits.Answer
+	group, limit := t.groupCommands(), t.limits.Answer
 	t.write(nil, func(w *writer) error { return w.commands(group) })
 	mail, err := t.receive(StageMAIL, limit)
 	if err != nil {
@@ -440,7 +441,7 @@ func (t *transaction) dataAnswered(r *reply) error {
 	}
 	t.allow(0) // until the message is written
 	w := t.write(t.mail.message.reader, func(w *writer) error { return w.data(t.mail.message) })
-	r, err := t.read(StageMessage, t.options.Limits.Message)
+	r, err := t.read(StageMessage, t.limits.Message)
 	if err != nil {
 		return t.fails(err)
 	}

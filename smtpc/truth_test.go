@@ -87,7 +87,9 @@ func (j *job) context(ctx context.Context) (context.Context, context.CancelFunc)
 }
 
 func (j *job) mail() *smtpc.Mail {
-	return smtpc.NewMail(j.Sender, j.Recipients, j.Message, j.Quoted)
+	m := smtpc.NewMail(j.Sender, j.Recipients, j.Message, j.Quoted)
+	m.Limits, m.Trace = j.Limits, j.Trace
+	return m
 }
 
 // close closes the connection as its owner does.

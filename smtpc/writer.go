@@ -158,7 +158,7 @@ func (w *writer) data(m *message) error {
 	if err := w.flush(f.take()); err != nil {
 		return err
 	}
-	w.s.allow(w.s.options.Limits.Message) // from here on the answer is due
+	w.s.allow(w.s.limits.Message) // from here on the answer is due
 	return nil
 }
 
