@@ -17,8 +17,8 @@ const answerGrace = 10 * time.Second
 // errOver ends the writing when nothing can come of the package any more.
 var errOver = errors.New("the conversation is over")
 
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0)
+// longAgo returns a deadline that has passed.
+func longAgo() time.Time { return time.Unix(1, 0) }
 
 // Send sends mail on conn, reads the answers and returns the outcome. It never closes
 // conn, but leaves a deadline on it that has passed when the conversation ended too
@@ -38,7 +38,7 @@ func Send(ctx context.Context, conn net.Conn, mail *Mail, trace func(line string
 	}
 	// Every end from our side goes through the context, and from there to the
 	// connection: no two deadlines can undo one another.
-	disarm := context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo) })
+	disarm := context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo()) })
 	defer disarm()
 	c.trace("> package of %d bytes: message %d, sender %q, %d recipients",
 		c.pack.size(), mail.message.size, mail.Sender, len(mail.Recipients))
@@ -46,9 +46,11 @@ func Send(ctx context.Context, conn net.Conn, mail *Mail, trace func(line string
 	return c.outcome
 }
 
-// tracer returns a function that traces what it formats.
+// tracer returns a function that traces what it formats. Not even a panic in trace changes
+// what becomes of the package.
 func tracer(trace func(line string)) func(format string, args ...any) {
 	return func(format string, args ...any) {
+		defer func() { _ = recover() }()
 		if trace != nil {
 			trace("qmtp " + fmt.Sprintf(format, args...))
 		}
@@ -70,7 +72,7 @@ func (c *conversation) run(ctx context.Context) {
 	wrote := make(chan error, 1)
 	go func() { wrote <- guard(c.write) }()
 
-	lost := c.readAnswers()
+	lost := guard(c.readAnswers)
 	// Only the writer knows whether the server can have the whole package, so it is
 	// waited for. An acceptance alone gives it time to finish.
 	if !c.pack.sent() && (lost != nil || c.outcome.FirstAccepted() == nil) {
@@ -120,6 +122,8 @@ func (c *conversation) failure(cause, lost, failed error) error {
 		return nil
 	case isOurs(failed):
 		return failed
+	case isOurs(lost):
+		return lost
 	case cause == errOver:
 		cause = nil
 	}

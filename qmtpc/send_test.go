@@ -777,6 +777,39 @@ func TestPanic(t *testing.T) {
 	want(t, o, `accepted "ok", sent, heard, complete`)
 }
 
+// A panic while answers are read is an error too, and the facts stay: the server may have
+// the package.
+func TestPanicWhileReading(t *testing.T) {
+	client, server := net.Pipe()
+	defer server.Close()
+	go func() { _, _ = io.Copy(io.Discard, server) }()
+	sent := make(chan struct{})
+	trace := func(line string) {
+		if line == "qmtp > sent" {
+			close(sent)
+		}
+		panic(line) // is nobody's concern
+	}
+	mail, err := Prepare(t.Context(), "s@x", []string{"r@x"}, strings.NewReader("x\n"), trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mail.Close()
+	o := Send(t.Context(), &panickingConn{client, sent}, mail, trace)
+	want(t, o, "?, sent, panic: in a read")
+}
+
+// A panickingConn panics when it is read from, once sent is closed.
+type panickingConn struct {
+	net.Conn
+	sent chan struct{}
+}
+
+func (c *panickingConn) Read([]byte) (int, error) {
+	<-c.sent
+	panic("in a read")
+}
+
 type panicking struct{ io.Seeker }
 
 func (*panicking) Read([]byte) (int, error) { panic("a message that explodes") }

@@ -983,6 +983,24 @@ func TestPanicBecomesAnError(t *testing.T) {
 	}
 }
 
+// After the last byte the server may have the message, whatever becomes of us.
+func TestPanicAfterTheLastByte(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{"> .", "r\x00ZInternal error: panic while sending: now. Possible duplicate! (#4.3.5)\n\x00"},
+		{"< 250 accepted", "r\x00ZInternal error: panic in the SMTP conversation: now. Possible duplicate! (#4.3.5)\n\x00"},
+		{"> QUIT", "r\x00" + accepted},
+	} {
+		job := newJob(1)
+		job.Trace = func(line string) {
+			if line == c.line {
+				panic("now")
+			}
+		}
+		r, _ := talk(t, &smtptest.Server{}, job)
+		wantReports(t, r, c.want)
+	}
+}
+
 func TestMistakesOfTheCaller(t *testing.T) {
 	for name, spoil := range map[string]func(*job){
 		"no recipient":     func(j *job) { j.Recipients = nil },

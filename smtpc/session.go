@@ -169,6 +169,7 @@ func (s *Session) Reset(ctx context.Context) error {
 // owner has to cut the connection beneath TLS, so that nothing of it can be taken for
 // a whole.
 func (s *Session) Quit() (ended bool) {
+	defer func() { _ = recover() }() // what is known of the message stays known
 	if s.broken || !s.talking {
 		return false
 	}

@@ -65,7 +65,7 @@ var catalogue = [...]struct {
 	letter Letter
 	text   string
 }{
-	Internal:           {Temporary, "Internal error: {reason}. (#4.3.5)"},
+	Internal:           {Temporary, "Internal error: {reason}. {dup}(#4.3.5)"},
 	Usage:              {Permanent, "I (qmail-remote) was invoked improperly. (#5.3.5)"},
 	BadHost:            {Permanent, "I cannot send to a host with a control byte in its name: {host}. (#5.1.3)"},
 	BadSender:          {Permanent, "I cannot send a message with this envelope sender: {reason}. (#5.1.7)"},

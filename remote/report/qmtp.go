@@ -46,7 +46,7 @@ func qmtpCase(o *qmtpc.Outcome) (Case, Facts) {
 	case errors.Is(o.Err, qmtpc.ErrFuse):
 		return FuseBlown, Facts{Duplicate: o.MayHaveMessage()}
 	case !errors.As(o.Err, &broken):
-		return Internal, Facts{Reason: o.Err.Error()}
+		return Internal, Facts{Reason: o.Err.Error(), Duplicate: o.MayHaveMessage()}
 	}
 	facts := Facts{Duplicate: o.MayHaveMessage()}
 	if why := TLSFailure(broken); why != "" {

@@ -72,6 +72,7 @@ func TestQMTP(t *testing.T) {
 		{"changed", qmtpc.Outcome{Recipients: answers{no, none}, FirstByte: true, Heard: true, Err: changed},
 			"h" + dislikes + "no|ZUnable to read message: it changed while it was sent: 2 bytes were announced, 1 are there. (#4.3.0)|"},
 		{"a bug", qmtpc.Outcome{Recipients: answers{none}, Err: errors.New("panic: x")}, "ZInternal error: panic: x. (#4.3.5)|"},
+		{"a bug after the last byte", qmtpc.Outcome{Recipients: answers{none}, FirstByte: true, LastByte: true, Err: errors.New("panic: x")}, "ZInternal error: panic: x. Possible duplicate! (#4.3.5)|"},
 		{"nothing is known", qmtpc.Outcome{}, "ZGiving up on 192.0.2.1.|"},
 
 		{"foreign text", qmtpc.Outcome{Recipients: answers{{Status: qmtpc.Accepted, Text: "a\x00b\x1b[2J\r\n\xff"},

@@ -26,8 +26,8 @@ func (p *Peer) fill(f *Facts) {
 // The error is nil when the stream is complete. It is *NoTransaction when nothing was
 // sent that the server could deliver, so that something else may be tried, and *Fuse
 // when the fuse blew, with a stream if its Begun is set. Any other error is a mistake,
-// a panic, or the end of the context before a transaction had begun, with nothing to
-// report.
+// a panic before the message's last byte, or the end of the context before a transaction
+// had begun, with nothing to report.
 func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
 	if o.Err == nil {
 		facts := Facts{Reply: o.Reply.Text}
@@ -35,7 +35,7 @@ func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
 		return Stream{smtpRecipients(o, &peer), New(MessageAccepted, facts)}, nil
 	}
 	var broken *smtpc.BrokenError
-	if errors.As(o.Err, &broken) && (broken.Err == context.Canceled || broken.Err == context.DeadlineExceeded) {
+	if !o.LastByte && errors.As(o.Err, &broken) && (broken.Err == context.Canceled || broken.Err == context.DeadlineExceeded) {
 		return Stream{}, broken.Err
 	}
 	c, facts := smtpCase(o, &peer)
@@ -43,7 +43,7 @@ func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
 	facts.Duplicate = o.LastByte
 	facts.Notes = append(smtpNotes(o.Notes), facts.Notes...)
 	switch {
-	case c == Internal && broken == nil:
+	case c == Internal && broken == nil && !o.LastByte:
 		return Stream{}, o.Err
 	case c == FuseBlown:
 		return smtpFuse(o, &peer, facts)
@@ -117,7 +117,7 @@ func smtpCase(o *smtpc.Outcome, peer *Peer) (Case, Facts) {
 	case errors.As(err, &unable):
 		return smtpUTF8(unable), Facts{}
 	}
-	return Internal, Facts{}
+	return Internal, Facts{Reason: o.Err.Error()}
 }
 
 // smtpRefused is what the server refused.

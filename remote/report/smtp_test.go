@@ -155,6 +155,10 @@ func TestSMTP(t *testing.T) {
 		// Nothing to report.
 		{"canceled", smtpc.Outcome{Recipients: answers{none}, Err: canceled}, false, "", 0},
 		{"a panic", smtpc.Outcome{Recipients: answers{none}, Begun: true, Err: panicked}, false, "", 0},
+		{"a panic after the last byte", smtpc.Outcome{Recipients: answers{ok, odd}, Begun: true, LastByte: true, Err: panicked}, true,
+			"r|hI cannot send to this recipient: there is a control byte in it. (#5.1.3)|ZInternal error: panic in the SMTP conversation: x. " + duplicate + "(#4.3.5)" + tlsLine + "|", 0},
+		{"a panic of the writer after the last byte", smtpc.Outcome{Recipients: answers{ok}, Begun: true, LastByte: true, Err: &broken{Stage: smtpc.StageMessage, Err: errors.New("panic while sending: x")}},
+			false, "r|ZInternal error: panic while sending: x. " + duplicate + "(#4.3.5)|", 0},
 	} {
 		peer := Peer{IP: "192.0.2.1", Port: 25, Fuse: 20 * time.Second}
 		if c.tls {
