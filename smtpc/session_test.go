@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -590,4 +592,56 @@ func TestBrokenSendLeavesNoWriter(t *testing.T) {
 	if after := runtime.NumGoroutine(); after > before || conn.closed {
 		t.Errorf("%d goroutines, %d before; closed %v", after, before, conn.closed)
 	}
+}
+
+// A message that comes from a pipe may stall for ever. The end of the context ends the wait
+// for it, if the pipe has deadlines.
+func TestSilentPipeIsInterrupted(t *testing.T) {
+	for _, mode := range []string{lockstep, pipelining} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		if _, err := w.WriteString("Subject: half a mess"); err != nil {
+			t.Fatal(err)
+		}
+		reading := &noticing{File: r, read: make(chan struct{})}
+		ctx, blow := context.WithCancelCause(t.Context())
+		go func() {
+			<-reading.read
+			blow(smtpc.ErrFuse)
+		}()
+		server := &smtptest.Server{Extensions: strings.Fields(mode)}
+		j := newJob(1)
+		s := open(t, t.Context(), smtptest.Dial(t, smtptest.Listen(t, server.Serve)), j)
+		j.Message = reading
+		outcome := s.Send(ctx, j.mail())
+		if !errors.Is(outcome.Err, smtpc.ErrFuse) || outcome.LastByte || s.Quit() {
+			t.Errorf("%q: %+v", mode, outcome)
+		}
+		if err, _ := reading.err.Load().(error); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q: reading ended with %v", mode, err)
+		}
+	}
+}
+
+// A noticing pipe says when it is read from for the second time, and what reading ended with.
+type noticing struct {
+	*os.File
+	reads int
+	read  chan struct{}
+	err   atomic.Value
+}
+
+func (n *noticing) Read(b []byte) (int, error) {
+	if n.reads++; n.reads == 2 {
+		close(n.read)
+	}
+	c, err := n.File.Read(b)
+	if err != nil {
+		n.err.Store(err)
+	}
+	return c, err
 }
