@@ -844,23 +844,23 @@ func TestStartTLSPolicies(t *testing.T) {
 		return "Connected to 192.0.2.1 but TLS could not be had: " + reason + ". (#4.7.5)"
 	}
 	for _, c := range []struct {
-		policies []smtpc.Policy
-		server   string
-		exit     int
-		want     string
-		verbs    string
+		uses   []smtpc.STARTTLS
+		server string
+		exit   int
+		want   string
+		verbs  string
 	}{
-		{[]smtpc.Policy{smtpc.None}, offered, 0, clear, "EHLO MAIL RCPT DATA QUIT"},
-		{[]smtpc.Policy{smtpc.May, smtpc.Must, smtpc.Verify}, offered, 0, secure, "EHLO STARTTLS EHLO MAIL RCPT DATA QUIT"},
-		{[]smtpc.Policy{smtpc.None, smtpc.May}, absent, 0, clear, "EHLO MAIL RCPT DATA QUIT"},
-		{[]smtpc.Policy{smtpc.Must, smtpc.Verify}, absent, 76, unavailable("STARTTLS is not offered"), "EHLO QUIT"},
-		{[]smtpc.Policy{smtpc.May}, refused, 0, clear, "EHLO STARTTLS MAIL RCPT DATA QUIT"},
-		{[]smtpc.Policy{smtpc.Must, smtpc.Verify}, refused, 76, unavailable("STARTTLS was refused") + "\nRemote host said: 454 not now", "EHLO STARTTLS QUIT"},
-		{[]smtpc.Policy{smtpc.May, smtpc.Must, smtpc.Verify}, fails, 76, unavailable(`certificate is for "a", not "b"`), "EHLO STARTTLS"},
-		{[]smtpc.Policy{smtpc.None, smtpc.May}, nothing, 0, clear, "EHLO MAIL RCPT DATA QUIT"},
-		{[]smtpc.Policy{smtpc.Must, smtpc.Verify}, nothing, 76, unavailable("there is no TLS client"), "EHLO QUIT"},
+		{[]smtpc.STARTTLS{smtpc.Never}, offered, 0, clear, "EHLO MAIL RCPT DATA QUIT"},
+		{[]smtpc.STARTTLS{smtpc.IfOffered, smtpc.Required}, offered, 0, secure, "EHLO STARTTLS EHLO MAIL RCPT DATA QUIT"},
+		{[]smtpc.STARTTLS{smtpc.Never, smtpc.IfOffered}, absent, 0, clear, "EHLO MAIL RCPT DATA QUIT"},
+		{[]smtpc.STARTTLS{smtpc.Required}, absent, 76, unavailable("STARTTLS is not offered"), "EHLO QUIT"},
+		{[]smtpc.STARTTLS{smtpc.IfOffered}, refused, 0, clear, "EHLO STARTTLS MAIL RCPT DATA QUIT"},
+		{[]smtpc.STARTTLS{smtpc.Required}, refused, 76, unavailable("STARTTLS was refused") + "\nRemote host said: 454 not now", "EHLO STARTTLS QUIT"},
+		{[]smtpc.STARTTLS{smtpc.IfOffered, smtpc.Required}, fails, 76, unavailable(`certificate is for "a", not "b"`), "EHLO STARTTLS"},
+		{[]smtpc.STARTTLS{smtpc.Never, smtpc.IfOffered}, nothing, 0, clear, "EHLO MAIL RCPT DATA QUIT"},
+		{[]smtpc.STARTTLS{smtpc.Required}, nothing, 76, unavailable("there is no TLS client"), "EHLO QUIT"},
 	} {
-		for _, policy := range c.policies {
+		for _, use := range c.uses {
 			server := &smtptest.Server{TLS: serverTLS()}
 			switch c.server {
 			case absent:
@@ -870,7 +870,7 @@ func TestStartTLSPolicies(t *testing.T) {
 			}
 			conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 			job := newJob(1)
-			job.TLS = policy
+			job.TLS = use
 			job.startTLS(conn)
 			switch c.server {
 			case fails:
@@ -880,10 +880,10 @@ func TestStartTLSPolicies(t *testing.T) {
 			}
 			r := deliver(t.Context(), conn, job)
 			if r.exit != c.exit || r.reports+r.reason != c.want {
-				t.Errorf("%s, policy %d: %v", c.server, policy, r)
+				t.Errorf("%s, use %d: %v", c.server, use, r)
 			}
 			if seen := server.Last(t); verbs(seen) != c.verbs {
-				t.Errorf("%s, policy %d: server saw %q", c.server, policy, seen.Commands)
+				t.Errorf("%s, use %d: server saw %q", c.server, use, seen.Commands)
 			}
 		}
 	}
@@ -909,22 +909,22 @@ func TestWhatWasSaidBeforeTLSIsForgotten(t *testing.T) {
 
 // TestPlaintextInFrontOfTLS is CVE-2011-0411.
 func TestPlaintextInFrontOfTLS(t *testing.T) {
-	for _, policy := range []smtpc.Policy{smtpc.May, smtpc.Must, smtpc.Verify} {
+	for _, use := range []smtpc.STARTTLS{smtpc.IfOffered, smtpc.Required} {
 		address := script(t, "220 a\n", "250-a\n250 STARTTLS\n", "220 go\n250 injected\n")
 		conn := smtptest.Dial(t, address)
 		job := newJob(1)
-		job.TLS = policy
+		job.TLS = use
 		job.StartTLS = func(context.Context) (net.Conn, error) {
 			t.Error("TLS was started")
 			return nil, errors.New("no")
 		}
 		r := deliver(t.Context(), conn, job)
 		exit := 76
-		if policy == smtpc.May {
+		if use == smtpc.IfOffered {
 			exit = 75
 		}
 		if r.exit != exit || r.reason != `Connected to 192.0.2.1 but TLS could not be had: it sent "250 injected\r\n" without being asked. (#4.7.5)` {
-			t.Errorf("policy %d: %v", policy, r)
+			t.Errorf("use %d: %v", use, r)
 		}
 	}
 }
@@ -932,7 +932,7 @@ func TestPlaintextInFrontOfTLS(t *testing.T) {
 func TestInsideTLSAlready(t *testing.T) {
 	server := &smtptest.Server{TLS: serverTLS()}
 	job := newJob(1)
-	job.TLS = smtpc.Must
+	job.TLS = smtpc.Required
 	job.InTLS = true
 	job.facts = &report.TLS{Version: "TLSv1.2", Cipher: "X", Verified: true, ServerName: peerName}
 	r, seen := talk(t, server, job)

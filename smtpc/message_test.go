@@ -3,7 +3,6 @@ package smtpc
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -255,10 +254,4 @@ func BenchmarkScan(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-func ExampleParsePolicy() {
-	_, err := ParsePolicy("always")
-	fmt.Println(err)
-	// Output: TLS policy "always" is none of none, may, must, verify
 }

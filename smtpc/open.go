@@ -86,17 +86,17 @@ func (s *Session) ehloLost(err error, refused *reply) error {
 	return s.breaks(ErrEHLOLost, err)
 }
 
-// starttls does what the policy says about STARTTLS, and says EHLO again after it.
+// starttls uses STARTTLS as the options say, and says EHLO again after it.
 func (s *Session) starttls() error {
-	policy := s.options.TLS
+	required := s.options.TLS == Required
 	switch {
-	case policy == None, s.secure:
+	case s.options.TLS == Never, s.secure:
 		return nil
-	case s.options.StartTLS == nil && policy.required():
+	case s.options.StartTLS == nil && required:
 		return &BrokenError{Stage: StageHandshake, Cause: ErrTLSFailed, Err: errors.New("there is no TLS client")}
 	case s.options.StartTLS == nil:
 		return nil
-	case !s.caps.offers(extStartTLS) && policy.required():
+	case !s.caps.offers(extStartTLS) && required:
 		return ErrTLSNotOffered
 	case !s.caps.offers(extStartTLS):
 		return nil
@@ -111,7 +111,7 @@ func (s *Session) starttls() error {
 		return s.tlsLost(s.handshake())
 	case !r.refused():
 		return s.tlsLost(r.unexpected(StageSTARTTLS))
-	case policy.required() || r.closing():
+	case required || r.closing():
 		return &RefusedError{Stage: StageSTARTTLS, Reply: r.Reply, Cause: ErrTLSFailed}
 	}
 	// In the clear, then; if the server goes on.
@@ -141,7 +141,7 @@ func (s *Session) handshake() error {
 		// The handshake meets the same end, and words it.
 	case isLost(err):
 		return err
-	case err != nil && s.options.TLS.required():
+	case err != nil && s.options.TLS == Required:
 		return s.breaks(ErrTLSFailed, err)
 	case err != nil:
 		// Somebody has put it there, or the server is out of step. Where clear text

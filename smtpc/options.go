@@ -3,52 +3,19 @@ package smtpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 )
 
-// A Policy says what is to be done about STARTTLS.
-type Policy int
+// A STARTTLS says when STARTTLS is used (RFC 3207).
+type STARTTLS int
 
-// The policies. May is what an unset MXF_TLS means.
+// The uses of STARTTLS.
 const (
-	May    Policy = iota // STARTTLS when offered, else in the clear
-	None                 // never STARTTLS
-	Must                 // STARTTLS, or nothing is delivered
-	Verify               // Must, and StartTLS has been told to verify
+	IfOffered STARTTLS = iota // otherwise the conversation goes on in the clear
+	Never
+	Required // without TLS no mail is sent
 )
-
-// ParsePolicy reads the value of MXF_TLS: none, may, must or verify; empty is may.
-// Any other value is an error.
-func ParsePolicy(s string) (Policy, error) {
-	switch s {
-	case "none":
-		return None, nil
-	case "", "may":
-		return May, nil
-	case "must":
-		return Must, nil
-	case "verify":
-		return Verify, nil
-	}
-	return 0, fmt.Errorf("TLS policy %q is none of none, may, must, verify", s)
-}
-
-// String returns the word that ParsePolicy reads.
-func (p Policy) String() string {
-	switch p {
-	case None:
-		return "none"
-	case Must:
-		return "must"
-	case Verify:
-		return "verify"
-	}
-	return "may"
-}
-
-func (p Policy) required() bool { return p == Must || p == Verify }
 
 // Start says how far the conversation has come when it is handed over.
 type Start int
@@ -64,7 +31,7 @@ const (
 type Options struct {
 	HeloHost string // argument of EHLO; may be empty with FromMAIL only
 	Start    Start
-	TLS      Policy
+	TLS      STARTTLS
 	Avoid    Avoid
 
 	// TLSFailed says that TLS failed on an earlier connection to this server. In

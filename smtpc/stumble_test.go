@@ -173,7 +173,7 @@ func TestClearTextAfterTLSFailed(t *testing.T) {
 				want = strings.NewReplacer("Z", "D", "s", "h").Replace(want)
 			}
 			job := newJob(1)
-			job.TLS, job.TLSFailed = smtpc.None, failed
+			job.TLS, job.TLSFailed = smtpc.Never, failed
 			r, _ := talk(t, &smtptest.Server{Act: at(c.phase, c.reply)}, job)
 			if r.exit != 0 || !strings.HasPrefix(strings.TrimPrefix(r.reports, "r\x00"), want) {
 				t.Errorf("TLS failed: %v, %s %q: %v, want %s", failed, c.phase, c.reply, r, want)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strconv"
 	"time"
@@ -32,7 +33,7 @@ func connect(environ []string) (*connection, error) {
 	o := &c.options
 	o.TLSFailed, o.Trace = get("MXF_TLSFAILED") != "", chain.OpenTrace()
 	var err error
-	if o.TLS, err = smtpc.ParsePolicy(get("MXF_TLS")); err != nil {
+	if o.TLS, err = parseTLS(get("MXF_TLS")); err != nil {
 		return nil, chain.Fail(chain.ExitUsage, "MXF_TLS: %w", err)
 	}
 	if o.Avoid, err = smtpc.ParseAvoid(get("MXF_SMTPAVOID")); err != nil {
@@ -52,6 +53,20 @@ func connect(environ []string) (*connection, error) {
 	}
 	c.network.NoDelay()
 	return c, nil
+}
+
+// parseTLS reads $MXF_TLS: none, may, must or verify; empty is may. That TLS is to be verified
+// concerns the TLS client alone.
+func parseTLS(word string) (smtpc.STARTTLS, error) {
+	switch word {
+	case "none":
+		return smtpc.Never, nil
+	case "", "may":
+		return smtpc.IfOffered, nil
+	case "must", "verify":
+		return smtpc.Required, nil
+	}
+	return 0, fmt.Errorf("TLS policy %q is none of none, may, must, verify", word)
 }
 
 // startTLS asks for TLS on the control descriptor, and goes on with the other

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/cmd/internal/cmdtest"
+	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/smtpc/smtptest"
 	"nightmare.mail/mxf/ucspitls"
 )
@@ -172,5 +173,20 @@ func TestUCSPITLS(t *testing.T) {
 			}
 			got.Check(t, c.want)
 		})
+	}
+}
+
+func TestParseTLS(t *testing.T) {
+	for word, want := range map[string]smtpc.STARTTLS{
+		"none": smtpc.Never, "": smtpc.IfOffered, "may": smtpc.IfOffered, "must": smtpc.Required, "verify": smtpc.Required,
+	} {
+		if got, err := parseTLS(word); got != want || err != nil {
+			t.Errorf("%q: %d, %v", word, got, err)
+		}
+	}
+	for _, word := range []string{"always", "May", " may", "may,must"} {
+		if _, err := parseTLS(word); err == nil {
+			t.Errorf("%q: no error", word)
+		}
 	}
 }

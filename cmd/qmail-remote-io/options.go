@@ -20,7 +20,7 @@ type arguments struct {
 func parse(args []string) (*arguments, error) {
 	const most = 1<<31 - 1 // C's int
 	rfd, wfd, timeout := 6, 7, 1200
-	c := &arguments{options: smtpc.Options{Start: smtpc.FromMAIL, TLS: smtpc.None}}
+	c := &arguments{options: smtpc.Options{Start: smtpc.FromMAIL, TLS: smtpc.Never}}
 	args, err := chain.ParseOptions(args, []chain.Option{
 		{Short: 't', Long: []string{"timeoutremote"}, Take: chain.Count(&timeout, 0, most)},
 		{Short: '6', Long: []string{"fdr"}, Take: chain.Count(&rfd, chain.FirstFree, most)},

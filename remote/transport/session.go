@@ -172,6 +172,7 @@ func (s *session) sendSMTP(ctx context.Context, m *Mail) (report.Stream, error) 
 	ctx, stop := s.fuse(ctx, smtpc.ErrFuse)
 	defer stop()
 	mail := smtpc.NewMail(m.Sender, m.Recipients, m.Message.reader(), false)
+	mail.Limits, mail.Trace = s.limits(), m.Trace
 	outcome, ended := mail.Unsendable(), false
 	if outcome == nil {
 		s.smtp, _ = smtpc.Open(ctx, s.conn(), s.options(m.Trace)) // Send has the error in its outcome
@@ -182,15 +183,20 @@ func (s *session) sendSMTP(ctx context.Context, m *Mail) (report.Stream, error) 
 	return report.SMTP(outcome, s.peer())
 }
 
+// limits are how long the server may take for one answer.
+func (s *session) limits() smtpc.Limits {
+	return smtpc.LimitsOf(s.Settings.TimeoutRemote, s.Settings.TimeoutConnect)
+}
+
 // options say how SMTP is spoken to the target.
 func (s *session) options(trace func(string)) *smtpc.Options {
 	o := &smtpc.Options{
 		HeloHost:  s.target.Identity.HeloHost,
-		TLS:       startTLS(s.target.Manner.TLS),
+		TLS:       starttls(s.target.Manner.TLS),
 		Avoid:     s.target.avoid(),
 		TLSFailed: s.target.Manner.TLSFailed,
 		InTLS:     s.tls != nil,
-		Limits:    smtpc.LimitsOf(s.Settings.TimeoutRemote, s.Settings.TimeoutConnect),
+		Limits:    s.limits(),
 		Trace:     trace,
 	}
 	if s.target.Protocol.Explicit && s.target.Manner.TLS != policy.Clear {
@@ -207,17 +213,15 @@ func (s *session) options(trace func(string)) *smtpc.Options {
 	return o
 }
 
-// startTLS is the word of smtpc for a level.
-func startTLS(level policy.Level) smtpc.Policy {
+// starttls returns how a conversation at level uses STARTTLS.
+func starttls(level policy.Level) smtpc.STARTTLS {
 	switch level {
 	case policy.Clear:
-		return smtpc.None
+		return smtpc.Never
 	case policy.May:
-		return smtpc.May
-	case policy.Must:
-		return smtpc.Must
+		return smtpc.IfOffered
 	}
-	return smtpc.Verify
+	return smtpc.Required
 }
 
 // A socket is a connection in the clear that reports whether something has arrived.
