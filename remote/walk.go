@@ -294,9 +294,7 @@ func (w *walk) settled(v *visit, stream report.Stream, err error) (report.Stream
 	switch {
 	case err == nil:
 	case errors.As(err, &fuse):
-		if !fuse.Begun {
-			stream = report.Only(fuse.Reason)
-		}
+		stream = fuse.Stream()
 	case errors.As(err, &none):
 		w.job.tracef("left: %s", oneLine(none.Reason.Text))
 		v.failure = none

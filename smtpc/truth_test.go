@@ -131,6 +131,10 @@ func deliver(ctx context.Context, conn net.Conn, j *job) result {
 func show(outcome *smtpc.Outcome, j *job) result {
 	stream, err := report.SMTP(outcome, report.Peer{IP: peerIP, Fuse: j.TimeoutRemote, TLS: j.facts})
 	var r result
+	var blown *report.Fuse
+	if errors.As(err, &blown) && blown.Reports != nil {
+		stream = *blown.Reports
+	}
 	if stream.Message.Letter != 0 {
 		r.reports = string(stream.Bytes())
 	}

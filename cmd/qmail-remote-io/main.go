@@ -48,10 +48,8 @@ func final(reports report.Stream, err error) report.Stream {
 		return reports
 	case errors.As(err, &none):
 		return report.Only(report.Report{Letter: report.Temporary, Text: none.Reason.Text})
-	case errors.As(err, &fuse) && fuse.Begun:
-		return reports
 	case errors.As(err, &fuse):
-		return report.Only(fuse.Reason)
+		return fuse.Stream()
 	}
 	return report.Only(report.For(err))
 }

@@ -116,7 +116,7 @@ func TestFinal(t *testing.T) {
 		{nil, "Kok\n\x00"},
 		{&report.NoTransaction{Reason: report.Report{Letter: report.Permanent, Text: "no"}}, "Zno\n\x00"},
 		{&report.Fuse{Reason: blown}, "Zslow\n\x00"},
-		{&report.Fuse{Reason: blown, Begun: true}, "Kok\n\x00"},
+		{&report.Fuse{Reason: blown, Reports: &stream}, "Kok\n\x00"},
 		{errors.New("broken"), "ZInternal error: broken. (#4.3.5)\n\x00"},
 	} {
 		if got := string(final(stream, c.err).Bytes()); got != c.want {

@@ -243,19 +243,26 @@ func TLSFailure(err error) string {
 // TLSFailureLine is the line of a report that says why TLS broke down.
 func TLSFailureLine(why string) string { return "TLS failed: " + why }
 
-// Fuse says that timeoutremote ran out. Begun reports whether a transaction had
-// begun. If so, the stream beside it is to be printed.
+// Fuse says that timeoutremote ran out.
 type Fuse struct {
-	Reason Report
-	Begun  bool
+	Reason  Report
+	Reports *Stream // complete, where a transaction had begun; nil where none had
 }
 
 // NewFuse returns a *Fuse. If nothing had begun, the router reports it, without a TLS line.
-func NewFuse(f Facts, begun bool) *Fuse {
-	if !begun {
+func NewFuse(f Facts, reports *Stream) *Fuse {
+	if reports == nil {
 		f.TLS = nil
 	}
-	return &Fuse{Reason: New(FuseBlown, f), Begun: begun}
+	return &Fuse{Reason: New(FuseBlown, f), Reports: reports}
 }
 
 func (e *Fuse) Error() string { return e.Reason.Text }
+
+// Stream returns the reports of a delivery that ends with e.
+func (e *Fuse) Stream() Stream {
+	if e.Reports != nil {
+		return *e.Reports
+	}
+	return Only(e.Reason)
+}

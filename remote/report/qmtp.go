@@ -8,10 +8,9 @@ import (
 
 // QMTP returns the reports of o, the outcome of a conversation with peer.
 //
-// The error is nil when the stream is complete. It is *NoTransaction when another
-// server may be tried, and *Fuse when the fuse blew, with a stream if its Begun is
-// set. Any other error is a failure of this machine: nothing was sent, and there is
-// nothing to report.
+// The error is nil when there is a stream, which is complete. It is *NoTransaction when
+// another server may be tried, and *Fuse, which has the reports, when the fuse blew. Any
+// other error is a failure of this machine: nothing was sent, and there is nothing to report.
 func QMTP(o *qmtpc.Outcome, peer Peer) (Stream, error) {
 	c, facts := qmtpCase(o)
 	peer.fill(&facts)
@@ -21,11 +20,10 @@ func QMTP(o *qmtpc.Outcome, peer Peer) (Stream, error) {
 	case c == ConnectionDied && o.NoTransaction():
 		return Stream{}, NewNoTransaction(c, facts, o.Err)
 	case c == FuseBlown:
-		fuse := NewFuse(facts, o.FirstByte || o.Heard)
-		if !fuse.Begun {
-			return Stream{}, fuse
+		if !o.FirstByte && !o.Heard {
+			return Stream{}, NewFuse(facts, nil)
 		}
-		return Stream{qmtpRecipients(o, &peer), fuse.Reason}, fuse
+		return Stream{}, NewFuse(facts, &Stream{qmtpRecipients(o, &peer), New(c, facts)})
 	}
 	return Stream{qmtpRecipients(o, &peer), New(c, facts)}, nil
 }

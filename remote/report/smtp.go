@@ -23,11 +23,11 @@ func (p *Peer) fill(f *Facts) {
 
 // SMTP returns the reports of o, the outcome of a conversation with peer.
 //
-// The error is nil when the stream is complete. It is *NoTransaction when nothing was
-// sent that the server could deliver, so that something else may be tried, and *Fuse
-// when the fuse blew, with a stream if its Begun is set. Any other error is a mistake,
-// a panic before the message's last byte, or the end of the context before a transaction
-// had begun, with nothing to report.
+// The error is nil when there is a stream, which is complete. It is *NoTransaction when
+// nothing was sent that the server could deliver, so that something else may be tried, and
+// *Fuse, which has the reports, when the fuse blew. Any other error is a mistake, a panic
+// before the message's last byte, or the end of the context before a transaction had begun,
+// with nothing to report.
 func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
 	if o.Err == nil {
 		facts := Facts{Reply: o.Reply.Text}
@@ -46,7 +46,7 @@ func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
 	case c == Internal && broken == nil && !o.LastByte:
 		return Stream{}, o.Err
 	case c == FuseBlown:
-		return smtpFuse(o, &peer, facts)
+		return Stream{}, smtpFuse(o, &peer, facts)
 	case c != Internal && smtpMayGoOn(o):
 		return Stream{}, NewNoTransaction(c, facts, o.Err)
 	}
@@ -54,19 +54,18 @@ func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
 	if errors.Is(o.After, smtpc.ErrFuse) {
 		facts = Facts{}
 		peer.fill(&facts)
-		return stream, NewFuse(facts, true)
+		return Stream{}, NewFuse(facts, &stream)
 	}
 	return stream, nil
 }
 
 // smtpFuse is a conversation that took too long.
-func smtpFuse(o *smtpc.Outcome, peer *Peer, facts Facts) (Stream, error) {
+func smtpFuse(o *smtpc.Outcome, peer *Peer, facts Facts) *Fuse {
 	facts.Notes = nil
-	fuse := NewFuse(facts, o.Begun)
-	if !fuse.Begun {
-		return Stream{}, fuse
+	if !o.Begun {
+		return NewFuse(facts, nil)
 	}
-	return Stream{smtpRecipients(o, peer), fuse.Reason}, fuse
+	return NewFuse(facts, &Stream{smtpRecipients(o, peer), New(FuseBlown, facts)})
 }
 
 // smtpMayGoOn reports whether nothing was sent that the server could deliver, and nothing was

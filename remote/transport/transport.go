@@ -83,7 +83,7 @@ type Mail struct {
 //
 //   - *report.NoTransaction: nothing was sent that the server could deliver. errors.Is
 //     finds the failure in it that leads to a rung of package policy;
-//   - *report.Fuse: timeoutremote is over; the reports are complete when its Begun is set;
+//   - *report.Fuse: timeoutremote is over; it has the reports;
 //   - another, which is temporary and ends the delivery.
 func (c *Carrier) Carry(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail, inProcess bool) (report.Stream, error) {
 	if inProcess {

@@ -94,15 +94,19 @@ func Fuse(limit time.Duration, cause error) context.Context {
 	return ctx
 }
 
-// Finish prints the reports, if there are any, and returns err with its exit code.
+// Finish prints the reports, if there are any, those in err included, and returns err with its
+// exit code.
 func Finish(reports report.Stream, err error) error {
+	var none *report.NoTransaction
+	var fuse *report.Fuse
+	if errors.As(err, &fuse) && fuse.Reports != nil {
+		reports = *fuse.Reports
+	}
 	if reports.Message.Letter != 0 {
 		if _, failed := reports.WriteTo(os.Stdout); failed != nil {
 			return failed
 		}
 	}
-	var none *report.NoTransaction
-	var fuse *report.Fuse
 	switch {
 	case errors.As(err, &fuse):
 		return &chain.Failure{Code: chain.ExitFuse, Err: err}
