@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -77,7 +78,11 @@ const panicPatience = 20 * time.Second
 func checkPanic(t *testing.T, what string, stream report.Stream, delivered func() bool) {
 	t.Helper()
 	raw := stream.Bytes()
-	if _, err := report.Parse(raw, 1); err != nil {
+	p := report.Parser{Recipients: 1}
+	for text := range bytes.SplitSeq(bytes.TrimSuffix(raw, []byte{0}), []byte{0}) {
+		p.Add(text)
+	}
+	if _, err := p.Stream(); err != nil {
 		t.Errorf("%s: %v: %q", what, err, raw)
 	}
 	switch stream.Message.Letter {

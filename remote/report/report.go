@@ -113,27 +113,10 @@ var ErrIncomplete = errors.New("incomplete reports")
 // for a shell's complaint.
 const maxQuoted = 200
 
-// Parse reads the report stream of a delivery to n recipients from the
-// beginning of b. What follows a complete stream is ignored. The error is
-// ErrIncomplete when b ends too early, and names the offending report when the
-// letters cannot be a stream for n recipients.
-func Parse(b []byte, n int) (Stream, error) {
-	p := Parser{Recipients: n}
-	for {
-		text, rest, ended := bytes.Cut(b, []byte{0})
-		if !ended {
-			return p.Stream()
-		}
-		if p.Add(text) {
-			return p.Stream()
-		}
-		b = rest
-	}
-}
-
-// A Parser reads a stream report by report.
+// A Parser reads the stream of a delivery report by report. What follows a complete stream is
+// ignored.
 type Parser struct {
-	Recipients int // of the delivery
+	Recipients int // how many the delivery has; at least one
 
 	stream   Stream
 	complete bool
@@ -173,7 +156,8 @@ func (p *Parser) add(text []byte) error {
 	return nil
 }
 
-// Stream returns the stream, or why there is none; see [Parse].
+// Stream returns the stream, or why there is none. The error is ErrIncomplete when reports are
+// missing, and names the offending report when there can be no stream for so many recipients.
 func (p *Parser) Stream() (Stream, error) {
 	switch {
 	case p.err != nil:

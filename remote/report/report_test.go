@@ -122,7 +122,19 @@ func TestStream_oneWrite(t *testing.T) {
 	}
 }
 
-func TestParse(t *testing.T) {
+// parse reads the stream of a delivery to n recipients from the beginning of b.
+func parse(b []byte, n int) (Stream, error) {
+	p := Parser{Recipients: n}
+	for {
+		text, rest, ended := bytes.Cut(b, []byte{0})
+		if !ended || p.Add(text) {
+			return p.Stream()
+		}
+		b = rest
+	}
+}
+
+func TestParser(t *testing.T) {
 	accepted := Report{Accepted, ""}
 	for _, test := range []struct {
 		in   string
@@ -138,9 +150,9 @@ func TestParse(t *testing.T) {
 		{"Zlater\n\n\x00", 1, Only(Report{Temporary, "later\n"})},           // the program's own empty line
 		{"Kok\x00", 1, Stream{[]Report{accepted}, Report{Delivered, "ok"}}}, // as qmail-rspawn reads it
 	} {
-		got, err := Parse([]byte(test.in), test.n)
+		got, err := parse([]byte(test.in), test.n)
 		if err != nil || !reflect.DeepEqual(got, test.want) {
-			t.Errorf("Parse(%q, %d) = %v, %v", test.in, test.n, got, err)
+			t.Errorf("parse(%q, %d) = %v, %v", test.in, test.n, got, err)
 		}
 	}
 	for _, test := range []struct {
@@ -158,20 +170,20 @@ func TestParse(t *testing.T) {
 		{"x\x00", "no such letter", 1, false},
 		{"goodbye\n\x00", "prose", 1, false},
 	} {
-		_, err := Parse([]byte(test.in), test.n)
+		_, err := parse([]byte(test.in), test.n)
 		if err == nil || errors.Is(err, ErrIncomplete) != test.incomplete {
-			t.Errorf("%s: Parse(%q, %d): %v", test.why, test.in, test.n, err)
+			t.Errorf("%s: parse(%q, %d): %v", test.why, test.in, test.n, err)
 		}
 	}
 }
 
-func FuzzParse(f *testing.F) {
+func FuzzParser(f *testing.F) {
 	f.Add([]byte("r\x00hno\x00Kok\x00"), uint8(2))
 	f.Add([]byte("Z\x00"), uint8(1))
 	f.Add([]byte("K\x00"), uint8(1))
 	f.Fuzz(func(t *testing.T, b []byte, count uint8) {
 		n := int(count)
-		s, err := Parse(b, n)
+		s, err := parse(b, n)
 		if err != nil {
 			return
 		}
