@@ -516,9 +516,10 @@ func TestMistakesWithASession(t *testing.T) {
 
 // The fuse of one mail is not that of the next.
 func TestFuseOfEachMail(t *testing.T) {
-	conn := smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve))
 	j := newJob(1)
 	for range 2 {
+		server := new(smtptest.Server)
+		conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 		ctx, blow := context.WithCancelCause(t.Context())
 		s := open(t, ctx, conn, j)
 		if outcome := s.Send(ctx, newJob(1).mail()); outcome.Err != nil {
@@ -535,7 +536,10 @@ func TestFuseOfEachMail(t *testing.T) {
 		if !errors.Is(outcome.Err, smtpc.ErrFuse) || outcome.Begun || s.Usable() || s.Quit() {
 			t.Errorf("%+v", outcome)
 		}
-		conn = smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve))
+		conn.Close()
+		if said := verbs(server.Last(t)); said != "EHLO MAIL RCPT DATA MAIL RCPT DATA" {
+			t.Errorf("said after the fuse: %q", said)
+		}
 	}
 }
 

@@ -43,6 +43,10 @@ func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
 		o.Notes, s.notes = s.notes, nil
 	case m.used:
 		o.Err = errUsed
+	case ctx.Err() != nil:
+		// It may have ended since Open returned. Not a byte is said then.
+		s.ctx, s.stage = ctx, StageMAIL
+		o.Err = s.ended(ctx.Err(), false)
 	case !s.able():
 		o.Err = errNotUsable
 	case s.unreset:

@@ -90,10 +90,21 @@ type Rung struct {
 	Do    Change
 }
 
+// isNew reports whether c changes m. Where it has a flag, that must be new: clear text alone is
+// no reason to try the rest once more.
+func (c Change) isNew(m Manner) bool {
+	flags := c
+	flags.Clear, flags.AsFailure = false, false
+	if flags == (Change{}) {
+		flags = c
+	}
+	return flags.of(m) != m
+}
+
 // leads reports whether failure leads to g from m. A rung that changes nothing leads
 // nowhere.
 func (g *Rung) leads(m Manner, failure error) bool {
-	return g.Do.of(m) != m && slices.ContainsFunc(g.After, func(cause error) bool { return errors.Is(failure, cause) })
+	return g.Do.isNew(m) && slices.ContainsFunc(g.After, func(cause error) bool { return errors.Is(failure, cause) })
 }
 
 // A Requirement is what TLS a way must have: the level of the first attempt at an address,

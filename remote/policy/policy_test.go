@@ -92,6 +92,9 @@ func TestNext_conditions(t *testing.T) {
 	if g := firm.Next(Manner{TLS: Must}, ErrTLS, AtOnce, false); g == nil || g.In != Second {
 		t.Errorf("not connected: %+v", g)
 	}
+	if g := lax.Next(Manner{TLS: May, HELO: true}, ErrEHLOLost, AtOnce, true); g != nil {
+		t.Errorf("HELO twice, in the clear: %+v", g)
+	}
 	clear := Manner{TLSFailed: true}
 	if g := firm.Next(clear, ErrStumbled, Second, true); g == nil || g.Words != oneByOne.Words {
 		t.Errorf("a group in the clear: %+v", g)

@@ -128,14 +128,14 @@ func (s *session) conn() net.Conn {
 	return socket{s.under}
 }
 
-// close ends the session. One that was not brought to its end is cut beneath TLS, so that
-// nothing of it can be taken for a whole.
+// close ends the session. TLS that STARTTLS began is cut beneath where the conversation was not
+// brought to its end. Implicit TLS is closed as a TLS client around a program closes it.
 func (s *session) close(ended bool) {
-	if !ended {
+	if !ended && !s.target.Protocol.Implicit {
 		s.under.Close()
 	}
 	if s.tls != nil {
-		s.tls.Close() // with close_notify
+		s.tls.Close() // with close_notify, if the connection is there
 	}
 }
 
