@@ -134,12 +134,21 @@ func found(a *dns.Answer) string {
 func way(s *remote.Step) []string {
 	addrs := make([]string, 0, len(s.Addresses))
 	for _, a := range s.Addresses {
-		addrs = append(addrs, a.Addr().String())
+		addr := a.Addr().String()
+		if a.Silent > 0 {
+			addr += fmt.Sprintf(" (did not answer lately: passed over for %v more)", a.Silent)
+		}
+		addrs = append(addrs, addr)
 	}
-	return []string{
-		fmt.Sprintf("%s  %s port %d  TLS %s  because %s", cmp.Or(s.Host, "address"), strings.ToUpper(s.Protocol.Service), s.Port, s.Requirement.First, s.Why),
+	lines := []string{
+		fmt.Sprintf("%s  %s port %d  TLS %s (%s)  because %s", cmp.Or(s.Host, "address"), strings.ToUpper(s.Protocol.Service), s.Port,
+			s.Requirement.First, s.Requirement.By, s.Why),
 		strings.Join(addrs, ", "),
 	}
+	if s.Err != nil {
+		lines = append(lines, printable("passed over: "+s.Err.Error()))
+	}
+	return lines
 }
 
 func exchanger(res result) string {
@@ -162,16 +171,27 @@ func encryption(res result) []string {
 	if res.session.TLS() == nil {
 		return []string{"none: in the clear"}
 	}
-	for line := range strings.Lines(res.Text) {
+	return onTLS(res.Text)
+}
+
+// onTLS tells what the line on TLS in a report says. Behind the server name it may have
+// more: who wanted it so, or a fault of ours in brackets.
+func onTLS(text string) []string {
+	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
-		if len(words) == 5 && words[0] == "TLS:" {
-			return []string{
-				"version      " + words[1],
-				"cipher       " + words[2],
-				"certificate  " + words[3],
-				"server name  " + printable(words[4]),
-			}
+		if len(words) < 5 || words[0] != "TLS:" {
+			continue
 		}
+		lines := []string{
+			"version      " + words[1],
+			"cipher       " + words[2],
+			"certificate  " + words[3],
+			"server name  " + printable(words[4]),
+		}
+		if more := words[5:]; len(more) > 0 {
+			lines = append(lines, "also         "+printable(strings.Join(more, " ")))
+		}
+		return lines
 	}
 	return []string{"up, but the report does not say so"}
 }
