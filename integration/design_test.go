@@ -60,3 +60,35 @@ func TestDesign_map(t *testing.T) {
 		}
 	}
 }
+
+// Every path that doc/DESIGN.md names is there. A control file is there if its manual page
+// has it.
+func TestDesign_paths(t *testing.T) {
+	text, err := os.ReadFile("../doc/DESIGN.md")
+	ok(t, err)
+	manual, err := os.ReadFile("../doc/mxf-control.5")
+	ok(t, err)
+	entries, err := os.ReadDir("..")
+	ok(t, err)
+	var tops []string
+	for _, e := range entries {
+		if e.IsDir() {
+			tops = append(tops, regexp.QuoteMeta(e.Name()))
+		}
+	}
+	named := regexp.MustCompile(`(^|[^\w./-])((?:`+strings.Join(tops, "|")+`)/[\w/-]+(?:\.\w+)*)`).FindAllSubmatch(text, -1)
+	const few = 100
+	if len(named) < few {
+		t.Errorf("only %d paths are found", len(named))
+	}
+	for _, match := range named {
+		name := string(match[2])
+		if _, err := os.Stat(filepath.Join("..", filepath.FromSlash(name))); err == nil {
+			continue
+		}
+		file, isControl := strings.CutPrefix(name, "control/")
+		if !isControl || !regexp.MustCompile(`(?m)^\.It Pa (.* )?`+regexp.QuoteMeta(file)+`( |$)`).Match(manual) {
+			t.Errorf("doc/DESIGN.md names %s, which is not there", name)
+		}
+	}
+}

@@ -1,11 +1,13 @@
 package integration
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -118,28 +120,27 @@ var arrows = map[string]map[string]string{
 
 // reserved lists packages that have one home.
 var reserved = map[string][]string{
-	"crypto/tls":            {"tlsc", "tlsc/tlstest", "smtpc/smtptest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor"},
+	"crypto/tls":            {"tlsc", "tlsc/tlstest", "smtpc/smtptest", "integration/lab", "integration/bench", "integration/bench/floor"},
 	"github.com/miekg/dns":  {"remote/dns", "remote/dns/dnstest", "integration/lab"},
 	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
-	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/transport", "integration/lab", "integration/peers"},
-	"os/exec":               {"cmd/internal/chain", "cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
-	"testing":               {"cmd/internal/cmdtest", "integration/peers", "remote/dns/dnstest", "qmtpc/qmtptest"},
+	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/transport"},
+	"os/exec":               {"cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
+	"testing":               {"cmd/internal/cmdtest", "integration/peers", "remote/dns/dnstest"},
 	"net/http":              {},
 }
 
-// imports returns what each folder of the module imports outside of its tests.
-func imports(t *testing.T) map[string]map[string]bool {
+// eachFile calls use for each file of the module that is not a test's.
+func eachFile(t *testing.T, mode parser.Mode, use func(folder string, file *ast.File)) {
 	t.Helper()
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := make(map[string]map[string]bool)
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, mode)
 		if err != nil {
 			return err
 		}
@@ -147,22 +148,30 @@ func imports(t *testing.T) map[string]map[string]bool {
 		if err != nil {
 			return err
 		}
-		folder = filepath.ToSlash(folder)
+		use(filepath.ToSlash(folder), file)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// imports returns what each folder of the module imports outside of its tests.
+func imports(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	found := make(map[string]map[string]bool)
+	eachFile(t, parser.ImportsOnly, func(folder string, file *ast.File) {
 		if found[folder] == nil {
 			found[folder] = make(map[string]bool)
 		}
 		for _, spec := range file.Imports {
 			name, err := strconv.Unquote(spec.Path.Value)
 			if err != nil {
-				return err
+				t.Fatal(err)
 			}
 			found[folder][name] = true
 		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return found
 }
 
@@ -206,11 +215,75 @@ func TestImports_arrows(t *testing.T) {
 }
 
 func TestImports_reserved(t *testing.T) {
-	for folder, names := range imports(t) {
+	found := imports(t)
+	for folder, names := range found {
 		for name := range names {
 			if homes, ok := reserved[name]; ok && !slices.Contains(homes, folder) {
 				t.Errorf("%s imports %s, which belongs to %s", folder, name, strings.Join(homes, ", "))
 			}
+		}
+	}
+	for name, homes := range reserved {
+		for _, folder := range homes {
+			if !found[folder][name] {
+				t.Errorf("%s is listed as a home of %s, and does not import it", folder, name)
+			}
+		}
+	}
+}
+
+// starters lists the functions that start programs, by package, and starting the folders that
+// may call them.
+var (
+	starters = map[string][]string{
+		"os":                    {"StartProcess"},
+		"os/exec":               {"Command", "CommandContext", "Cmd"},
+		"syscall":               {"StartProcess", "ForkExec", "Exec"},
+		"golang.org/x/sys/unix": {"Exec"},
+	}
+	starting = map[string]string{
+		"cmd/internal/chain":       "becomes the next program of a chain, and starts the tunnel",
+		"remote/transport":         "starts a chain",
+		"cmd/internal/cmdtest":     "tests",
+		"integration/lab":          "tests",
+		"integration/peers":        "tests",
+		"integration/check":        "make check",
+		"integration/bench":        "the benchmark",
+		"integration/bench/floor":  "the benchmark",
+		"integration/bench/launch": "the benchmark",
+	}
+)
+
+// Programs are started in few places.
+func TestImports_starters(t *testing.T) {
+	used := make(map[string]bool)
+	eachFile(t, 0, func(folder string, file *ast.File) {
+		named := make(map[string]string) // the paths of packages, by their names in file
+		for _, spec := range file.Imports {
+			name, _ := strconv.Unquote(spec.Path.Value)
+			local := path.Base(name)
+			if spec.Name != nil {
+				local = spec.Name.Name
+			}
+			named[local] = name
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if x, ok := s.X.(*ast.Ident); ok && slices.Contains(starters[named[x.Name]], s.Sel.Name) {
+				used[folder] = true
+				if starting[folder] == "" {
+					t.Errorf("%s starts programs (%s.%s)", folder, named[x.Name], s.Sel.Name)
+				}
+			}
+			return true
+		})
+	})
+	for folder := range starting {
+		if !used[folder] {
+			t.Errorf("%s is listed as starting programs, and does not", folder)
 		}
 	}
 }
