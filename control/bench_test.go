@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/integration/must"
 )
 
 // BenchmarkRead measures what a delivery pays for control files: in a home that has
@@ -30,13 +31,8 @@ func BenchmarkRead(b *testing.B) {
 			h := home(b, bench.f)
 			b.ReportAllocs()
 			for b.Loop() {
-				s, err := control.Read(h)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := s.Protocols[len(s.Protocols)-1].Routes.Lookup("domain999.example"); err != nil {
-					b.Fatal(err)
-				}
+				s := must.Get(control.Read(h))(b)
+				must.Get(s.Protocols[len(s.Protocols)-1].Routes.Lookup("domain999.example"))(b)
 			}
 		})
 	}
@@ -46,9 +42,7 @@ func BenchmarkReadClient(b *testing.B) {
 	h := home(b, nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := control.ReadClient(h); err != nil {
-			b.Fatal(err)
-		}
+		must.Get(control.ReadClient(h))(b)
 	}
 }
 
@@ -59,17 +53,12 @@ func BenchmarkRoutes(b *testing.B) {
 		fmt.Fprintf(&routes, "customer-%06d.example.com:relay%d.example.org:26\n", i, i%7)
 	}
 	h := home(b, files{"protocols": "smtp:25:0:N:N:p\n", "smtproutes": routes.String()})
-	s, err := control.Read(h)
-	if err != nil {
-		b.Fatal(err)
-	}
+	s := must.Get(control.Read(h))(b)
 	b.Run("read", func(b *testing.B) {
 		b.SetBytes(int64(routes.Len()))
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := control.Read(h); err != nil {
-				b.Fatal(err)
-			}
+			must.Get(control.Read(h))(b)
 		}
 	})
 	for _, domain := range []string{"customer-999999.example.com", "elsewhere.example.net"} {
@@ -77,9 +66,7 @@ func BenchmarkRoutes(b *testing.B) {
 			b.SetBytes(int64(routes.Len()))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := s.Protocols[0].Routes.Lookup(domain); err != nil {
-					b.Fatal(err)
-				}
+				must.Get(s.Protocols[0].Routes.Lookup(domain))(b)
 			}
 		})
 	}

@@ -15,6 +15,7 @@ import (
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/control/domain/domaintest"
+	"nightmare.mail/mxf/integration/must"
 )
 
 // files is what a test puts into home/control.
@@ -24,9 +25,7 @@ type files map[string]string
 func home(t testing.TB, f files) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "control"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Mkdir(filepath.Join(dir, "control"), 0o755))
 	write(t, dir, files{"me": "mx.example.org\n"})
 	write(t, dir, f)
 	return dir
@@ -35,9 +34,7 @@ func home(t testing.TB, f files) string {
 func write(t testing.TB, home string, f files) {
 	t.Helper()
 	for name, content := range f {
-		if err := os.WriteFile(filepath.Join(home, "control", name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(filepath.Join(home, "control", name), []byte(content), 0o644))
 	}
 }
 
@@ -73,10 +70,7 @@ func refused(t *testing.T, err error, file string, line int, what string) {
 
 func TestMissingFileTakesItsDefault(t *testing.T) {
 	h := home(t, nil)
-	s, err := control.Read(h)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := must.Get(control.Read(h))(t)
 	routes := make([]*control.Routes, len(s.Protocols))
 	for i := range s.Protocols {
 		routes[i], s.Protocols[i].Routes = s.Protocols[i].Routes, nil
@@ -175,9 +169,7 @@ func TestNoNameToSayIsRefused(t *testing.T) {
 			h := home(t, files{"me": me, "helohost": helohost})
 			for name, content := range (files{"me": me, "helohost": helohost}) {
 				if content == "missing" {
-					if err := os.Remove(filepath.Join(h, "control", name)); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, os.Remove(filepath.Join(h, "control", name)))
 				}
 			}
 			_, err := control.Read(h)
@@ -240,10 +232,7 @@ func TestPathsAreRelativeToHome(t *testing.T) {
 		"clientcert": "/etc/ssl/cert.pem\n", "clientkey": "control/key.pem\n",
 		"protocols": "smtp:25:0:N:Y:libexec/client\nqmtp:209:1:N:N:/opt/client with: args\n",
 	})
-	s, err := control.Read(h)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := must.Get(control.Read(h))(t)
 	for _, test := range []struct{ what, got, want string }{
 		{"tlsclient", s.TLSClient, h + "/libexec/s6-tlsc"},
 		{"ucspitlsclient", s.UCSPITLSClient, "/command/s6-ucspitlsc"},
@@ -364,15 +353,9 @@ func TestEveryServiceHasItsRoutes(t *testing.T) {
 		"smtproutes": "example.com:smtp.example.org\n", "qmtpsroutes": "example.com:qmtps.example.org\n", "lmtproutes": "example.com:lmtp.example.org\n",
 		"qmtproutes": "nobody reads this\n",
 	})
-	s, err := control.Read(h)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := must.Get(control.Read(h))(t)
 	for _, p := range s.Protocols {
-		relay, err := p.Routes.Lookup("example.com")
-		if err != nil {
-			t.Fatal(err)
-		}
+		relay := must.Get(p.Routes.Lookup("example.com"))(t)
 		if p.Service == "uucp" {
 			if relay != nil {
 				t.Errorf("uucp has a route: %v", relay)
@@ -382,7 +365,7 @@ func TestEveryServiceHasItsRoutes(t *testing.T) {
 		}
 	}
 	write(t, h, files{"lmtproutes": "# none\nexample.com\n"})
-	_, err = control.Read(h)
+	_, err := control.Read(h)
 	refused(t, err, "lmtproutes", 2, "domain:relay")
 }
 
@@ -435,12 +418,8 @@ func TestUnreadable(t *testing.T) {
 			for _, name := range every {
 				h := home(t, nil)
 				path := filepath.Join(h, "control", name)
-				if err := os.RemoveAll(path); err != nil {
-					t.Fatal(err)
-				}
-				if err := test.make(path); err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, os.RemoveAll(path))
+				must.OK(t, test.make(path))
 				_, err := control.Read(h)
 				refused(t, err, name, 0, test.what)
 				if test.is != nil && !errors.Is(err, test.is) {
@@ -453,9 +432,7 @@ func TestUnreadable(t *testing.T) {
 
 func TestControlThatIsAFile(t *testing.T) {
 	h := t.TempDir()
-	if err := os.WriteFile(filepath.Join(h, "control"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(filepath.Join(h, "control"), nil, 0o644))
 	_, err := control.Read(h)
 	refused(t, err, "helohost", 0, "not a directory")
 }
@@ -520,9 +497,7 @@ func TestFileLimit(t *testing.T) {
 	}
 	_, err := control.Read(h)
 	refused(t, err, "smtproutes", 0, "at most 67108864 bytes")
-	if err := os.Truncate(path, control.MaxRoutes); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Truncate(path, control.MaxRoutes))
 	_, err = control.Read(h)
 	refused(t, err, "smtproutes", 2, "at most 4096 bytes") // the line of zeros is too long, the file is not
 }

@@ -5,15 +5,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // TestManual compares mxf-control(5) with the code: its defaults are ours, and its
 // examples of lists are well-formed.
 func TestManual(t *testing.T) {
-	page, err := os.ReadFile("../doc/mxf-control.5")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := must.Get(os.ReadFile("../doc/mxf-control.5"))(t)
 	text := strings.ReplaceAll(string(page), `\&.`, ".")
 	if !strings.Contains(text, "\n"+defaultProtocols+".Ed\n") {
 		t.Error("the default protocols are not those of the manual")
@@ -28,10 +27,7 @@ func TestManual(t *testing.T) {
 	}
 	_, examples, _ := strings.Cut(text, "\n.Sh EXAMPLES\n")
 	routes := between(examples, "# the branch office", ".Ed")
-	r, err := parseTable(routes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := must.Get(parseTable(routes))(t)
 	for domain, want := range map[string]string{
 		"x.branch.example.com": "2001:db8::25", "[2001:db8::1]": "test.example.com", "partner.example.org": "", "example.net": "192.0.2.25",
 	} {

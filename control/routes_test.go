@@ -14,6 +14,7 @@ import (
 	"testing/iotest"
 
 	"nightmare.mail/mxf/control/domain/domaintest"
+	"nightmare.mail/mxf/integration/must"
 )
 
 var goodRelays = []struct {
@@ -151,10 +152,7 @@ func parseTable(text string) (*Routes, error) {
 
 func table(t testing.TB, text string) *Routes {
 	t.Helper()
-	r, err := parseTable(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := must.Get(parseTable(text))(t)
 	return r
 }
 
@@ -208,10 +206,7 @@ not.example.com:192.0.2.25
 					test.line = 0
 				}
 			}
-			relay, err := r.Lookup(test.domain)
-			if err != nil {
-				t.Fatal(err)
-			}
+			relay := must.Get(r.Lookup(test.domain))(t)
 			if test.line == 0 {
 				if relay != nil {
 					t.Errorf("%s: got %+v, want none", test.domain, relay)
@@ -252,27 +247,20 @@ func long(line string) string {
 func writeRoutes(t testing.TB, text string) dir {
 	t.Helper()
 	d := dir{t.TempDir()}
-	if err := os.MkdirAll(filepath.Dir(d.name("smtproutes")), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.MkdirAll(filepath.Dir(d.name("smtproutes")), 0o755))
 	rewrite(t, d, text)
 	return d
 }
 
 func rewrite(t testing.TB, d dir, text string) {
 	t.Helper()
-	if err := os.WriteFile(d.name("smtproutes"), []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(d.name("smtproutes"), []byte(text), 0o644))
 }
 
 func TestLongTable(t *testing.T) {
 	text := long("last.example:last.example.org:26") // no newline
 	lines := strings.Count(text, "\n") + 1
-	r, err := writeRoutes(t, text).readRoutes("smtproutes")
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := must.Get(writeRoutes(t, text).readRoutes("smtproutes"))(t)
 	if r.data != nil {
 		t.Error("a long table is in memory")
 	}
@@ -305,10 +293,7 @@ func TestLongTable(t *testing.T) {
 
 func TestLongTableThatChanged(t *testing.T) {
 	d := writeRoutes(t, long("last.example:old.example.org\n"))
-	r, err := d.readRoutes("smtproutes")
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := must.Get(d.readRoutes("smtproutes"))(t)
 	rewrite(t, d, long("last.example:newer.example.org\n"))
 	if relay, err := r.Lookup("last.example"); err != nil || relay == nil || relay.Host != "newer.example.org" {
 		t.Errorf("got %v, %v", relay, err)
@@ -322,9 +307,7 @@ func TestLongTableThatChanged(t *testing.T) {
 	if relay, err := r.Lookup("domain0.example"); relay != nil || !errors.As(err, &e) || !strings.Contains(e.What, "a port") {
 		t.Errorf("got %v, %v", relay, err)
 	}
-	if err := os.Remove(d.name("smtproutes")); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Remove(d.name("smtproutes")))
 	if relay, err := r.Lookup("domain0.example"); relay != nil || !errors.As(err, &e) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, %v", relay, err)
 	}
@@ -332,10 +315,7 @@ func TestLongTableThatChanged(t *testing.T) {
 
 func TestOneTableManyLookups(t *testing.T) {
 	d := writeRoutes(t, long("last.example:last.example.org\n"))
-	r, err := d.readRoutes("smtproutes")
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := must.Get(d.readRoutes("smtproutes"))(t)
 	rewrite(t, d, long("last.example:other.example.org\n"))
 	var wg sync.WaitGroup
 	for range 8 {

@@ -21,7 +21,7 @@ const module = "nightmare.mail/mxf/"
 // that doc/DESIGN.md has to argue. A folder named cmd/* is each program's.
 var arrows = map[string]map[string]string{
 	"cmd/internal/chain":   {},
-	"cmd/internal/cmdtest": {},
+	"cmd/internal/cmdtest": {"integration/must": "what all tests need"},
 	"cmd/internal/protocol": {
 		"cmd/internal/chain": "the environment, exit codes",
 		"remote/report":      "reports, and why there are none",
@@ -107,6 +107,7 @@ var arrows = map[string]map[string]string{
 	"integration/lab":   {"smtpc/smtptest": "its SMTP server is that of all tests", "tlsc/tlstest": "its certificates"},
 	"integration/peers": {},
 	"integration/check": {},
+	"integration/must":  {},
 	"integration/bench": {
 		"integration/lab":        "the name server and the home",
 		"integration/bench/runs": "what launch tells",
@@ -125,7 +126,7 @@ var reserved = map[string][]string{
 	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
 	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/transport"},
 	"os/exec":               {"cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
-	"testing":               {"cmd/internal/cmdtest", "integration/peers", "remote/dns/dnstest"},
+	"testing":               {"cmd/internal/cmdtest", "integration/must", "integration/peers", "remote/dns/dnstest"},
 	"net/http":              {},
 }
 
@@ -291,7 +292,7 @@ func TestImports_starters(t *testing.T) {
 // What the programs are linked with, whoever imports it: nothing that costs start-up
 // or size for no use.
 func TestImports_linked(t *testing.T) {
-	nowhere := []string{"net/http", "testing", module + "cmd/internal/cmdtest"}
+	nowhere := []string{"net/http", "testing", module + "cmd/internal/cmdtest", module + "integration/must"}
 	for program, without := range map[string][]string{
 		"mxf-remote":       {module + "integration/lab"},
 		"mxf-remote-smtpc": {"github.com/miekg/dns"},

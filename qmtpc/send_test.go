@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/qmtpc/qmtptest"
 )
 
@@ -28,20 +29,14 @@ const patience = 30 * time.Second
 // start runs a scripted server for the length of a test.
 func start(t *testing.T, script qmtptest.Script) *qmtptest.Server {
 	t.Helper()
-	s, err := qmtptest.Start(script)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := must.Get(qmtptest.Start(script))(t)
 	t.Cleanup(func() { s.Close() })
 	return s
 }
 
 func dial(t *testing.T, s *qmtptest.Server) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", s.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := must.Get(net.Dial("tcp", s.Addr()))(t)
 	t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -182,10 +177,7 @@ func TestMixtures(t *testing.T) {
 		return nil
 	})
 	for _, mixture := range mixtures[1:] {
-		mail, err := Prepare(t.Context(), mixture, rcpts(len(mixture)), strings.NewReader("x\n"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		mail := must.Get(Prepare(t.Context(), mixture, rcpts(len(mixture)), strings.NewReader("x\n"), nil))(t)
 		o := Send(t.Context(), dial(t, s), mail, nil)
 		expected := Outcome{FirstByte: true, LastByte: true, Heard: true}
 		for i, letter := range mixture {
@@ -258,10 +250,7 @@ func TestPackagesArriveUnchanged(t *testing.T) {
 			t.Run(name+"/"+way, func(t *testing.T) {
 				t.Setenv("TMPDIR", t.TempDir())
 				sender := senders[len(message)%len(senders)]
-				mail, err := Prepare(t.Context(), sender, rcpts(1), open(t, message), nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+				mail := must.Get(Prepare(t.Context(), sender, rcpts(1), open(t, message), nil))(t)
 				defer mail.Close()
 				s := start(t, qmtptest.Answer("Kok"))
 				for range 2 {
@@ -287,26 +276,17 @@ func fileAtOffset(t *testing.T, b []byte) io.Reader {
 
 func fileAt(t *testing.T, b []byte, offset int64) *os.File {
 	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "message"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := must.Get(os.Create(filepath.Join(t.TempDir(), "message")))(t)
 	t.Cleanup(func() { f.Close() })
-	if _, err := f.Write(b); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
+	must.Get(f.Write(b))(t)
+	must.Get(f.Seek(offset, io.SeekStart))(t)
 	return f
 }
 
 func pipeOf(t *testing.T, b []byte) io.Reader {
 	t.Helper()
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { r.Close() })
 	go func() {
 		w.Write(b)
@@ -323,10 +303,7 @@ func TestSpool(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	for _, size := range []int{0, 1, spoolInMemory, spoolInMemory + 1, spoolInMemory * 2} {
-		m, err := spool(readerOf(t, make([]byte, size)), spoolLimit)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := must.Get(spool(readerOf(t, make([]byte, size)), spoolLimit))(t)
 		f, onDisk := m.text.(*os.File)
 		if onDisk != (size > spoolInMemory) || m.size != int64(size) {
 			t.Errorf("%d bytes: on disk %t, size %d", size, onDisk, m.size)
@@ -350,10 +327,7 @@ func TestUnreadable(t *testing.T) {
 	broken := brokenReader{errors.New("input/output error")}
 	closed := fileAt(t, []byte("x\n"), 0)
 	closed.Close()
-	dir, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := must.Get(os.Open(t.TempDir()))(t)
 	defer dir.Close()
 	for name, c := range map[string]struct {
 		text io.Reader
@@ -416,9 +390,7 @@ func TestFileChanges(t *testing.T) {
 				return conn.Say("Kyou must be joking")
 			}
 			started := &once{Reader: f, do: func() {
-				if err := c.change(f); err != nil {
-					t.Error(err)
-				}
+				must.Check(t, c.change(f))
 				close(changed)
 			}}
 			o, _ := send(t, script, post{text: started})
@@ -560,10 +532,7 @@ func TestRefusesAndStopsReading(t *testing.T) {
 // Writing has failed, and the server says nothing: it is listened to for a while.
 func TestDeaf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		mail, err := Prepare(t.Context(), "", rcpts(1), strings.NewReader("x\n"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		mail := must.Get(Prepare(t.Context(), "", rcpts(1), strings.NewReader("x\n"), nil))(t)
 		here, there := net.Pipe()
 		defer there.Close()
 		defer here.Close()
@@ -623,10 +592,7 @@ func TestManyRecipients(t *testing.T) {
 // in one piece.
 func TestOneWrite(t *testing.T) {
 	conn := &scripted{answers: strings.NewReader("3:Kok,3:Kok,")}
-	mail, err := Prepare(t.Context(), "s", []string{"a@b", "c"}, strings.NewReader("x\n"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mail := must.Get(Prepare(t.Context(), "s", []string{"a@b", "c"}, strings.NewReader("x\n"), nil))(t)
 	want(t, Send(t.Context(), conn, mail, nil), `accepted "ok", accepted "ok", sent, heard, complete`)
 	if got := conn.writes(); len(got) != 1 || got[0] != "3:\nx\n,1:s,10:3:a@b,1:c,," {
 		t.Errorf("written: %q", got)
@@ -674,9 +640,7 @@ func (s *scripted) SetDeadline(time.Time) error { return nil }
 // script.
 func TestEnded(t *testing.T) {
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { w.Close(); r.Close() })
 	var blow func()
 	deaf := func(c *qmtptest.Conn) error { <-c.Closing(); return nil }
@@ -845,18 +809,13 @@ func TestSpool_limit(t *testing.T) {
 func TestFileChanges_afterItsEnd(t *testing.T) {
 	for _, change := range []int64{-1, 0, 1} {
 		f := fileAt(t, []byte("Subject: x\n\nHello.\n"), 0)
-		mail, err := Prepare(t.Context(), "s@example.net", rcpts(1), f, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		mail := must.Get(Prepare(t.Context(), "s@example.net", rcpts(1), f, nil))(t)
 		size := mail.message.size
 		mail.message.text = &atEnd{ReadSeeker: f, do: func() {
-			if err := f.Truncate(size + change); err != nil {
-				t.Error(err)
-			}
+			must.Check(t, f.Truncate(size+change))
 		}}
 		var out bytes.Buffer
-		err = newPack(mail).writeTo(&out)
+		err := newPack(mail).writeTo(&out)
 		if errors.Is(err, ErrChanged) != (change != 0) || (err == nil) != (change == 0) {
 			t.Errorf("%+d bytes: %v", change, err)
 		}
@@ -871,10 +830,7 @@ func TestFileChanges_afterItsEnd(t *testing.T) {
 func TestLongFile(t *testing.T) {
 	text := bytes.Repeat([]byte("0123456789\n"), 3<<20/11)
 	for _, change := range []int64{-1, 0, 1} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		listener := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
 		arrived := make(chan []byte, 1)
 		go func() {
 			var all []byte
@@ -884,20 +840,12 @@ func TestLongFile(t *testing.T) {
 			}
 			arrived <- all
 		}()
-		conn, err := net.Dial("tcp", listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := must.Get(net.Dial("tcp", listener.Addr().String()))(t)
 		f := fileAt(t, text, 0)
-		mail, err := Prepare(t.Context(), "s@example.net", rcpts(1), f, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Truncate(mail.message.size + change); err != nil {
-			t.Fatal(err)
-		}
+		mail := must.Get(Prepare(t.Context(), "s@example.net", rcpts(1), f, nil))(t)
+		must.OK(t, f.Truncate(mail.message.size+change))
 		p, socket := newPack(mail), &direct{TCPConn: conn.(*net.TCPConn)}
-		err = p.writeTo(socket)
+		err := p.writeTo(socket)
 		conn.Close()
 		if !socket.file {
 			t.Error("the socket did not get the file")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dial/dialtest"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/route"
@@ -26,9 +27,7 @@ func newChain(t *testing.T, script string, change func(*control.Settings)) (*wal
 	t.Helper()
 	folder := t.TempDir()
 	program := filepath.Join(folder, "client")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\ncd '"+folder+"'\n"+script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(program, []byte("#!/bin/sh\ncd '"+folder+"'\n"+script), 0o755))
 	d := newTestWalk(t, func(s *control.Settings) {
 		s.Protocols = []control.Protocol{{Service: "smtp", Program: program}}
 		if change != nil {
@@ -169,10 +168,7 @@ func TestProgram_surroundings(t *testing.T) {
 		t.Fatalf("%q", got)
 	}
 	read := func(name string) []string {
-		text, err := os.ReadFile(filepath.Join(folder, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := must.Get(os.ReadFile(filepath.Join(folder, name)))(t)
 		return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 	}
 	program := d.Settings.Protocols[0].Program
@@ -233,9 +229,7 @@ func TestProgram_fuse(t *testing.T) {
 				t.Errorf("%.200q", got)
 			}
 			child, err := os.ReadFile(filepath.Join(folder, "child"))
-			if err != nil {
-				t.Error(err)
-			}
+			must.Check(t, err)
 			if pid := strings.TrimSpace(string(child)); pid != "" {
 				gone(t, pid)
 			}
@@ -279,10 +273,7 @@ func init() {
 // A program that has left its process group is not waited for either.
 func TestProgram_leavesItsGroup(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	self := must.Get(os.Executable())(t)
 	pid := filepath.Join(t.TempDir(), "pid")
 	d := newTestWalk(t, func(s *control.Settings) {
 		s.Protocols = []control.Protocol{{Service: "smtp", Program: self}}
@@ -296,10 +287,7 @@ func TestProgram_leavesItsGroup(t *testing.T) {
 	if !strings.HasPrefix(got, "ZConnected to 127.0.0.1 but the conversation took longer than 3 seconds") {
 		t.Errorf("%q", got)
 	}
-	left, err := os.ReadFile(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
+	left := must.Get(os.ReadFile(pid))(t)
 	gone(t, string(left))
 }
 
@@ -319,10 +307,7 @@ func TestProgram_pipesHeld(t *testing.T) {
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%s: took %v", script, took)
 		}
-		child, err := os.ReadFile(filepath.Join(folder, "child"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		child := must.Get(os.ReadFile(filepath.Join(folder, "child")))(t)
 		if p, err := os.FindProcess(atoi(string(child))); err == nil {
 			_ = p.Kill()
 		}
@@ -365,9 +350,7 @@ func TestProgram_notRunnable(t *testing.T) {
 		"rubbish": "\x00\x01", "no-interpreter": "#!/nowhere/sh -e\n", "from-windows": "#!/bin/sh\r\nexit 0\r\n",
 		"no-head": "echo hello\n", "odd-interpreter": "#! /\n", "empty": "",
 	} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(filepath.Join(folder, name), []byte(content), 0o755))
 	}
 	_, addr := dialtest.Listen(t, "127.0.0.1:0")
 	const neither = "neither a program for this machine nor a script that begins with #! and an interpreter"
@@ -434,9 +417,7 @@ func TestProgram_missingGoesOn(t *testing.T) {
 func pipeWith(t *testing.T, text string) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { r.Close() })
 	go func() {
 		defer w.Close()

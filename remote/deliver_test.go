@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/dns/dnstest"
 	"nightmare.mail/mxf/remote/report"
@@ -53,9 +54,7 @@ func newHouse(t *testing.T, program string) *house {
 
 func (h *house) deliver(t *testing.T) report.Stream {
 	t.Helper()
-	if _, err := h.message.Seek(0, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
+	must.Get(h.message.Seek(0, io.SeekStart))(t)
 	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: h.message, Trace: h.trace}
 	return Deliver(t.Context(), job, func() (*Router, error) { return h.router, nil })
 }
@@ -123,9 +122,7 @@ func (chance) Uint64() uint64 { panic("no dice") }
 
 func TestDeliver_panicInTrace(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "client")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf 'r\\0Kdone\\0'\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf 'r\\0Kdone\\0'\n"), 0o755))
 	for _, program := range []string{control.SMTPProgram, script} {
 		h := newHouse(t, program)
 		var lines atomic.Int32

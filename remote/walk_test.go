@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/dial/dialtest"
 	"nightmare.mail/mxf/remote/policy"
@@ -43,14 +44,9 @@ func newTestWalk(t *testing.T, change func(*control.Settings)) *walk {
 		os.MkdirAll(filepath.Join(home, "queue", "lock"), 0o700),
 		os.WriteFile(filepath.Join(home, "queue", "lock", "tcpto"), make([]byte, 1024), 0o600),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 	}
-	message, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	message := must.Get(os.Open(path))(t)
 	t.Cleanup(func() { message.Close() })
 	s := &control.Settings{
 		Client:    control.Client{HeloHost: "me.example", TimeoutRemote: 20 * time.Second, TimeoutConnect: 10 * time.Second},
@@ -473,10 +469,7 @@ func TestAttempts_twentiethInTheClear(t *testing.T) {
 // Nor is it where the server has gone away meanwhile.
 func TestAttempts_goneIsCountedOnce(t *testing.T) {
 	d := newTestWalk(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
 	addr := netip.MustParseAddrPort(l.Addr().String())
 	c := d.candidate(addr)
 	conn, failures := d.connect(t.Context(), d.step(c), []netip.AddrPort{addr})

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/smtpc/smtptest"
@@ -273,9 +274,7 @@ func TestStart(t *testing.T) {
 		job.Start, job.Quoted, job.Recipients = c.start, true, []string{`"a b"@x`}
 		conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 		// The greeting has been read by somebody else.
-		if _, err := io.ReadFull(conn, make([]byte, len("220 fake.example.org ESMTP\r\n"))); err != nil {
-			t.Fatal(err)
-		}
+		must.Get(io.ReadFull(conn, make([]byte, len("220 fake.example.org ESMTP\r\n"))))(t)
 		wantReports(t, deliver(t.Context(), conn, job), "r\x00"+accepted)
 		seen := server.Last(t)
 		if got := verbs(seen); got != c.commands {
@@ -515,10 +514,7 @@ func TestMessageThatCannotBeRead(t *testing.T) {
 			t.Errorf("%q: %v", extensions, r)
 		}
 	}
-	folder, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	folder := must.Get(os.Open(t.TempDir()))(t)
 	defer folder.Close()
 	job := newJob(1)
 	job.Message = folder
@@ -771,9 +767,7 @@ const smallBuffer = 16 << 10
 // tiny makes the buffers of a socket small.
 func tiny(t *testing.T, conn net.Conn) {
 	tcp := conn.(*net.TCPConn)
-	if err := errors.Join(tcp.SetReadBuffer(smallBuffer), tcp.SetWriteBuffer(smallBuffer)); err != nil {
-		t.Error(err)
-	}
+	must.Check(t, errors.Join(tcp.SetReadBuffer(smallBuffer), tcp.SetWriteBuffer(smallBuffer)))
 }
 
 func TestFiveThousandRecipientsDoNotBlock(t *testing.T) {
@@ -1045,10 +1039,7 @@ func TestMemoryDoesNotGrowWithTheMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, extensions := range []string{"8BITMIME", "PIPELINING"} {
-		file, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		file := must.Get(os.Open(path))(t)
 		defer file.Close()
 		address := smtptest.Listen(t, func(c *smtptest.Conn) { sink(c, extensions) })
 		job := newJob(1)
@@ -1135,9 +1126,7 @@ func BenchmarkLargeMessage(b *testing.B) {
 		b.SetBytes(int64(len(text)))
 		for b.Loop() {
 			conn := smtptest.Dial(b, address)
-			if _, err := io.CopyBuffer(conn, onlyReader{strings.NewReader(text)}, make([]byte, 64<<10)); err != nil {
-				b.Fatal(err)
-			}
+			must.Get(io.CopyBuffer(conn, onlyReader{strings.NewReader(text)}, make([]byte, 64<<10)))(b)
 			conn.Close()
 		}
 	})

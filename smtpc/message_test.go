@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // reference is the rule of lines said as slowly and plainly as can be: cut the
@@ -136,10 +138,7 @@ func TestMessageIsLookedThrough(t *testing.T) {
 		{"CR LF across blocks", strings.Repeat("a", blockSize-1) + "\r\nb\n", blockSize + 4, false, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, err := newMessage(strings.NewReader(c.text))
-			if err != nil {
-				t.Fatal(err)
-			}
+			m := must.Get(newMessage(strings.NewReader(c.text)))(t)
 			if !m.scanned || m.size != c.size || m.eightBit != c.eightBit || m.partial != c.partial || m.held != c.held {
 				t.Errorf("scanned %v size %d eightBit %v partial %v held %v", m.scanned, m.size, m.eightBit, m.partial, m.held)
 			}
@@ -157,9 +156,7 @@ func contents(t *testing.T, m *message) string {
 		if err == io.EOF {
 			return string(got)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		got = append(got, block...)
 	}
 }
@@ -168,13 +165,8 @@ func TestMessageBeginsWhereItStands(t *testing.T) {
 	for _, length := range []int{10, 3 * blockSize} {
 		text := strings.Repeat("x", 5) + strings.Repeat("\n", length)
 		r := strings.NewReader(text)
-		if _, err := r.Seek(5, io.SeekStart); err != nil {
-			t.Fatal(err)
-		}
-		m, err := newMessage(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Get(r.Seek(5, io.SeekStart))(t)
+		m := must.Get(newMessage(r))(t)
 		if got := contents(t, m); got != text[5:] || m.size != 2*int64(length) {
 			t.Errorf("read %d bytes, size %d", len(got), m.size)
 		}
@@ -250,8 +242,6 @@ func BenchmarkScan(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
-		if _, err := newMessage(bytes.NewReader(text)); err != nil {
-			b.Fatal(err)
-		}
+		must.Get(newMessage(bytes.NewReader(text)))(b)
 	}
 }

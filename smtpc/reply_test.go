@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 func parse(text string) (*reply, error) {
@@ -135,9 +137,7 @@ func FuzzReply(f *testing.F) {
 func TestCapabilities(t *testing.T) {
 	r, err := parse("250-mx.example.org SIZE 5\r\n250-pipelining\r\n250-Size 1000\r\n250-SIZE 7\r\n" +
 		"250-AUTH PLAIN LOGIN\r\n250-AUTH=PLAIN\r\n250-\r\n250-8bitMIME \r\n250-X-UNKNOWN  a  B\r\n250-STARTTLSX\r\n250 CHUNKING\r\n")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	c := parseCapabilities(r)
 	for _, keyword := range []string{extPipelining, extSize, ext8BitMIME, "CHUNKING", "AUTH", "AUTH=PLAIN"} {
 		if !c.offers(keyword) {
@@ -197,8 +197,6 @@ func BenchmarkReply(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
 		source.Reset(text)
-		if _, err := readReply(r, func(string) {}); err != nil {
-			b.Fatal(err)
-		}
+		must.Get(readReply(r, func(string) {}))(b)
 	}
 }

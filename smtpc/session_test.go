@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
@@ -337,10 +338,7 @@ func TestTurnsOfASecondMail(t *testing.T) {
 // open opens a session for j on conn.
 func open(t *testing.T, ctx context.Context, conn net.Conn, j *job) *smtpc.Session {
 	t.Helper()
-	s, err := smtpc.Open(ctx, conn, &j.Options)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := must.Get(smtpc.Open(ctx, conn, &j.Options))(t)
 	return s
 }
 
@@ -500,9 +498,7 @@ func TestMistakesWithASession(t *testing.T) {
 	if outcome := next(); outcome.Err == nil || outcome.Begun {
 		t.Errorf("a mail was sent without RSET: %+v", outcome)
 	}
-	if err := s.Reset(t.Context()); err != nil {
-		t.Error(err)
-	}
+	must.Check(t, s.Reset(t.Context()))
 	if outcome := next(); outcome.Err != nil {
 		t.Error(outcome.Err)
 	}

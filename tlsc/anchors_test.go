@@ -14,14 +14,13 @@ import (
 	"syscall"
 	"testing"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 func writeOver(t testing.TB, path string, data []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(path, data, 0o600))
 }
 
 // has reports whether c is good by the anchors that are loaded for it.
@@ -67,9 +66,7 @@ func TestAnchorFiles(t *testing.T) {
 				wantError(t, settings(err), KindSettings, "cannot read trust anchors: no certificate in "+path)
 				return
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			if x.has(a.Cert) != tt.a || x.has(b.Cert) != tt.b {
 				t.Errorf("a %v, b %v", x.has(a.Cert), x.has(b.Cert))
 			}
@@ -85,25 +82,16 @@ func TestAnchorFolder(t *testing.T) {
 
 	writeOver(t, filepath.Join(dir, "README"), []byte("not a certificate"))
 	writeOver(t, filepath.Join(dir, "empty.pem"), nil)
-	if err := os.Mkdir(filepath.Join(dir, "sub.pem"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Mkdir(filepath.Join(dir, "sub.pem"), 0o700))
 	writeOver(t, filepath.Join(dir, "sub.pem", "deep"), newCA("deep").PEM())
-	if err := os.Symlink("nowhere", filepath.Join(dir, "dangling.0")); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Symlink("nowhere", filepath.Join(dir, "dangling.0")))
 	err = (&Client{Anchors: Anchors{Dir: dir}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: no certificate in "+dir)
 
 	writeOver(t, filepath.Join(dir, "any name"), a.PEM())
 	writeOver(t, filepath.Join(dir, "b.crt"), b.Cert.Raw)
-	if err := os.Symlink("b.crt", filepath.Join(dir, "01234567.0")); err != nil {
-		t.Fatal(err)
-	}
-	x, err := Anchors{Dir: dir, File: "/nonexistent"}.read()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Symlink("b.crt", filepath.Join(dir, "01234567.0")))
+	x := must.Get(Anchors{Dir: dir, File: "/nonexistent"}.read())(t)
 	if !x.has(a.Cert) || !x.has(b.Cert) || len(x.entries) != 2 {
 		t.Errorf("a %v, b %v, %d entries", x.has(a.Cert), x.has(b.Cert), len(x.entries))
 	}
@@ -120,10 +108,7 @@ func TestPoolIsSmall(t *testing.T) {
 	}
 	twin := newCA("root 7")
 	all = append(all, twin)
-	x, err := Anchors{File: tlstest.Bundle(t, all...)}.read()
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := must.Get(Anchors{File: tlstest.Bundle(t, all...)}.read())(t)
 	for _, tt := range []struct {
 		subject, issuer string
 		want            []*tlstest.Party
@@ -170,10 +155,7 @@ func TestAnchorsReplaced(t *testing.T) {
 		}
 	}()
 	for {
-		x, err := Anchors{File: path}.read()
-		if err != nil {
-			t.Fatal(err)
-		}
+		x := must.Get(Anchors{File: path}.read())(t)
 		if len(x.entries) != 30 || !x.has(last.Cert) {
 			t.Fatalf("%d entries", len(x.entries))
 		}
@@ -187,9 +169,7 @@ func TestAnchorsReplaced(t *testing.T) {
 
 func TestAnchorFileTooLarge(t *testing.T) {
 	path := tlstest.File(t, "large", nil)
-	if err := os.Truncate(path, anchorsLimit+1); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Truncate(path, anchorsLimit+1))
 	err := (&Client{Anchors: Anchors{File: path}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: .*/large has more than 33554432 bytes")
 }
@@ -198,15 +178,11 @@ func TestAnchorFileTooLarge(t *testing.T) {
 func TestAnchorFolderTooLarge(t *testing.T) {
 	dir := t.TempDir()
 	// It counts even if something else is wrong first.
-	if err := os.Symlink("/proc/self/mem", filepath.Join(dir, "0")); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Symlink("/proc/self/mem", filepath.Join(dir, "0")))
 	writeOver(t, filepath.Join(dir, "a.pem"), newCA("a").PEM())
 	for _, name := range []string{"b", "c"} {
 		writeOver(t, filepath.Join(dir, name), nil)
-		if err := os.Truncate(filepath.Join(dir, name), anchorsLimit/2); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.Truncate(filepath.Join(dir, name), anchorsLimit/2))
 	}
 	err := (&Client{Anchors: Anchors{Dir: dir}}).Load()
 	wantError(t, err, KindSettings, "cannot read trust anchors: "+dir+" has more than 33554432 bytes")
@@ -217,9 +193,7 @@ func TestAnchorFolderTooLarge(t *testing.T) {
 func TestNotRegular(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, syscall.Mkfifo(fifo, 0o600))
 	leaf := newCA("leaf")
 	cert := tlstest.File(t, "cert", leaf.PEM())
 	paths := []string{fifo, dir, "/dev/zero", "/dev/tty", "/dev/null"}
@@ -256,9 +230,7 @@ func wantFile(t *testing.T, err error, path string) {
 // A file that is far too large for a client certificate is not read.
 func TestCertificateTooLarge(t *testing.T) {
 	path := tlstest.File(t, "large", nil)
-	if err := os.Truncate(path, certificateLimit+1); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Truncate(path, certificateLimit+1))
 	_, err := LoadCertificate(path, path)
 	wantError(t, err, KindSettings, "cannot use client certificate: .*/large has more than 1048576 bytes")
 }
@@ -320,10 +292,7 @@ func BenchmarkManyAnchors(b *testing.B) {
 	chain := []*x509.Certificate{newCA("00012345").Cert}
 	b.ReportAllocs()
 	for b.Loop() {
-		x, err := Anchors{File: path}.read()
-		if err != nil {
-			b.Fatal(err)
-		}
+		x := must.Get(Anchors{File: path}.read())(b)
 		x.pool(chain)
 	}
 }
@@ -361,10 +330,7 @@ func BenchmarkAnchors(b *testing.B) {
 	b.Run("index", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			x, err := Anchors{File: path}.read()
-			if err != nil {
-				b.Fatal(err)
-			}
+			x := must.Get(Anchors{File: path}.read())(b)
 			x.pool(chain)
 		}
 	})
@@ -384,18 +350,13 @@ func BenchmarkAnchors(b *testing.B) {
 	b.Run("parse all", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				b.Fatal(err)
-			}
+			data := must.Get(os.ReadFile(path))(b)
 			for rest := data; ; {
 				var block *pem.Block
 				if block, rest = pem.Decode(rest); block == nil {
 					break
 				}
-				if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-					b.Fatal(err)
-				}
+				must.Get(x509.ParseCertificate(block.Bytes))(b)
 			}
 		}
 	})

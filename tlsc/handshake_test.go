@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
@@ -225,15 +226,12 @@ func TestNoAnchors(t *testing.T) {
 		{"/nonexistent/anchors.pem", "cannot read trust anchors: open /nonexistent/anchors.pem: no such file or directory", ""},
 	} {
 		client := trusting(tt.file)
-		c, err := handshakeWith(t, config, client, told(host))
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := must.Get(handshakeWith(t, config, client, told(host)))(t)
 		v := c.Facts().Verdict
 		if v.Reason != tt.told || v.Fault != FaultOurs {
 			t.Errorf("verified %q, %v", v, v.Fault)
 		}
-		_, err = handshakeWith(t, config, client, enforced(host))
+		_, err := handshakeWith(t, config, client, enforced(host))
 		wantError(t, err, KindSettings, cmp.Or(tt.failure, tt.told))
 		for _, cause := range []error{v.Cause, err} {
 			var unusable *AnchorsError
@@ -256,17 +254,14 @@ func TestVersions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: version, MaxVersion: version}
-			c, err := handshakeWith(t, config, trusting(file), told(host))
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := must.Get(handshakeWith(t, config, trusting(file), told(host)))(t)
 			if f := c.Facts(); f.Version != name || !f.Verdict.Good() || f.ServerName != host || f.Resumed {
 				t.Errorf("%+v", f)
 			}
 			if text, err := io.ReadAll(c); string(text) != "hello" || err != nil || c.Truncated() {
 				t.Errorf("read %q, %v, truncated %v", text, err, c.Truncated())
 			}
-			_, err = handshakeWith(t, config, trusting(file), enforced(host))
+			_, err := handshakeWith(t, config, trusting(file), enforced(host))
 			if version >= tls.VersionTLS12 {
 				if err != nil {
 					t.Errorf("verified: %v", err)
@@ -300,10 +295,7 @@ func TestCipherSuites(t *testing.T) {
 	t.Setenv("GODEBUG", "tlsrsakex=0,tls3des=0")
 	root := newCA("root")
 	file := tlstest.Bundle(t, root)
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := must.Get(rsa.GenerateKey(rand.Reader, 2048))(t)
 	rsaPair := root.Issue(key, func(c *x509.Certificate) {
 		c.DNSNames = []string{host}
 		c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
@@ -325,14 +317,11 @@ func TestCipherSuites(t *testing.T) {
 				MinVersion:   tls.VersionTLS10,
 				MaxVersion:   tls.VersionTLS12,
 			}
-			c, err := handshakeWith(t, config, trusting(""), told(host))
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := must.Get(handshakeWith(t, config, trusting(""), told(host)))(t)
 			if got := c.Facts().Cipher; got != suite.Name {
 				t.Errorf("cipher %s", got)
 			}
-			_, err = handshakeWith(t, config, trusting(file), enforced(host))
+			_, err := handshakeWith(t, config, trusting(file), enforced(host))
 			if slices.ContainsFunc(secure, func(s *tls.CipherSuite) bool { return s.ID == suite.ID }) {
 				if err != nil {
 					t.Errorf("verified: %v", err)
@@ -474,10 +463,7 @@ func TestSmallHello(t *testing.T) {
 		small := demand(longest)
 		small.SmallHello = true
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			c, err := handshakeWith(t, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: version, MaxVersion: version}, client, small)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := must.Get(handshakeWith(t, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: version, MaxVersion: version}, client, small))(t)
 			if f := c.Facts(); !f.Verdict.Good() {
 				t.Errorf("%+v", f)
 			}
@@ -612,17 +598,9 @@ func TestClientCertificate(t *testing.T) {
 	root := newCA("root")
 	pair := root.Leaf(nil, host).Pair()
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ecKey, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	rsaKey := must.Get(rsa.GenerateKey(rand.Reader, 2048))(t)
+	ecKey := must.Get(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		shown := make(chan []*x509.Certificate, 1)
 		config := &tls.Config{
@@ -735,9 +713,7 @@ func TestTrace(t *testing.T) {
 	config := root.Leaf(nil, host).Config()
 	var lines []string
 	trace := func(line string) { lines = append(lines, line) }
-	if _, err := handshakeWith(t, config, trusting(""), &Demand{ServerName: host, Trace: trace}); err != nil {
-		t.Fatal(err)
-	}
+	must.Get(handshakeWith(t, config, trusting(""), &Demand{ServerName: host, Trace: trace}))(t)
 	other := trusting(tlstest.Bundle(t, newCA("other")))
 	handshakeWith(t, config, other, &Demand{ServerName: host, Judge: TrustAnchors{}, Trace: trace})
 	const certificate = `tls certificate 0 subject "CN=server" issuer "CN=root" from 2020-01-01T12:00:00Z to 2040-01-01T12:00:00Z names "mx.example.org"`
@@ -781,10 +757,7 @@ func TestForeignNames(t *testing.T) {
 	if err == nil || len(err.Error()) > 400 || strings.ContainsAny(err.Error(), "\n\x00\x1b") {
 		t.Errorf("error says %q", err)
 	}
-	c, err := handshakeWith(t, config, trusting(""), told(""))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := must.Get(handshakeWith(t, config, trusting(""), told("")))(t)
 	if subject := c.Facts().CertSubject; strings.ContainsAny(subject, "\n\x00\x1b") {
 		t.Errorf("subject %q", subject)
 	}
@@ -795,10 +768,7 @@ func TestFacts(t *testing.T) {
 	leaf := root.Leaf(func(c *x509.Certificate) {
 		c.Subject = pkix.Name{Country: []string{"DE"}, Organization: []string{"Example, Inc."}, CommonName: host}
 	}, host)
-	c, err := handshakeWith(t, leaf.Config(), trusting(tlstest.Bundle(t, root)), told(host))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := must.Get(handshakeWith(t, leaf.Config(), trusting(tlstest.Bundle(t, root)), told(host)))(t)
 	f, hash := c.Facts(), sha256.Sum256(leaf.Cert.Raw)
 	if f.Version != "TLSv1.3" || !strings.HasPrefix(f.Cipher, "TLS_") || f.ServerName != host || !bytes.Equal(f.CertHash, hash[:]) ||
 		f.CertSubject != `CN=mx.example.org,O=Example\, Inc.,C=DE` || !f.Verdict.Good() || f.Resumed {
@@ -826,18 +796,12 @@ func TestDistinguishedName(t *testing.T) {
 		for _, set := range name {
 			var parts []byte
 			for _, v := range set {
-				der, err := asn1.Marshal(v)
-				if err != nil {
-					t.Fatal(err)
-				}
+				der := must.Get(asn1.Marshal(v))(t)
 				parts = append(parts, der...)
 			}
 			sets = append(sets, asn1.RawValue{Tag: asn1.TagSet, IsCompound: true, Bytes: parts})
 		}
-		der, err := asn1.Marshal(sets)
-		if err != nil {
-			t.Fatal(err)
-		}
+		der := must.Get(asn1.Marshal(sets))(t)
 		if got := distinguishedName(der); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
@@ -172,10 +173,7 @@ func TestNamesInChains(t *testing.T) {
 
 // Where the authority is there and cannot be used, the words do not say that it is missing.
 func TestBrokenChains(t *testing.T) {
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rsaKey := must.Get(rsa.GenerateKey(rand.Reader, 2048))(t)
 	sha1 := func(c *x509.Certificate) { c.SignatureAlgorithm = x509.SHA1WithRSA }
 	root := selfSigned(rsaKey, tlstest.Authority("root"))
 	oldMiddle := root.Issue(nil, func(c *x509.Certificate) { tlstest.Authority("middle")(c); sha1(c) })

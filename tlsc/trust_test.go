@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
@@ -29,9 +30,7 @@ func replace(t testing.TB, path string, data []byte) {
 	t.Helper()
 	next := path + ".next"
 	writeOver(t, next, data)
-	if err := os.Rename(next, path); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Rename(next, path))
 }
 
 // A client trusts what the files say, a second late, and what they said last when they
@@ -82,9 +81,7 @@ func TestAnchorsChange(t *testing.T) {
 				}
 				mkdir := func() {
 					t.Helper()
-					if err := os.Mkdir(dir, 0o700); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, os.Mkdir(dir, 0o700))
 				}
 
 				want("no folder")
@@ -111,9 +108,7 @@ func TestAnchorsChange(t *testing.T) {
 					added := filepath.Join(dir, "added")
 					writeOver(t, added, b.PEM())
 					later("added", a, b)
-					if err := os.Remove(added); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, os.Remove(added))
 					later("removed", a)
 				}
 				if kept > 0 {
@@ -122,9 +117,7 @@ func TestAnchorsChange(t *testing.T) {
 				writeOver(t, path, []byte("nothing"))
 				later("spoilt", a)
 				later("still spoilt", a)
-				if err := os.RemoveAll(dir); err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, os.RemoveAll(dir))
 				later("gone", a)
 				if !once && kept != 3 || once && kept != 0 {
 					t.Errorf("anchors were kept %d times", kept)

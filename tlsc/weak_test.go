@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"testing"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
@@ -26,20 +27,12 @@ func resign(t testing.TB, p, ca *tlstest.Party, change func(tbs []byte)) *tlstes
 		Algorithm asn1.RawValue
 		Signature asn1.BitString
 	}
-	if _, err := asn1.Unmarshal(p.Cert.Raw, &c); err != nil {
-		t.Fatal(err)
-	}
+	must.Get(asn1.Unmarshal(p.Cert.Raw, &c))(t)
 	change(c.TBS.FullBytes)
 	sum := sha256.Sum256(c.TBS.FullBytes)
-	signature, err := ca.Key.Sign(rand.Reader, sum[:], crypto.SHA256)
-	if err != nil {
-		t.Fatal(err)
-	}
+	signature := must.Get(ca.Key.Sign(rand.Reader, sum[:], crypto.SHA256))(t)
 	c.Signature = asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}
-	der, err := asn1.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := must.Get(asn1.Marshal(c))(t)
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatalf("%v (without the godebug settings of go.mod?)", err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/cmd/internal/cmdtest"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/qmtpc/qmtptest"
 )
 
@@ -16,9 +17,9 @@ func TestMain(m *testing.M) { cmdtest.Main(m, main) }
 // connect gives the program a connection to a server that follows script.
 func connect(t *testing.T, cmd *exec.Cmd, script qmtptest.Script) {
 	t.Helper()
-	s := cmdtest.Must(qmtptest.Start(script))(t)
+	s := must.Get(qmtptest.Start(script))(t)
 	t.Cleanup(func() { s.Close() })
-	network := cmdtest.File(t, cmdtest.Must(net.Dial("tcp", s.Addr()))(t))
+	network := cmdtest.File(t, must.Get(net.Dial("tcp", s.Addr()))(t))
 	cmd.ExtraFiles = cmdtest.From(6, network, network)
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/cmd/internal/cmdtest"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/smtpc/smtptest"
 	"nightmare.mail/mxf/ucspitls"
@@ -81,9 +82,7 @@ func TestProgram(t *testing.T) {
 			network := dial(t, server.Serve)
 			start(t, []*os.File{network, network}, c.environ, c.args...).Check(t, c.want)
 			network.Close()
-			if err := server.Last(t).Violation(); err != nil {
-				t.Error(err)
-			}
+			must.Check(t, server.Last(t).Violation())
 		})
 	}
 	t.Run("no network", func(t *testing.T) {
@@ -96,9 +95,7 @@ func TestFuse(t *testing.T) {
 	home := cmdtest.Home(t, map[string]string{"me": "client.example.net", "timeoutremote": "4"})
 	network := dial(t, new(smtptest.Server).Serve)
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer w.Close()
 	defer r.Close()
 	cmd := cmdtest.Command(t, []string{home}, "example.org", "s@example.net", "a@example.org")
@@ -148,10 +145,7 @@ func TestUCSPITLS(t *testing.T) {
 					c.Say("250 ok\n")
 				}
 			})
-			pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			pair := must.Get(syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0))(t)
 			syscall.CloseOnExec(pair[0]) // no flag of socketpair(2) on macOS
 			syscall.CloseOnExec(pair[1])
 			ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
@@ -168,9 +162,7 @@ func TestUCSPITLS(t *testing.T) {
 				[]string{home, "TCPREMOTEHOST=mx.example.org", "SSLCTLFD=8", "SSLREADFD=9", "SSLWRITEFD=10", "SSL_PROTOCOL=old"},
 				"example.org", "s@example.net", "a@example.org")
 			theirs.Close()
-			if err := <-answered; err != nil {
-				t.Error(err)
-			}
+			must.Check(t, <-answered)
 			got.Check(t, c.want)
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/cmdtest"
+	"nightmare.mail/mxf/integration/must"
 )
 
 func TestMain(m *testing.M) { cmdtest.Main(m, main) }
@@ -23,18 +24,16 @@ func TestMain(m *testing.M) { cmdtest.Main(m, main) }
 // as its control file.
 func start(t *testing.T, protocols string) (cmd *exec.Cmd, out *bytes.Buffer) {
 	t.Helper()
-	server := cmdtest.Must(net.Listen("tcp", "127.0.0.1:0"))(t).(*net.TCPListener)
+	server := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t).(*net.TCPListener)
 	defer server.Close()
-	_ = server.SetDeadline(time.Now().Add(cmdtest.Patience))
+	_ = server.SetDeadline(time.Now().Add(must.Patience))
 	home := cmdtest.Home(t, map[string]string{"me": "me.example", "protocols": protocols, "ipme": "", "smtproutes": ":" + server.Addr().String()})
 	cmd = cmdtest.Command(t, []string{home, "DNSCACHEIP=127.0.0.1:9"}, "example.org", "s@example.net", "r@example.org")
 	out = new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = out, out // as qmail-rspawn has it
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	conn := cmdtest.Must(server.Accept())(t)
+	conn := must.Get(server.Accept())(t)
 	t.Cleanup(func() { conn.Close() })
 	return cmd, out
 }
@@ -77,12 +76,10 @@ func TestChainEndsWithRouter(t *testing.T) {
 		folder := t.TempDir()
 		script := filepath.Join(folder, "client")
 		text := "#!/bin/sh\ncd '" + folder + "'\nsleep 600 &\necho $! >new && mv new pid\nwait\n"
-		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(script, []byte(text), 0o700))
 		cmd, _ := start(t, "smtp:25:0:N:N:"+script)
 		pid := ""
-		cmdtest.Until(t, "the start of the program", func() bool {
+		must.Until(t, "the start of the program", func() bool {
 			b, _ := os.ReadFile(filepath.Join(folder, "pid"))
 			pid = strings.TrimSpace(string(b))
 			return pid != ""
@@ -94,7 +91,7 @@ func TestChainEndsWithRouter(t *testing.T) {
 				_ = syscall.Kill(n, syscall.SIGKILL)
 			}
 		})
-		cmdtest.Until(t, fmt.Sprintf("%v: the end of what the program has started", signal), func() bool {
+		must.Until(t, fmt.Sprintf("%v: the end of what the program has started", signal), func() bool {
 			stat, err := os.ReadFile("/proc/" + pid + "/stat")
 			return err != nil || strings.Contains(string(stat), ") Z ")
 		})

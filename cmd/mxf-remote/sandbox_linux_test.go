@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nightmare.mail/mxf/cmd/internal/cmdtest"
+	"nightmare.mail/mxf/integration/must"
 )
 
 // The program in a sandbox. Where a control file can supply what the sandbox refuses, the
@@ -69,7 +70,7 @@ func reported(t *testing.T, host string, files map[string]string, environ string
 	files["me"], files["protocols"] = "me.example", "smtp:1:0:N:Y:mxf-remote-smtpc"
 	cmd := cmdtest.Command(t, []string{cmdtest.Home(t, files), "DNSCACHEIP=127.0.0.1:9", environ}, host, "s@example.net", "r@example.org")
 	if len(command) > 0 {
-		cmd.Path, cmd.Args = cmdtest.Must(exec.LookPath(command[0]))(t), append(command, cmd.Args...)
+		cmd.Path, cmd.Args = must.Get(exec.LookPath(command[0]))(t), append(command, cmd.Args...)
 	}
 	got := cmdtest.Run(t, cmd)
 	// The race detector's runtime may miss something in a namespace, and say so.
@@ -115,9 +116,7 @@ func apart(t *testing.T, script string) []string {
 // for its silence.
 func TestResolvConfWithoutServers(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "resolv.conf")
-	if err := os.WriteFile(empty, []byte("search example.net\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(empty, []byte("search example.net\n"), 0o600))
 	command := apart(t, "mount --bind '"+empty+"' /etc/resolv.conf")
 	said := reported(t, "example.org", map[string]string{"ipme": ""}, "DNSCACHEIP=", command...)
 	if want := "ZSorry, I couldn't look up example.org: MX: /etc/resolv.conf names no name server, and none answers on this machine. (#4.4.3)"; !strings.HasPrefix(said, want) {

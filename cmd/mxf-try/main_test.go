@@ -12,6 +12,7 @@ import (
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/route"
@@ -19,9 +20,7 @@ import (
 
 func TestParse(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "message")
-	if err := os.WriteFile(file, []byte("x\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(file, []byte("x\n"), 0o600))
 	for _, args := range [][]string{{}, {"-v"}, {file}, {"-v", file}, {"--", file}, {"-v", "--", file}} {
 		if _, err := parse(args); err != nil {
 			t.Errorf("%q: %v", args, err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/cmd/internal/cmdtest"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
@@ -21,9 +22,7 @@ func command(t *testing.T, server *smtptest.Server, fd int, environ []string, ar
 	t.Helper()
 	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 	for c := make([]byte, 1); c[0] != '\n'; {
-		if _, err := conn.Read(c); err != nil {
-			t.Fatal(err)
-		}
+		must.Get(conn.Read(c))(t)
 	}
 	file := cmdtest.File(t, conn)
 	cmd = cmdtest.Command(t, environ, args...)
@@ -94,9 +93,7 @@ func TestWhatCannotBeRecoveredFrom(t *testing.T) {
 	}}
 	cmd, release := command(t, server, 6, nil, "192.0.2.1", "s@example.net", "a@example.org")
 	cmd.Dir = t.TempDir() // for a core file
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, cmd.Start())
 	release()
 	<-reached
 	_ = cmd.Process.Signal(syscall.SIGQUIT)

@@ -8,23 +8,20 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 func TestOpen(t *testing.T) {
 	folder := t.TempDir()
 	path := func(name string) string { return filepath.Join(folder, name) }
-	socket, err := net.Listen("unix", path("socket"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	socket := must.Get(net.Listen("unix", path("socket")))(t)
 	defer socket.Close()
 	for _, err := range []error{
 		os.WriteFile(path("file"), []byte("text"), 0o600), syscall.Mkfifo(path("fifo"), 0o600),
 		os.Symlink("file", path("link")), os.Symlink("fifo", path("link to a fifo")),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 	}
 	for name, want := range map[string]error{
 		"file": nil, "link": nil, "missing": fs.ErrNotExist,
@@ -49,8 +46,6 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	f, _, err := Open(path("new"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	f.Close()
 }

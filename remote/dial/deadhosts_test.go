@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // A clock that tests set.
@@ -22,9 +24,7 @@ func newDead(t *testing.T, table []byte) (*DeadHosts, *clock) {
 	t.Helper()
 	folder := t.TempDir()
 	if table != nil {
-		if err := os.WriteFile(filepath.Join(folder, "tcpto"), table, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(filepath.Join(folder, "tcpto"), table, 0o644))
 	}
 	c := &clock{1_700_000_000}
 	return &DeadHosts{Folder: folder, Number: 32, Now: c.now}, c
@@ -197,9 +197,7 @@ func TestDeadHosts_readOnly(t *testing.T) {
 	c.seconds += 120
 	d.TimedOut(t.Context(), host4)
 	path := filepath.Join(d.Folder, "tcpto")
-	if err := os.Chmod(path, 0o444); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Chmod(path, 0o444))
 	d.TimedOut(t.Context(), netip.MustParseAddr("192.0.2.2"))
 	if !d.skips(t, host4) {
 		t.Error("a table that can be read is not")
@@ -213,10 +211,7 @@ func TestDeadHosts_together(t *testing.T) {
 		all.Go(func() { d.TimedOut(t.Context(), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})) })
 	}
 	all.Wait()
-	table, err := os.ReadFile(filepath.Join(d.Folder, "tcpto"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	table := must.Get(os.ReadFile(filepath.Join(d.Folder, "tcpto")))(t)
 	seen := make(map[byte]bool)
 	for i := range 64 {
 		if r := table[i*16:]; r[4] != 0 {
@@ -280,14 +275,9 @@ func TestDeadHosts_skippedFor(t *testing.T) {
 // because the race is lost does not take the table from those who come after.
 func TestDeadHosts_givenUp(t *testing.T) {
 	d, _ := newDead(t, make([]byte, 1024))
-	f, err := os.Open(filepath.Join(d.Folder, "tcpto"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := must.Get(os.Open(filepath.Join(d.Folder, "tcpto")))(t)
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	d.TimedOut(ctx, host4)

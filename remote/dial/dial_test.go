@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dial/dialtest"
 )
 
@@ -262,10 +263,7 @@ func TestDeadHosts_thousandDeliveries(t *testing.T) {
 func TestDeadHosts_stuckLock(t *testing.T) {
 	t.Parallel()
 	d, _ := newDead(t, make([]byte, 1024))
-	f, err := os.OpenFile(filepath.Join(d.Folder, "tcpto"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := must.Get(os.OpenFile(filepath.Join(d.Folder, "tcpto"), os.O_RDWR, 0))(t)
 	defer f.Close()
 	if !lock(t.Context(), f) {
 		t.Fatal(errors.New("cannot lock"))

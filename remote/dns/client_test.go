@@ -17,6 +17,7 @@ import (
 
 	miekg "github.com/miekg/dns"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dns/dnstest"
 )
 
@@ -706,10 +707,7 @@ func TestEDNS0Again(t *testing.T) {
 // TestUnpredictable: ids and source ports differ from query to query.
 func TestUnpredictable(t *testing.T) {
 	t.Parallel()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := must.Get(net.ListenPacket("udp", "127.0.0.1:0"))(t)
 	defer conn.Close()
 	ids, ports := map[uint16]bool{}, map[string]bool{}
 	const queries = 50
@@ -718,13 +716,9 @@ func TestUnpredictable(t *testing.T) {
 		arrivals := Start(t.Context(), client, []Question{{Name: "a.test", Type: TypeA}})
 		b := make([]byte, 512)
 		n, from, err := conn.ReadFrom(b)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		var m miekg.Msg
-		if err := m.Unpack(b[:n]); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, m.Unpack(b[:n]))
 		if opt := m.IsEdns0(); opt == nil || opt.UDPSize() != 1232 || opt.Do() || !m.RecursionDesired {
 			t.Fatalf("query %v", &m)
 		}
@@ -756,10 +750,7 @@ func FuzzParse(f *testing.F) {
 		if rcode == miekg.RcodeFormatError {
 			m.Question = nil
 		}
-		b, err := m.Pack()
-		if err != nil {
-			f.Fatal(err)
-		}
+		b := must.Get(m.Pack())(f)
 		f.Add(b)
 		f.Add(b[:len(b)-1])
 	}
@@ -807,10 +798,7 @@ func FuzzParse(f *testing.F) {
 
 func mustRR(t testing.TB, text string) miekg.RR {
 	t.Helper()
-	rr, err := miekg.NewRR(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rr := must.Get(miekg.NewRR(text))(t)
 	return rr
 }
 

@@ -11,15 +11,14 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/control/regular"
+	"nightmare.mail/mxf/integration/must"
 )
 
 func TestReadConfig(t *testing.T) {
 	dir := t.TempDir()
 	file := func(content string) string {
 		path := filepath.Join(dir, strconv.Itoa(len(content)))
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(path, []byte(content), 0o644))
 		return path
 	}
 	missing := filepath.Join(dir, "missing")
@@ -77,18 +76,14 @@ func TestResolvConf(t *testing.T) {
 		"options edns0 timeout:3\n#options use-vc\n":   false,
 		"search use-vc\n":                              false,
 	} {
-		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(file, []byte(content), 0o644))
 		if config, err := ReadConfig("", file); err != nil || config.TCP != want {
 			t.Errorf("%q: %v", content, err)
 		}
 	}
 	// It is opened without waiting, and the error has the remedy.
 	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, syscall.Mkfifo(fifo, 0o600))
 	_, err := ReadConfig("", fifo)
 	want := fmt.Sprintf("%s: expected a file that can be read, or the name servers in $DNSCACHEIP: open %[1]s: %v", fifo, regular.ErrNot)
 	if err == nil || err.Error() != want || !errors.Is(err, regular.ErrNot) {

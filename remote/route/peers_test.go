@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/dns/dnstest"
 )
@@ -172,9 +173,7 @@ stub-zone:
 func write(t *testing.T, folder, name, content string) string {
 	t.Helper()
 	path := filepath.Join(folder, name)
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(path, []byte(content), 0o644))
 	return path
 }
 
@@ -182,10 +181,7 @@ func write(t *testing.T, folder, name, content string) string {
 func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
 	for range 20 {
-		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		packets := must.Get(net.ListenPacket("udp", "127.0.0.1:0"))(t)
 		addr := packets.LocalAddr().String()
 		streams, err := net.Listen("tcp", addr)
 		packets.Close()
@@ -235,9 +231,7 @@ func run(t *testing.T, server netip.AddrPort, program string, args ...string) {
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/dns/dnstest"
 )
@@ -40,18 +41,11 @@ func files(pairs ...string) map[string]string {
 func settings(t testing.TB, files map[string]string) *control.Settings {
 	t.Helper()
 	home := t.TempDir()
-	if err := os.Mkdir(filepath.Join(home, "control"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Mkdir(filepath.Join(home, "control"), 0o755))
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(home, "control", name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(filepath.Join(home, "control", name), []byte(content), 0o644))
 	}
-	s, err := control.Read(home)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := must.Get(control.Read(home))(t)
 	return s
 }
 
@@ -784,9 +778,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 	server := dnstest.New(t, routingZone, trouble)
 	f := finder(t, settings(t, files()), server.Addr)
-	if _, err := f.Find(t.Context(), request("sliced.test")); err != nil {
-		t.Fatal(err)
-	}
+	must.Get(f.Find(t.Context(), request("sliced.test")))(t)
 	for question, n := range server.Questions() {
 		if n != 1 {
 			t.Errorf("%s was asked %d times", question, n)

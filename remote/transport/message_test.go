@@ -7,39 +7,30 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 func TestMessage_file(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "message")
-	if err := os.WriteFile(path, []byte("envelope\nSubject: x\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(path, []byte("envelope\nSubject: x\n"), 0o600))
+	f := must.Get(os.Open(path))(t)
 	defer f.Close()
-	if _, err := f.Seek(9, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
+	must.Get(f.Seek(9, io.SeekStart))(t)
 	s := NewMessage(f)
 	for range 2 {
 		got, err := io.ReadAll(s.reader())
 		if err != nil || string(got) != "Subject: x\n" {
 			t.Fatalf("%q, %v", got, err)
 		}
-		if err := s.Rewind(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, s.Rewind())
 	}
 }
 
 func pipeWith(t *testing.T, text string) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { r.Close() })
 	go func() {
 		defer w.Close()
@@ -69,9 +60,7 @@ func TestMessage_pipeToChildren(t *testing.T) {
 		s := NewMessage(pipeWith(t, text))
 		for range 3 {
 			f, done, err := s.descriptor(func(err error) { t.Error(err) })
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			time.Sleep(time.Millisecond) // let some of it arrive; either way must do
 			_ = f
 			done()
@@ -80,9 +69,7 @@ func TestMessage_pipeToChildren(t *testing.T) {
 			}
 		}
 		f, done, err := s.descriptor(func(err error) { t.Error(err) })
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		got, err := io.ReadAll(f)
 		done()
 		if err != nil || string(got) != text {
@@ -99,9 +86,7 @@ func TestMessage_pipeChildThenOurselves(t *testing.T) {
 	text := strings.Repeat("0123456789abcde\n", 20000)
 	s := NewMessage(pipeWith(t, text))
 	_, done, err := s.descriptor(func(err error) { t.Error(err) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	done()
 	got, err := io.ReadAll(s.reader())
 	if err != nil || string(got) != text {
@@ -119,9 +104,7 @@ func TestMessage_device(t *testing.T) {
 		defer f.Close()
 		s := NewMessage(f)
 		child, done, err := s.descriptor(func(err error) { t.Error(err) })
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		if info, err := child.Stat(); err != nil || info.Mode().Type() != os.ModeNamedPipe {
 			t.Errorf("%s: a child is given %v, %v", name, info.Mode(), err)
 		}

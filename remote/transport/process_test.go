@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 )
@@ -20,13 +21,9 @@ import (
 // again.
 func TestResult_reportsAreReadLate(t *testing.T) {
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	e, we, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer w.Close()
 	defer we.Close()
 	_, _ = w.WriteString("r\x00Kok\x00")
@@ -151,9 +148,7 @@ func TestInProcess_script(t *testing.T) {
 	}{{"", true}, {"\x7fELF", true}, {"#!/bin/sh\n", false}} {
 		os.Remove(place)
 		if test.content != "" {
-			if err := os.WriteFile(place, []byte(test.content), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.WriteFile(place, []byte(test.content), 0o755))
 		}
 		if got := c.InProcess(protocol); got != test.want {
 			t.Errorf("%q: in this process: %v", test.content, got)
@@ -190,10 +185,7 @@ func TestAvoidedWords(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := control.Read(home)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := must.Get(control.Read(home))(t)
 	found, _ := s.SMTPAvoid.Lookup("mx.example.org", netip.Addr{})
 	if avoid, err := smtpc.ParseAvoid(strings.Join(found, ",")); err != nil || avoid.String() != words {
 		t.Errorf("%q: %v, %v", found, avoid, err)

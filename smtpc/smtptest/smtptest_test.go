@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // talk sends flights, each after the answers to the one before it, and returns what
@@ -15,9 +17,7 @@ func talk(t *testing.T, server *Server, flights ...string) *Conversation {
 	in := bufio.NewReader(conn)
 	answered(in, 1)
 	for _, flight := range flights {
-		if _, err := io.WriteString(conn, flight); err != nil {
-			t.Fatal(err)
-		}
+		must.Get(io.WriteString(conn, flight))(t)
 		answers := strings.Count(flight, "\r\n")
 		if strings.HasSuffix("\r\n"+flight, "\r\n.\r\n") {
 			answers = 1

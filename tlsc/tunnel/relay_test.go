@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/tlsc"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
@@ -61,13 +62,9 @@ func (p *pipeEnd) ReaderGone(ctx context.Context) error {
 func newProgram(t testing.TB) *program {
 	t.Helper()
 	in, toProgram, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	fromProgram, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	p := &program{in: in, out: out, end: &pipeEnd{in: fromProgram, out: toProgram, gone: make(chan struct{})}}
 	t.Cleanup(func() { in.Close(); out.Close(); p.end.Close() })
 	return p
@@ -114,13 +111,8 @@ func newTunnelWaiting(t testing.TB, o Options, config *tls.Config, wait time.Dur
 	shaken := make(chan error, 1)
 	go func() { shaken <- x.server.Handshake() }()
 	line := NewLine(clientRaw)
-	c, err := new(tlsc.Client).Handshake(t.Context(), line, &tlsc.Demand{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := <-shaken; err != nil {
-		t.Fatal(err)
-	}
+	c := must.Get(new(tlsc.Client).Handshake(t.Context(), line, &tlsc.Demand{}))(t)
+	must.OK(t, <-shaken)
 	before := time.Now()
 	deadline := before.Add(2 * patience)
 	serverRaw.SetDeadline(deadline)
@@ -199,16 +191,12 @@ func TestHalfClose(t *testing.T) {
 			x := newTunnel(t, o, nil)
 			sent := background(func() { x.out.Write(up); x.out.Close() })
 			got, err := io.ReadAll(x.server)
-			if err != nil {
-				t.Error(err)
-			}
+			must.Check(t, err)
 			same(t, "up", got, up)
 			// The server has said nothing until now.
 			served := background(func() { x.server.Write(down); x.server.CloseWrite(); x.raw.CloseWrite() })
 			got, err = io.ReadAll(x.in)
-			if err != nil {
-				t.Error(err)
-			}
+			must.Check(t, err)
 			same(t, "down", got, down)
 			<-sent
 			<-served
@@ -219,15 +207,11 @@ func TestHalfClose(t *testing.T) {
 			x := newTunnel(t, o, nil)
 			served := background(func() { x.server.Write(down); x.server.CloseWrite() })
 			got, err := io.ReadAll(x.in)
-			if err != nil {
-				t.Error(err)
-			}
+			must.Check(t, err)
 			same(t, "down", got, down)
 			sent := background(func() { x.out.Write(up); x.out.Close() })
 			got, err = io.ReadAll(x.server)
-			if err != nil {
-				t.Error(err)
-			}
+			must.Check(t, err)
 			same(t, "up", got, up)
 			<-sent
 			<-served
@@ -257,10 +241,7 @@ func TestWhatTheServerSees(t *testing.T) {
 	for _, notify := range []bool{false, true} {
 		x := newTunnel(t, Options{CloseNotify: notify}, nil)
 		x.out.Close()
-		last, err := io.ReadAll(x.raw)
-		if err != nil {
-			t.Fatal(err)
-		}
+		last := must.Get(io.ReadAll(x.raw))(t)
 		if (len(last) > 0) != notify {
 			t.Errorf("CloseNotify %v: %d bytes on the wire at the end", notify, len(last))
 		}
@@ -283,9 +264,7 @@ func TestEnforceCloseNotify(t *testing.T) {
 				x.raw.CloseWrite()
 			})
 			got, err := io.ReadAll(x.in)
-			if err != nil {
-				t.Error(err)
-			}
+			must.Check(t, err)
 			same(t, "down", got, down)
 			<-served
 			if enforce && cut {
@@ -429,9 +408,7 @@ func TestBackPressure(t *testing.T) {
 	}
 	// One direction goes on although the other waits.
 	got, err := io.ReadAll(x.in)
-	if err != nil {
-		t.Error(err)
-	}
+	must.Check(t, err)
 	same(t, "down", got, down)
 	if got, err = io.ReadAll(x.server); err != nil {
 		t.Error(err)
@@ -547,9 +524,7 @@ func TestProgramDoesNotRead(t *testing.T) {
 	sent := background(func() { x.out.Write(up); x.out.Close() })
 	<-served
 	got, err := io.ReadAll(x.server)
-	if err != nil {
-		t.Error(err)
-	}
+	must.Check(t, err)
 	same(t, "up", got, up)
 	<-sent
 	x.server.Close()
@@ -693,15 +668,11 @@ func TestKeyUpdateDeadlock(t *testing.T) {
 		}
 	})
 	got := make([]byte, bulk)
-	if _, err := io.ReadFull(x.in, got); err != nil {
-		t.Fatal(err)
-	}
+	must.Get(io.ReadFull(x.in, got))(t)
 	same(t, "down", got, down)
 	<-served
 	got, err := io.ReadAll(x.server)
-	if err != nil {
-		t.Error(err)
-	}
+	must.Check(t, err)
 	same(t, "up", got, up)
 	<-sent
 	sender.send(21, []byte{1, 0}) // close_notify
@@ -765,10 +736,7 @@ func (k *keyLog) secret(t *testing.T, label string) []byte {
 	defer k.mu.Unlock()
 	for line := range strings.Lines(k.text.String()) {
 		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == label {
-			secret, err := hex.DecodeString(fields[2])
-			if err != nil {
-				t.Fatal(err)
-			}
+			secret := must.Get(hex.DecodeString(fields[2]))(t)
 			return secret
 		}
 	}
@@ -796,17 +764,13 @@ func (s *recordSender) expand(label string, length int) []byte {
 	info := []byte{0, byte(length), byte(len("tls13 " + label))}
 	info = append(append(info, "tls13 "+label...), 0)
 	out, err := hkdf.Expand(sha256.New, s.secret, string(info), length)
-	if err != nil {
-		s.t.Error(err)
-	}
+	must.Check(s.t, err)
 	return out
 }
 
 func (s *recordSender) rekey() {
 	block, err := aes.NewCipher(s.expand("key", 16))
-	if err != nil {
-		s.t.Error(err)
-	}
+	must.Check(s.t, err)
 	if s.aead, err = cipher.NewGCM(block); err != nil {
 		s.t.Error(err)
 	}

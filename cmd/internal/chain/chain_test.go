@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nightmare.mail/mxf/cmd/internal/cmdtest"
+	"nightmare.mail/mxf/integration/must"
 )
 
 type exits int
@@ -64,23 +64,14 @@ func TestGuard(t *testing.T) {
 // stderrOf returns what f writes to descriptor 2.
 func stderrOf(t *testing.T, f func()) string {
 	t.Helper()
-	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := must.Get(os.Create(filepath.Join(t.TempDir(), "stderr")))(t)
 	defer file.Close()
 	saved := dup(t, 2)
 	defer unix.Close(saved)
-	if err := dup2(int(file.Fd()), 2); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, dup2(int(file.Fd()), 2))
 	defer func() { _ = dup2(saved, 2) }()
 	f()
-	got, err := os.ReadFile(file.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(got)
+	return string(must.Get(os.ReadFile(file.Name()))(t))
 }
 
 func TestComplainIsOneBoundedLine(t *testing.T) {
@@ -92,9 +83,7 @@ func TestComplainIsOneBoundedLine(t *testing.T) {
 
 func TestSilence(t *testing.T) {
 	said := stderrOf(t, func() {
-		if err := Silence(); err != nil {
-			t.Error(err)
-		}
+		must.Check(t, Silence())
 		Complain("prog", "fatal", "nobody hears it")
 	})
 	if said != "" {
@@ -103,21 +92,16 @@ func TestSilence(t *testing.T) {
 }
 
 func TestHomeVersionBeside(t *testing.T) {
-	t.Setenv("MXF_HOME", "")
-	if got := Home(); got != "/var/qmail" {
-		t.Errorf("Home() = %q", got)
-	}
-	t.Setenv("MXF_HOME", "/elsewhere")
-	if got := Home(); got != "/elsewhere" {
-		t.Errorf("Home() = %q", got)
+	for set, want := range map[string]string{"": "/var/qmail", "/elsewhere": "/elsewhere"} {
+		t.Setenv("MXF_HOME", set)
+		if got := Home(); got != want {
+			t.Errorf("Home() = %q", got)
+		}
 	}
 	if got := Version("mxf-any"); got != "mxf-any "+version+" "+runtime.Version() {
 		t.Errorf("Version() = %q", got)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	self := must.Get(os.Executable())(t)
 	if got, err := Beside("other"); err != nil || got != filepath.Join(filepath.Dir(self), "other") {
 		t.Errorf("Beside() = %q, %v", got, err)
 	}
@@ -126,15 +110,10 @@ func TestHomeVersionBeside(t *testing.T) {
 func TestTrace(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "trace")
 	t.Setenv("MXF_TRACE", name)
-	if err := os.WriteFile(name, []byte("before\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(name, []byte("before\n"), 0o600))
 	OpenTrace()("one")
 	OpenTrace()("two\rlines\nof it\n")
-	got, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := must.Get(os.ReadFile(name))(t)
 	lines := strings.Split(strings.TrimSuffix(string(got), "\n"), "\n")
 	wants := []string{"before", "one", "two?lines", "of it"}
 	if len(lines) != len(wants) {
@@ -154,18 +133,13 @@ func TestTrace(t *testing.T) {
 func TestTraceGoesToFilesAlone(t *testing.T) {
 	folder := t.TempDir()
 	fifo := filepath.Join(folder, "fifo")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, unix.Mkfifo(fifo, 0o600))
 	// A FIFO with a reader can be opened for writing without waiting.
-	reader, err := unix.Open(fifo, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	reader := must.Get(unix.Open(fifo, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0))(t)
 	defer unix.Close(reader)
 	for _, name := range []string{"", folder, folder + "/none/trace", fifo, "/dev/null", "/dev/full", "/dev/ptmx", "/dev/tty"} {
 		t.Setenv("MXF_TRACE", name)
-		cmdtest.Within(t, name, func() {
+		must.Within(t, name, func() {
 			if OpenTrace() != nil {
 				t.Errorf("MXF_TRACE=%q is accepted", name)
 			}
@@ -177,19 +151,12 @@ func TestTraceGoesToFilesAlone(t *testing.T) {
 func TestTraceSparesStandardDescriptors(t *testing.T) {
 	folder := t.TempDir()
 	name, link := filepath.Join(folder, "out"), filepath.Join(folder, "link")
-	file, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := must.Get(os.Create(name))(t)
 	defer file.Close()
-	if err := os.Link(name, link); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Link(name, link))
 	for standard := range FirstFree {
 		saved := dup(t, standard)
-		if err := dup2(int(file.Fd()), standard); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, dup2(int(file.Fd()), standard))
 		var opened bool
 		for _, path := range []string{name, link} {
 			os.Setenv("MXF_TRACE", path)
@@ -211,14 +178,10 @@ func TestTraceSparesStandardDescriptors(t *testing.T) {
 // A trace that may not grow further does not end the program.
 func TestTraceAtTheLimit(t *testing.T) {
 	var was unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &was))
 	limit := was
 	limit.Cur = 100
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
 	defer func() { _ = unix.Setrlimit(unix.RLIMIT_FSIZE, &was) }()
 	name := filepath.Join(t.TempDir(), "trace")
 	t.Setenv("MXF_TRACE", name)
@@ -233,15 +196,9 @@ func TestTraceAtTheLimit(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	env := []string{"A=1", "B=2", "A=3", "bare", "C=x=y"}
-	if v, ok := Lookup(env, "A"); v != "1" || !ok {
-		t.Errorf("A is %q, %v", v, ok)
-	}
-	if v, ok := Lookup(env, "C"); v != "x=y" || !ok {
-		t.Errorf("C is %q, %v", v, ok)
-	}
-	for _, name := range []string{"D", "bare", ""} {
-		if _, ok := Lookup(env, name); ok {
-			t.Errorf("%q is there", name)
+	for name, want := range map[string]string{"A": "1", "C": "x=y", "D": "", "bare": "", "": ""} {
+		if v, ok := Lookup(env, name); v != want || ok != (want != "") {
+			t.Errorf("%q is %q, %v", name, v, ok)
 		}
 	}
 	got := Change(env, []string{"A=new", "B", "", "=x", "D=", "E=1", "E"})
@@ -254,14 +211,11 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestTLSSetting(t *testing.T) {
-	for _, name := range []string{"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO", "CERTFILE:a.example", "KEYFILE:a.example"} {
-		if !TLSSetting(name) {
-			t.Errorf("%s stays", name)
-		}
-	}
-	for _, name := range []string{"", "CADIRS", "CADIR:x", "CERTFILES", "SSL_PROTOCOL", "TCPREMOTEIP", "PATH"} {
-		if TLSSetting(name) {
-			t.Errorf("%s goes", name)
+	settings := []string{"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO", "CERTFILE:a.example", "KEYFILE:a.example"}
+	others := []string{"", "CADIRS", "CADIR:x", "CERTFILES", "SSL_PROTOCOL", "TCPREMOTEIP", "PATH"}
+	for i, name := range append(settings, others...) {
+		if goes := TLSSetting(name); goes != (i < len(settings)) {
+			t.Errorf("%s goes: %v", name, goes)
 		}
 	}
 }
@@ -270,21 +224,15 @@ func TestFindProgram(t *testing.T) {
 	dir := t.TempDir()
 	write := func(path string, mode os.FileMode) string {
 		path = filepath.Join(dir, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("#!/bin/sh\n"), mode); err != nil {
-			t.Fatal(err)
-		}
+		must.Write(t, path, "#!/bin/sh\n")
+		must.OK(t, os.Chmod(path, mode))
 		return path
 	}
 	plain := write("a/plain", 0o644)
 	second := write("b/prog", 0o755)
 	write("a/later", 0o644)
 	later := write("b/later", 0o755)
-	if err := os.MkdirAll(filepath.Join(dir, "a", "prog"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.MkdirAll(filepath.Join(dir, "a", "prog"), 0o755))
 	path := []string{"PATH=" + filepath.Join(dir, "none") + ":" + filepath.Join(dir, "a") + ":" + filepath.Join(dir, "b")}
 	for _, c := range []struct {
 		name    string
@@ -352,25 +300,17 @@ func TestIdentity(t *testing.T) {
 
 func TestInheritedIsNotOurs(t *testing.T) {
 	r, w, err := Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if Inherited(r) == nil {
 		t.Error("a close-on-exec descriptor cannot have come from the caller")
 	}
-	if _, err := unix.FcntlInt(uintptr(r), unix.F_SETFD, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := Inherited(r); err != nil {
-		t.Error(err)
-	}
+	must.Get(unix.FcntlInt(uintptr(r), unix.F_SETFD, 0))(t)
+	must.Check(t, Inherited(r))
 	Seal()
 	if Inherited(r) == nil {
 		t.Error("Seal left a descriptor to be inherited")
 	}
-	if err := Inherited(2); err != nil {
-		t.Errorf("Seal touched standard error: %v", err)
-	}
+	must.Check(t, Inherited(2)) // Seal does not touch standard error
 	Close(r, w)
 	if err := Inherited(r); !errors.Is(err, syscall.EBADF) {
 		t.Errorf("a closed descriptor: %v", err)
@@ -449,9 +389,8 @@ func TestParseTunnel(t *testing.T) {
 			t.Errorf("%q: %+v %q %v, want an error", line, got, prog, err)
 		}
 	}
-	if _, _, err := ParseTunnel([]string{"-k", "", "p"}); err != nil {
-		t.Errorf("an empty name: %v", err)
-	}
+	_, _, err := ParseTunnel([]string{"-k", "", "p"})
+	must.Check(t, err)
 }
 
 func FuzzParseTunnel(f *testing.F) {

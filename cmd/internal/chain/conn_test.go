@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nightmare.mail/mxf/cmd/internal/cmdtest"
+	"nightmare.mail/mxf/integration/must"
 )
 
 var _ net.Conn = (*Conn)(nil)
@@ -31,17 +31,17 @@ type link struct {
 }
 
 func dup(t testing.TB, fd int) int {
-	return cmdtest.Must(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3))(t)
+	return must.Get(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3))(t)
 }
 
 // tcpPair returns a socket that blocks and its peer.
 func tcpPair(t testing.TB) (fd int, far *net.TCPConn) {
-	l := cmdtest.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	l := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer l.Close()
-	far = cmdtest.Must(net.Dial("tcp", l.Addr().String()))(t).(*net.TCPConn)
-	near := cmdtest.Must(l.Accept())(t).(*net.TCPConn)
+	far = must.Get(net.Dial("tcp", l.Addr().String()))(t).(*net.TCPConn)
+	near := must.Get(l.Accept())(t).(*net.TCPConn)
 	defer near.Close()
-	f := cmdtest.Must(near.File())(t)
+	f := must.Get(near.File())(t)
 	defer f.Close()
 	fd = dup(t, int(f.Fd())) // Fd has made it blocking
 	return fd, far
@@ -57,12 +57,12 @@ func links(t *testing.T) map[string]func(*testing.T) link {
 	return map[string]func(*testing.T) link{
 		"one number of a socket": func(t *testing.T) link {
 			fd, far := tcpPair(t)
-			return link{cmdtest.Must(Open(fd, fd))(t), far, far.CloseWrite, []int{fd}}
+			return link{must.Get(Open(fd, fd))(t), far, far.CloseWrite, []int{fd}}
 		},
 		"two numbers of a socket": func(t *testing.T) link {
 			fd, far := tcpPair(t)
 			other := dup(t, fd)
-			return link{cmdtest.Must(Open(fd, other))(t), far, far.CloseWrite, []int{fd, other}}
+			return link{must.Get(Open(fd, other))(t), far, far.CloseWrite, []int{fd, other}}
 		},
 		"two pipes": twoPipes,
 		"two pipes with poll alone": func(t *testing.T) link {
@@ -72,13 +72,11 @@ func links(t *testing.T) map[string]func(*testing.T) link {
 		},
 		"local sockets": func(t *testing.T) link {
 			a, b, err := Socketpair()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			f := os.NewFile(uintptr(b), "far")
-			far := cmdtest.Must(net.FileConn(f))(t).(*net.UnixConn)
+			far := must.Get(net.FileConn(f))(t).(*net.UnixConn)
 			f.Close()
-			return link{cmdtest.Must(Open(a, a))(t), far, far.CloseWrite, []int{a}}
+			return link{must.Get(Open(a, a))(t), far, far.CloseWrite, []int{a}}
 		},
 	}
 }
@@ -100,15 +98,10 @@ func onEach(t *testing.T, test func(*testing.T, link)) {
 
 func twoPipes(t *testing.T) link {
 	r, fw, err := Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	fr, w, err := Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	far := fileFar{cmdtest.Must(File(fr, "r"))(t), cmdtest.Must(File(fw, "w"))(t)}
-	return link{cmdtest.Must(Open(r, w))(t), far, far.w.Close, []int{r, w}}
+	fr, w, err2 := Pipe()
+	must.OK(t, err, err2)
+	far := fileFar{must.Get(File(fr, "r"))(t), must.Get(File(fw, "w"))(t)}
+	return link{must.Get(Open(r, w))(t), far, far.w.Close, []int{r, w}}
 }
 
 // modes returns the file status flags, nil when a descriptor is closed.
@@ -131,23 +124,17 @@ func TestConnCarriesBothWaysAtOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, l link) {
 		data := bytes.Repeat([]byte("0123456789abcdef\r\n\x00\xff"), 200_000)
 		var here, there [32]byte
-		cmdtest.Within(t, "both ways", func() {
+		must.Within(t, "both ways", func() {
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				if n, err := l.conn.Write(data); n != len(data) || err != nil {
 					t.Errorf("Write: %d, %v", n, err)
 				}
-				if err := l.conn.CloseWrite(); err != nil {
-					t.Error(err)
-				}
+				must.Check(t, l.conn.CloseWrite())
 			})
 			wg.Go(func() {
-				if _, err := l.far.Write(data); err != nil {
-					t.Error(err)
-				}
-				if err := l.farWrite(); err != nil {
-					t.Error(err)
-				}
+				_, err := l.far.Write(data)
+				must.Check(t, err, l.farWrite())
 			})
 			wg.Go(func() { there = digest(t, l.far) })
 			wg.Go(func() { here = digest(t, l.conn) })
@@ -164,20 +151,19 @@ func TestConnCarriesBothWaysAtOnce(t *testing.T) {
 
 func digest(t *testing.T, r io.Reader) (sum [32]byte) {
 	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		t.Error(err)
-	}
+	_, err := io.Copy(h, r)
+	must.Check(t, err)
 	h.Sum(sum[:0])
 	return sum
 }
 
 func TestConnDeadlines(t *testing.T) {
 	onEach(t, func(t *testing.T, l link) {
-		cmdtest.Within(t, "a deadline that has passed", func() {
+		must.Within(t, "a deadline that has passed", func() {
 			l.conn.SetReadDeadline(time.Now().Add(-time.Second))
 			wantTimeout(t, readOne(l.conn))
 		})
-		cmdtest.Within(t, "a deadline to come", func() {
+		must.Within(t, "a deadline to come", func() {
 			start := time.Now()
 			l.conn.SetReadDeadline(start.Add(30 * time.Millisecond))
 			wantTimeout(t, readOne(l.conn))
@@ -185,7 +171,7 @@ func TestConnDeadlines(t *testing.T) {
 				t.Errorf("%v too early", early)
 			}
 		})
-		cmdtest.Within(t, "a deadline set during Read", func() {
+		must.Within(t, "a deadline set during Read", func() {
 			l.conn.SetReadDeadline(time.Time{})
 			result := make(chan error)
 			go func() { result <- readOne(l.conn) }()
@@ -193,7 +179,7 @@ func TestConnDeadlines(t *testing.T) {
 			l.conn.SetDeadline(time.Now())
 			wantTimeout(t, <-result)
 		})
-		cmdtest.Within(t, "a full channel", func() {
+		must.Within(t, "a full channel", func() {
 			data := make([]byte, 64<<20)
 			l.conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 			n, err := l.conn.Write(data)
@@ -203,14 +189,8 @@ func TestConnDeadlines(t *testing.T) {
 			}
 		})
 		l.conn.SetDeadline(time.Time{})
-		if _, err := l.far.Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		cmdtest.Within(t, "no deadline any more", func() {
-			if err := readOne(l.conn); err != nil {
-				t.Error(err)
-			}
-		})
+		must.Get(l.far.Write([]byte("x")))(t)
+		must.Within(t, "no deadline any more", func() { must.Check(t, readOne(l.conn)) })
 	})
 }
 
@@ -247,10 +227,8 @@ func TestConnCloseWakes(t *testing.T) {
 		go func() { _, err := l.conn.Write(make([]byte, 64<<20)); write <- err }()
 		awaitPoll(&l.conn.in.descriptor)
 		awaitPoll(&l.conn.out.descriptor)
-		cmdtest.Within(t, "Close", func() {
-			if err := l.conn.Close(); err != nil {
-				t.Error(err)
-			}
+		must.Within(t, "Close", func() {
+			must.Check(t, l.conn.Close())
 			for _, err := range []error{<-read, <-write, readOne(l.conn), l.conn.Close(), l.conn.SetDeadline(time.Time{})} {
 				if !errors.Is(err, net.ErrClosed) {
 					t.Errorf("got %v, want net.ErrClosed", err)
@@ -265,34 +243,26 @@ func TestConnCloseWakes(t *testing.T) {
 
 func TestConnHalfClosed(t *testing.T) {
 	onEach(t, func(t *testing.T, l link) {
-		if err := l.conn.CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, l.conn.CloseWrite())
 		if _, err := l.conn.Write([]byte("x")); err == nil {
 			t.Error("a Write after CloseWrite succeeds")
 		}
-		cmdtest.Within(t, "reading on", func() {
-			if _, err := l.far.Write([]byte("late")); err != nil {
-				t.Error(err)
-			}
-			if err := l.farWrite(); err != nil {
-				t.Error(err)
-			}
+		must.Within(t, "reading on", func() {
+			_, err := l.far.Write([]byte("late"))
+			must.Check(t, err, l.farWrite())
 			got, err := io.ReadAll(l.conn)
 			if string(got) != "late" || err != nil {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
-		if err := l.conn.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Check(t, l.conn.Close())
 	})
 }
 
 func TestConnPeerGone(t *testing.T) {
 	onEach(t, func(t *testing.T, l link) {
 		l.far.Close()
-		cmdtest.Within(t, "writing to nobody", func() {
+		must.Within(t, "writing to nobody", func() {
 			_, err := l.conn.Write(make([]byte, 64<<20))
 			if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 				t.Errorf("got %v, want EPIPE or ECONNRESET", err)
@@ -306,14 +276,9 @@ func TestConnShutdownReachesAnotherHolder(t *testing.T) {
 	defer far.Close()
 	copied := dup(t, fd)
 	defer unix.Close(copied)
-	c := cmdtest.Must(Open(fd, dup(t, fd)))(t)
-	if err := c.Shutdown(); err != nil {
-		t.Error(err)
-	}
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
-	cmdtest.Within(t, "end of file", func() {
+	c := must.Get(Open(fd, dup(t, fd)))(t)
+	must.Check(t, c.Shutdown(), c.Close())
+	must.Within(t, "end of file", func() {
 		if err := readOne(far); err != io.EOF {
 			t.Errorf("got %v, want end of file", err)
 		}
@@ -325,20 +290,16 @@ func TestConnShutdownReachesAnotherHolder(t *testing.T) {
 
 func TestConnFiles(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, []byte("text"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r := cmdtest.Must(unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0))(t)
-	w := cmdtest.Must(unix.Open(name+"2", unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600))(t)
-	c := cmdtest.Must(Open(r, w))(t)
-	cmdtest.Within(t, "files", func() {
+	must.OK(t, os.WriteFile(name, []byte("text"), 0o600))
+	r := must.Get(unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0))(t)
+	w := must.Get(unix.Open(name+"2", unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600))(t)
+	c := must.Get(Open(r, w))(t)
+	must.Within(t, "files", func() {
 		if n, err := io.Copy(c, c); n != 4 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
 	})
-	if err := errors.Join(c.Shutdown(), c.Close()); err != nil {
-		t.Error(err)
-	}
+	must.Check(t, c.Shutdown(), c.Close())
 	if got, _ := os.ReadFile(name + "2"); string(got) != "text" {
 		t.Errorf("wrote %q", got)
 	}
@@ -353,7 +314,7 @@ func TestOpenNotOpen(t *testing.T) {
 }
 
 func TestConnLeavesNothingOpen(t *testing.T) {
-	count := func() int { return len(cmdtest.Must(os.ReadDir("/proc/self/fd"))(t)) }
+	count := func() int { return len(must.Get(os.ReadDir("/proc/self/fd"))(t)) }
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		t.Skip("no /proc/self/fd")
 	}
@@ -373,14 +334,9 @@ func TestConnLeavesNothingOpen(t *testing.T) {
 // localPair returns a Local and the program's two ends.
 func localPair(t *testing.T) (l *Local, reads, writes int) {
 	from, writes, err := Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	reads, to, err := Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cmdtest.Must(OpenLocal(from, to))(t), reads, writes
+	reads, to, err2 := Pipe()
+	must.OK(t, err, err2)
+	return must.Get(OpenLocal(from, to))(t), reads, writes
 }
 
 func TestLocalReaderGone(t *testing.T) {
@@ -396,11 +352,7 @@ func TestLocalReaderGone(t *testing.T) {
 	default:
 	}
 	unix.Close(reads)
-	cmdtest.Within(t, "ReaderGone", func() {
-		if err := <-gone; err != nil {
-			t.Error(err)
-		}
-	})
+	must.Within(t, "ReaderGone", func() { must.Check(t, <-gone) })
 	if _, err := l.Write([]byte("x")); !errors.Is(err, unix.EPIPE) {
 		t.Errorf("got %v, want EPIPE", err)
 	}
@@ -414,10 +366,8 @@ func TestLocalReaderGoneEnds(t *testing.T) {
 	gone := make(chan error, 2)
 	go func() { gone <- l.ReaderGone(ctx) }()
 	awaitPoll(&l.reader)
-	cmdtest.Within(t, "CloseWrite and cancel", func() {
-		if err := l.CloseWrite(); err != nil {
-			t.Error(err)
-		}
+	must.Within(t, "CloseWrite and cancel", func() {
+		must.Check(t, l.CloseWrite())
 		if n, err := unix.Read(reads, make([]byte, 1)); n != 0 || err != nil {
 			t.Errorf("after CloseWrite the program reads %d, %v", n, err)
 		}
@@ -425,9 +375,7 @@ func TestLocalReaderGoneEnds(t *testing.T) {
 		if err := <-gone; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want context.Canceled", err)
 		}
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Check(t, l.Close())
 	})
 }
 
@@ -452,7 +400,7 @@ func TestLocalGone(t *testing.T) {
 			if !c.want {
 				cancel()
 			}
-			cmdtest.Within(t, "Gone", func() {
+			must.Within(t, "Gone", func() {
 				if err := <-gone; (err == nil) != c.want {
 					t.Errorf("got %v", err)
 				}
@@ -464,11 +412,11 @@ func TestLocalGone(t *testing.T) {
 
 func BenchmarkConn(b *testing.B) {
 	for name, wrap := range map[string]func(fd int) net.Conn{
-		"descriptor": func(fd int) net.Conn { return cmdtest.Must(Open(fd, fd))(b) },
+		"descriptor": func(fd int) net.Conn { return must.Get(Open(fd, fd))(b) },
 		"net": func(fd int) net.Conn {
 			f := os.NewFile(uintptr(fd), "")
 			defer f.Close()
-			return cmdtest.Must(net.FileConn(f))(b)
+			return must.Get(net.FileConn(f))(b)
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
@@ -480,9 +428,7 @@ func BenchmarkConn(b *testing.B) {
 			buf := make([]byte, 16<<10)
 			b.SetBytes(int64(len(buf)))
 			for b.Loop() {
-				if _, err := c.Write(buf); err != nil {
-					b.Fatal(err)
-				}
+				must.Get(c.Write(buf))(b)
 			}
 		})
 	}

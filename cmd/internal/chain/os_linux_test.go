@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // A pipe is enlarged when much data goes through it, and not before.
@@ -16,24 +18,16 @@ func TestPipesGrow(t *testing.T) {
 		{muchData / 2, ordinary},
 		{muchData, largePipe},
 	} {
-		netR, netW := newPipe(t)
-		progR, progW := newPipe(t)
-		network, err := Open(dup(t, int(netR.Fd())), dup(t, int(progW.Fd())))
-		if err != nil {
-			t.Fatal(err)
-		}
+		netR, netW := must.Pipe(t)
+		progR, progW := must.Pipe(t)
+		network := must.Get(Open(dup(t, int(netR.Fd())), dup(t, int(progW.Fd()))))(t)
 		var both sync.WaitGroup
 		both.Go(func() { _, _ = netW.Write(make([]byte, test.bytes)) })
 		both.Go(func() { _, _ = io.CopyN(network, network, int64(test.bytes)) })
-		if _, err := io.CopyN(io.Discard, progR, int64(test.bytes)); err != nil {
-			t.Fatal(err)
-		}
+		must.Get(io.CopyN(io.Discard, progR, int64(test.bytes)))(t)
 		both.Wait()
 		for name, pipe := range map[string]*os.File{"read from": netR, "written to": progR} {
-			size, err := unix.FcntlInt(pipe.Fd(), unix.F_GETPIPE_SZ, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			size := must.Get(unix.FcntlInt(pipe.Fd(), unix.F_GETPIPE_SZ, 0))(t)
 			if size != test.want && (test.want == ordinary || os.Getuid() == 0) {
 				t.Errorf("after %d bytes the pipe that is %s holds %d, want %d", test.bytes, name, size, test.want)
 			}
@@ -42,25 +36,13 @@ func TestPipesGrow(t *testing.T) {
 	}
 }
 
-func newPipe(t *testing.T) (r, w *os.File) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.Close(); w.Close() })
-	return r, w
-}
-
 // The kernel has kept the path of execve, and /proc names the same file.
 func TestStartedAs(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Skip(err)
 	}
-	want, err := os.Stat(self)
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := must.Get(os.Stat(self))(t)
 	if got, err := os.Stat(startedAs()); err != nil || !os.SameFile(got, want) {
 		t.Errorf("%q: %v, want %s", startedAs(), err, self)
 	}

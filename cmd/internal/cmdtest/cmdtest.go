@@ -10,18 +10,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // beProgram, in the environment, makes the test binary the program.
 const beProgram = "CMDTEST_BE_PROGRAM"
-
-// Patience bounds what should take no time, on a slow machine too.
-const Patience = 20 * time.Second
 
 // limit ends a program that does not end by itself.
 const limit = 2 * time.Minute
@@ -40,7 +38,7 @@ func Main(m *testing.M, program func()) {
 // and environ.
 func Command(t testing.TB, environ []string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(Must(os.Executable())(t), args...)
+	cmd := exec.Command(must.Get(os.Executable())(t), args...)
 	// The race detector's runtime would sleep a second before it exits.
 	cmd.Env = append([]string{beProgram + "=1", "GORACE=atexit_sleep_ms=0", "PATH=" + os.Getenv("PATH")}, environ...)
 	return cmd
@@ -65,9 +63,7 @@ func Run(t testing.TB, cmd *exec.Cmd) Result {
 	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, cmd.Start())
 	watch := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
 	defer watch.Stop()
 	var exit *exec.ExitError
@@ -101,13 +97,8 @@ func Crashed(cmd *exec.Cmd) bool {
 func Home(t testing.TB, control map[string]string) string {
 	t.Helper()
 	home := t.TempDir()
-	if err := os.Mkdir(filepath.Join(home, "control"), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	for name, text := range control {
-		if err := os.WriteFile(filepath.Join(home, "control", name), []byte(text+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must.Write(t, filepath.Join(home, "control", name), text+"\n")
 	}
 	return "MXF_HOME=" + home
 }
@@ -117,43 +108,7 @@ func File(t testing.TB, conn net.Conn) *os.File {
 	t.Helper()
 	file, err := conn.(*net.TCPConn).File()
 	conn.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { file.Close() })
 	return file
-}
-
-// Within fails the test when f has not returned soon.
-func Within(t testing.TB, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(Patience):
-		buf := make([]byte, 1<<16)
-		t.Fatalf("%s: still not done\n%s", what, buf[:runtime.Stack(buf, true)])
-	}
-}
-
-// Until waits for what another process does.
-func Until(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(Patience); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: still not done", what)
-		}
-	}
-}
-
-// Must returns v, or fails the test: Must(f())(t).
-func Must[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
 }
