@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -29,14 +28,9 @@ func talk(t *testing.T, server *smtptest.Server, job *job) (result, *smtptest.Co
 	return r, server.Last(t)
 }
 
-// at is the Act of a server that does one thing at one phase.
-func at(phase smtptest.Phase, replies ...string) func(smtptest.Point) smtptest.Action {
-	return func(p smtptest.Point) smtptest.Action {
-		if p.Phase == phase && p.N < len(replies) {
-			return smtptest.Action{Reply: replies[p.N]}
-		}
-		return smtptest.Action{}
-	}
+// at is replies at one phase.
+func at(phase smtptest.Phase, texts ...string) func(smtptest.Point) smtptest.Action {
+	return replies(map[smtptest.Phase][]string{phase: texts})
 }
 
 func wantReports(t *testing.T, got result, want string) {
@@ -73,11 +67,9 @@ func TestTurnsAreCounted(t *testing.T) {
 				if c.secure {
 					server.TLS = serverTLS()
 				}
-				conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 				job := newJob(n)
-				job.startTLS(conn)
-				r := deliver(t.Context(), conn, job)
-				seen := server.Last(t)
+				job.Secure = true
+				r, seen := talk(t, server, job)
 				if r.exit != 0 || !strings.Contains(r.reports, "\x00K") || !seen.Ended {
 					t.Errorf("%+v, %d recipients: %v, QUIT: %v", c, n, r, seen.Ended)
 				}
@@ -184,9 +176,7 @@ func TestMessageArrives(t *testing.T) {
 }
 
 func TestQuitIsNotWaitedFor(t *testing.T) {
-	server := &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
-		return smtptest.Action{Stall: p.Phase == smtptest.QUIT}
-	}}
+	server := &smtptest.Server{Act: smtptest.At(smtptest.QUIT, smtptest.Action{Stall: true})}
 	begin := time.Now()
 	r, seen := talk(t, server, newJob(1))
 	wantReports(t, r, "r\x00"+accepted)
@@ -236,15 +226,7 @@ func TestHello(t *testing.T) {
 		{"500 what", "550 go away", "EHLO HELO QUIT", 75, "Connected to 192.0.2.1 but my name was rejected.\nRemote host said: 550 go away"},
 		{"500 what", "251 hm", "EHLO HELO QUIT", 75, "Connected to 192.0.2.1 but my name was rejected.\nRemote host said: 251 hm"},
 	} {
-		server := &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
-			switch p.Phase {
-			case smtptest.EHLO:
-				return smtptest.Action{Reply: c.ehlo}
-			case smtptest.HELO:
-				return smtptest.Action{Reply: c.helo}
-			}
-			return smtptest.Action{}
-		}}
+		server := &smtptest.Server{Act: replies(map[smtptest.Phase][]string{smtptest.EHLO: {c.ehlo}, smtptest.HELO: {c.helo}})}
 		r, seen := talk(t, server, newJob(1))
 		if got := verbs(seen); got != c.commands || r.exit != c.exit || r.reason != c.reason {
 			t.Errorf("EHLO %q, HELO %q: %q, %v", c.ehlo, c.helo, got, r)
@@ -378,17 +360,13 @@ func TestAddressAboveASCII(t *testing.T) {
 	if r.exit != 75 || r.reason != reason || r.reports != "" || verbs(seen) != "EHLO QUIT" {
 		t.Errorf("%v, server saw %q", r, seen.Commands)
 	}
-	outcome := send(t.Context(), smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve)), job)
-	var unable *smtpc.UTF8Error
-	if !errors.As(outcome.Err, &unable) || *unable != (smtpc.UTF8Error{}) {
-		t.Errorf("error %#v", outcome.Err)
-	}
-
 	// In clear text that follows a failure of TLS it is not for good.
-	job.TLSFailed = true
-	outcome = send(t.Context(), smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve)), job)
-	if !errors.As(outcome.Err, &unable) || *unable != (smtpc.UTF8Error{Clear: true}) {
-		t.Errorf("after a failure of TLS: error %#v", outcome.Err)
+	for _, job.TLSFailed = range []bool{false, true} {
+		outcome := send(t.Context(), smtptest.Dial(t, smtptest.Listen(t, new(smtptest.Server).Serve)), job)
+		var unable *smtpc.UTF8Error
+		if !errors.As(outcome.Err, &unable) || *unable != (smtpc.UTF8Error{Clear: job.TLSFailed}) {
+			t.Errorf("TLS failed %v: error %#v", job.TLSFailed, outcome.Err)
+		}
 	}
 
 	job.Message, job.TLSFailed = strings.NewReader("a\n"), false
@@ -474,22 +452,20 @@ func (f *changingFile) Seek(offset int64, whence int) (int64, error) {
 func TestMessageThatChangesWhileItIsSent(t *testing.T) {
 	long := strings.Repeat("0123456789\n", 40000)
 	for _, extensions := range []string{"SIZE", "SIZE PIPELINING"} {
-		for _, c := range []struct{ name, again, want string }{
-			{"grows", long + long, "r\x00ZUnable to read message: it became longer while it was being sent. (#4.3.0)\n\x00"},
-			{"grows a partial line", long + "x", "r\x00ZUnable to read message: it became longer while it was being sent. (#4.3.0)\n\x00"},
-			{"changes", strings.Repeat("012345678\n\n", 40000), "r\x00ZUnable to read message: it became longer while it was being sent. (#4.3.0)\n\x00"},
-			{"shrinks", long[:len(long)/2], "r\x00ZUnable to read message: it became shorter while it was being sent. (#4.3.0)\n\x00"},
-			{"vanishes", "", "r\x00ZUnable to read message: it became shorter while it was being sent. (#4.3.0)\n\x00"},
+		for _, c := range []struct{ name, again, became string }{
+			{"grows", long + long, "longer"},
+			{"grows a partial line", long + "x", "longer"},
+			{"changes", strings.Repeat("012345678\n\n", 40000), "longer"},
+			{"shrinks", long[:len(long)/2], "shorter"},
+			{"vanishes", "", "shorter"},
 		} {
 			job := newJob(1)
 			job.Message = &changingFile{Reader: strings.NewReader(long), again: c.again}
 			server := &smtptest.Server{Extensions: strings.Split(extensions, " ")}
 			r, seen := talk(t, server, job)
-			if want := strings.TrimPrefix(c.want, "r\x00"); r.exit != 0 || strings.TrimPrefix(r.reports, "r\x00") != want {
-				t.Errorf("%s %s: %v", extensions, c.name, r)
-			}
-			if seen.Accepted != strings.Contains(c.want, "K") {
-				t.Errorf("%s %s: accepted %v", extensions, c.name, seen.Accepted)
+			want := "ZUnable to read message: it became " + c.became + " while it was being sent. (#4.3.0)\n\x00"
+			if r.exit != 0 || strings.TrimPrefix(r.reports, "r\x00") != want || seen.Accepted {
+				t.Errorf("%s %s: %v, accepted %v", extensions, c.name, r, seen.Accepted)
 			}
 		}
 	}
@@ -514,10 +490,8 @@ func TestMessageThatCannotBeRead(t *testing.T) {
 			t.Errorf("%q: %v", extensions, r)
 		}
 	}
-	folder := must.Get(os.Open(t.TempDir()))(t)
-	defer folder.Close()
 	job := newJob(1)
-	job.Message = folder
+	job.Message = must.Open(t, t.TempDir())
 	r, seen := talk(t, &smtptest.Server{}, job)
 	if r.exit != 0 || !strings.HasPrefix(r.reports, "ZUnable to read message: ") || len(seen.Commands) > 0 {
 		t.Errorf("a folder: %v", r)
@@ -525,41 +499,29 @@ func TestMessageThatCannotBeRead(t *testing.T) {
 }
 
 func TestEmptyMessageForNobody(t *testing.T) {
-	server := &smtptest.Server{Extensions: []string{"PIPELINING"}, Act: at(smtptest.RCPT, "550 no", "450 no")}
-	r, seen := talk(t, server, newJob(2))
-	wantReports(t, r, "h192.0.2.1 does not like recipient.\nRemote host said: 550 no\n\x00"+
-		"s192.0.2.1 does not like recipient.\nRemote host said: 450 no\n\x00ZGiving up on 192.0.2.1.\n\x00")
-	if string(seen.Raw) != ".\r\n" || !seen.Ended {
-		t.Errorf("after 354 came %q, QUIT: %v", seen.Raw, seen.Ended)
-	}
-
-	// MAIL refused, but recipients accepted: a message would have readers.
-	server = &smtptest.Server{Extensions: []string{"PIPELINING"}, Act: at(smtptest.MAIL, "550 no")}
-	r, seen = talk(t, server, newJob(2))
-	wantReports(t, r, "DConnected to 192.0.2.1 but sender was rejected.\nRemote host said: 550 no\n\x00")
-	if len(seen.Raw) > 0 {
-		t.Errorf("after 354 came %q", seen.Raw)
-	}
-
-	// The same behind a 421 that the server does not mean.
-	server = &smtptest.Server{Extensions: []string{"PIPELINING"}, Act: at(smtptest.RCPT, "421 tired")}
-	r, seen = talk(t, server, newJob(2))
-	const tired = "s192.0.2.1 does not like recipient.\nRemote host said: 421 tired\n\x00"
-	wantReports(t, r, tired+tired+"ZGiving up on 192.0.2.1.\n\x00")
-	if len(seen.Raw) > 0 {
-		t.Errorf("after 354 came %q", seen.Raw)
+	const dislikes, over = "192.0.2.1 does not like recipient.\nRemote host said: ", "ZGiving up on 192.0.2.1.\n\x00"
+	for _, c := range []struct {
+		act       func(smtptest.Point) smtptest.Action
+		want, raw string
+	}{
+		{at(smtptest.RCPT, "550 no", "450 no"), "h" + dislikes + "550 no\n\x00s" + dislikes + "450 no\n\x00" + over, ".\r\n"},
+		// MAIL refused, but recipients accepted: a message would have readers.
+		{at(smtptest.MAIL, "550 no"), "DConnected to 192.0.2.1 but sender was rejected.\nRemote host said: 550 no\n\x00", ""},
+		// The same behind a 421 that the server does not mean.
+		{at(smtptest.RCPT, "421 tired"), strings.Repeat("s"+dislikes+"421 tired\n\x00", 2) + over, ""},
+	} {
+		r, seen := talk(t, &smtptest.Server{Extensions: []string{"PIPELINING"}, Act: c.act}, newJob(2))
+		wantReports(t, r, c.want)
+		if string(seen.Raw) != c.raw || !seen.Ended && c.raw != "" {
+			t.Errorf("after 354 came %q, QUIT: %v", seen.Raw, seen.Ended)
+		}
 	}
 }
 
 func TestAnswerThatGoesOnAfter421(t *testing.T) {
 	const deferred = "s192.0.2.1 does not like recipient.\nRemote host said: 421 tired\n\x00"
 	for _, extensions := range []string{"", "PIPELINING"} {
-		server := &smtptest.Server{Extensions: strings.Fields(extensions), Act: func(p smtptest.Point) smtptest.Action {
-			if p.Phase == smtptest.RCPT && p.N == 1 {
-				return smtptest.Action{Reply: "421 tired"}
-			}
-			return smtptest.Action{}
-		}}
+		server := &smtptest.Server{Extensions: strings.Fields(extensions), Act: at(smtptest.RCPT, "", "421 tired")}
 		r, _ := talk(t, server, newJob(3))
 		wantReports(t, r, "r\x00"+deferred+deferred+accepted)
 	}
@@ -727,14 +689,10 @@ func fuseInFrontOfADeafServer(t *testing.T, running *sync.WaitGroup) {
 	})
 	// Before a transaction: the answer to STARTTLS has a limit of its own, here none.
 	running.Go(func() {
-		server := &smtptest.Server{TLS: serverTLS(), Act: func(p smtptest.Point) smtptest.Action {
-			return smtptest.Action{Stall: p.Phase == smtptest.STARTTLS}
-		}}
-		conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
+		server := &smtptest.Server{TLS: serverTLS(), Act: smtptest.At(smtptest.STARTTLS, smtptest.Action{Stall: true})}
 		job := newJob(1)
-		job.TimeoutRemote = 8 * time.Second
-		job.startTLS(conn)
-		if r := deliver(t.Context(), conn, job); r.exit != 124 || r.reports != "" {
+		job.Secure, job.TimeoutRemote = true, 8*time.Second
+		if r, _ := talk(t, server, job); r.exit != 124 || r.reports != "" {
 			t.Errorf("%v", r)
 		}
 	})
@@ -742,14 +700,8 @@ func fuseInFrontOfADeafServer(t *testing.T, running *sync.WaitGroup) {
 
 func fuseBehindAPipeThatNobodyWrites(t *testing.T, running *sync.WaitGroup) {
 	for _, extensions := range []string{"", "PIPELINING"} {
+		r, _ := must.Pipe(t)
 		running.Go(func() {
-			r, w, err := os.Pipe()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer r.Close()
-			defer w.Close()
 			job := newJob(1)
 			job.Message, job.TimeoutRemote = r, 8*time.Second
 			got, _ := talk(t, &smtptest.Server{Extensions: strings.Fields(extensions)}, job)
@@ -862,21 +814,20 @@ func TestStartTLSPolicies(t *testing.T) {
 			case refused:
 				server.Act = at(smtptest.STARTTLS, "454 not now")
 			}
-			conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 			job := newJob(1)
 			job.TLS = use
-			job.startTLS(conn)
 			switch c.server {
 			case fails:
 				job.StartTLS = failing
 			case nothing:
-				job.StartTLS = nil
+			default:
+				job.Secure = true
 			}
-			r := deliver(t.Context(), conn, job)
+			r, seen := talk(t, server, job)
 			if r.exit != c.exit || r.reports+r.reason != c.want {
 				t.Errorf("%s, use %d: %v", c.server, use, r)
 			}
-			if seen := server.Last(t); verbs(seen) != c.verbs {
+			if verbs(seen) != c.verbs {
 				t.Errorf("%s, use %d: server saw %q", c.server, use, seen.Commands)
 			}
 		}
@@ -890,13 +841,13 @@ func TestWhatWasSaidBeforeTLSIsForgotten(t *testing.T) {
 		}
 		return smtptest.Action{}
 	}, Extensions: []string{"PIPELINING", "SIZE 1"}}
-	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
 	job := newJob(1)
-	job.startTLS(conn)
-	if r := deliver(t.Context(), conn, job); r.exit != 0 || !strings.Contains(r.reports, "K") {
+	job.Secure = true
+	r, seen := talk(t, server, job)
+	if r.exit != 0 || !strings.Contains(r.reports, "K") {
 		t.Error(r)
 	}
-	if got := verbs(server.Last(t)); got != "EHLO STARTTLS EHLO MAIL RCPT DATA QUIT" {
+	if got := verbs(seen); got != "EHLO STARTTLS EHLO MAIL RCPT DATA QUIT" {
 		t.Errorf("server saw %q", got)
 	}
 }
@@ -1035,15 +986,11 @@ func TestTraceHasCommandsAndRepliesOnly(t *testing.T) {
 func TestMemoryDoesNotGrowWithTheMessage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "message")
 	line := strings.Repeat("x", 75) + "\n"
-	if err := os.WriteFile(path, bytes.Repeat([]byte(line), 80<<10), 0o600); err != nil { // 6 MB
-		t.Fatal(err)
-	}
+	must.Write(t, path, strings.Repeat(line, 80<<10)) // 6 MB
 	for _, extensions := range []string{"8BITMIME", "PIPELINING"} {
-		file := must.Get(os.Open(path))(t)
-		defer file.Close()
 		address := smtptest.Listen(t, func(c *smtptest.Conn) { sink(c, extensions) })
 		job := newJob(1)
-		job.Message = file
+		job.Message = must.Open(t, path)
 		conn := smtptest.Dial(t, address)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -1097,12 +1044,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			}
 		}
 	})
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	if after := runtime.NumGoroutine(); after > before {
-		t.Errorf("%d goroutines, %d before", after, before)
-	}
+	must.NoneLeft(t, before)
 }
 
 func BenchmarkLargeMessage(b *testing.B) {

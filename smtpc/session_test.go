@@ -99,17 +99,12 @@ func (o *owner) close() {
 
 // mails returns how many mails the server has accepted when all connections are over.
 func (o *owner) mails() int {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-		all := o.server.Conversations()
-		if len(all) < o.opened && time.Now().Before(end) {
-			continue
-		}
-		mails := 0
-		for _, c := range all {
-			mails += c.Mails
-		}
-		return mails
+	must.Until(o.t, "the end of all connections", func() bool { return len(o.server.Conversations()) >= o.opened })
+	mails := 0
+	for _, c := range o.server.Conversations() {
+		mails += c.Mails
 	}
+	return mails
 }
 
 // account is an outcome without what differs from connection to connection.
@@ -142,12 +137,7 @@ func (k keeping) alone(t *testing.T) *smtpc.Outcome {
 	if at.Phase == between {
 		at.Phase = smtptest.MAIL // the first thing that the client hears after it
 	}
-	o := k.owner(t, func(p smtptest.Point) smtptest.Action {
-		if p == at {
-			return k.fault.action()
-		}
-		return smtptest.Action{}
-	})
+	o := k.owner(t, doing(at, k.fault.action()))
 	defer o.close()
 	return o.send(k.mail(0))
 }
@@ -289,14 +279,12 @@ func TestReset(t *testing.T) {
 			for _, f := range []fault{closes, stalls, garbage, says2xx, says4xx, says5xx, says421} {
 				running.Go(func() {
 					k := keeping{mode: mode, secure: secure, fault: f, recipients: 1}
+					refuses := doing(smtptest.Point{Phase: smtptest.Message, Secure: secure}, smtptest.Action{Reply: "554 not this one"})
 					o := k.owner(t, func(p smtptest.Point) smtptest.Action {
-						switch {
-						case p.Phase == smtptest.RSET:
+						if p.Phase == smtptest.RSET {
 							return f.action()
-						case p.Phase == smtptest.Message && p.Mail == 0:
-							return smtptest.Action{Reply: "554 not this one"}
 						}
-						return smtptest.Action{}
+						return refuses(p)
 					})
 					defer o.close()
 					var refused *smtpc.RefusedError
@@ -474,12 +462,7 @@ func TestTraceAndLimitsOfEachMail(t *testing.T) {
 }
 
 func TestMistakesWithASession(t *testing.T) {
-	server := &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
-		if p.Phase == smtptest.MAIL && p.Mail == 1 {
-			return smtptest.Action{Reply: "450 later"}
-		}
-		return smtptest.Action{}
-	}}
+	server := &smtptest.Server{Act: doing(smtptest.Point{Phase: smtptest.MAIL, Mail: 1}, smtptest.Action{Reply: "450 later"})}
 	j := newJob(1)
 	s := open(t, t.Context(), smtptest.Dial(t, smtptest.Listen(t, server.Serve)), j)
 	mail := j.mail()
@@ -550,12 +533,10 @@ func (c *closingConn) Close() error { c.closed = true; return c.Conn.Close() }
 // Neither the connection nor TLS on it is closed by the session, however it ends.
 func TestOwnerCloses(t *testing.T) {
 	for _, f := range []fault{"", closes, says5xx, garbage} {
-		server := &smtptest.Server{TLS: serverTLS(), Act: func(p smtptest.Point) smtptest.Action {
-			if p.Phase == smtptest.DATA && f != "" {
-				return f.action()
-			}
-			return smtptest.Action{}
-		}}
+		server := &smtptest.Server{TLS: serverTLS()}
+		if f != "" {
+			server.Act = smtptest.At(smtptest.DATA, f.action())
+		}
 		conn := &closingConn{Conn: smtptest.Dial(t, smtptest.Listen(t, server.Serve))}
 		j := newJob(1)
 		j.startTLS(conn)
@@ -586,11 +567,9 @@ func TestBrokenSendLeavesNoWriter(t *testing.T) {
 	if !errors.As(outcome.Err, &protocol) || outcome.LastByte {
 		t.Errorf("%+v", outcome)
 	}
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(end); {
-		time.Sleep(time.Millisecond) // the last one may be about to end
-	}
-	if after := runtime.NumGoroutine(); after > before || conn.closed {
-		t.Errorf("%d goroutines, %d before; closed %v", after, before, conn.closed)
+	must.NoneLeft(t, before)
+	if conn.closed {
+		t.Error("the connection was closed")
 	}
 }
 

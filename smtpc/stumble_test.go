@@ -132,16 +132,11 @@ func TestParametersRefused(t *testing.T) {
 func TestSTARTTLSRefusedThenGone(t *testing.T) {
 	t.Parallel()
 	for _, extensions := range [][]string{nil, {"PIPELINING"}} {
-		server := &smtptest.Server{Extensions: extensions, TLS: serverTLS(), Act: func(p smtptest.Point) smtptest.Action {
-			if p.Phase == smtptest.STARTTLS {
-				return smtptest.Action{Reply: "454 not now", Close: true}
-			}
-			return smtptest.Action{}
-		}}
-		conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
+		server := &smtptest.Server{Extensions: extensions, TLS: serverTLS()}
+		server.Act = smtptest.At(smtptest.STARTTLS, smtptest.Action{Reply: "454 not now", Close: true})
 		job := newJob(2)
-		job.startTLS(conn)
-		r := deliver(t.Context(), conn, job)
+		job.Secure = true
+		r, _ := talk(t, server, job)
 		const want = "server refused STARTTLS and ended the connection. (#4.7.5)\nSTARTTLS was refused before: 454 not now"
 		if r.exit != 76 || !strings.Contains(r.reason, want) {
 			t.Errorf("%q: %v", extensions, r)

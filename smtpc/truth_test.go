@@ -41,6 +41,7 @@ type job struct {
 	TimeoutRemote  time.Duration
 	TimeoutConnect time.Duration
 
+	Secure bool        // there is a TLS client, made when the job has a connection
 	facts  *report.TLS // for the reports
 	tunnel net.Conn    // what TLS was made of
 }
@@ -107,6 +108,9 @@ func (j *job) close(conn net.Conn, ended bool) {
 func send(ctx context.Context, conn net.Conn, j *job) *smtpc.Outcome {
 	ctx, cancel := j.context(ctx)
 	defer cancel()
+	if j.Secure {
+		j.startTLS(conn)
+	}
 	outcome, ended := smtpc.Deliver(ctx, conn, &j.Options, j.mail())
 	j.close(conn, ended)
 	return outcome
@@ -427,29 +431,31 @@ func points(mode string, secure bool, recipients int) []smtptest.Point {
 	return append(p, smtptest.Point{Phase: smtptest.DATA, Secure: secure}, smtptest.Point{Phase: smtptest.Message, Secure: secure})
 }
 
+// doing is the Act of a server that does one thing at one point.
+func doing(at smtptest.Point, action smtptest.Action) func(smtptest.Point) smtptest.Action {
+	return func(p smtptest.Point) smtptest.Action {
+		if p == at {
+			return action
+		}
+		return smtptest.Action{}
+	}
+}
+
 // run plays a scenario, and returns what came of it and what the server saw.
 func (s scenario) run(t *testing.T) (result, *smtptest.Conversation) {
 	server := &smtptest.Server{
 		Extensions: strings.Fields(s.mode + " 8BITMIME"),
-		Act: func(p smtptest.Point) smtptest.Action {
-			if p == s.at {
-				return s.fault.action()
-			}
-			return smtptest.Action{}
-		},
+		Act:        doing(s.at, s.fault.action()),
 	}
 	job := newJob(s.recipients)
 	job.TimeoutRemote, job.TimeoutConnect = fuse, fuse/4
 	if s.fault != stalls {
 		job.TimeoutRemote, job.TimeoutConnect = 0, 0
 	}
-	if s.secure {
+	if job.Secure = true; s.secure {
 		server.TLS = serverTLS()
 	}
-	conn := smtptest.Dial(t, smtptest.Listen(t, server.Serve))
-	job.startTLS(conn)
-	r := deliver(t.Context(), conn, job)
-	return r, server.Last(t)
+	return talk(t, server, job)
 }
 
 // maxAtOnce bounds the conversations under way, those aside that only wait.
