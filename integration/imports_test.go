@@ -105,7 +105,7 @@ var arrows = map[string]map[string]string{
 	"ucspitls":          {},
 	"integration":       {"integration/lab": "the servers", "integration/peers": "the servers of others"},
 	"integration/lab":   {"smtpc/smtptest": "its SMTP server is that of all tests", "tlsc/tlstest": "its certificates"},
-	"integration/peers": {},
+	"integration/peers": {"integration/must": "what all tests need"},
 	"integration/check": {},
 	"integration/must":  {},
 	"integration/bench": {

@@ -2,7 +2,6 @@ package remote
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -27,7 +26,7 @@ func newChain(t *testing.T, script string, change func(*control.Settings)) (*wal
 	t.Helper()
 	folder := t.TempDir()
 	program := filepath.Join(folder, "client")
-	must.OK(t, os.WriteFile(program, []byte("#!/bin/sh\ncd '"+folder+"'\n"+script), 0o755))
+	must.Script(t, program, "cd '"+folder+"'\n"+script)
 	d := newTestWalk(t, func(s *control.Settings) {
 		s.Protocols = []control.Protocol{{Service: "smtp", Program: program}}
 		if change != nil {
@@ -37,9 +36,27 @@ func newChain(t *testing.T, script string, change func(*control.Settings)) (*wal
 	return d, folder
 }
 
-// said is a stream as a log would show it.
+// shown is a stream as a log would show it.
 func shown(s report.Stream) string {
 	return strings.NewReplacer("\n\x00", "|", "\x00", "|").Replace(string(s.Bytes()))
+}
+
+// reach walks through n exchangers that accept connections and say nothing, and shows what
+// comes of it.
+func (w *walk) reach(t *testing.T, n int) string {
+	t.Helper()
+	var candidates []route.Candidate
+	for range n {
+		_, addr := dialtest.Listen(t, "127.0.0.1:0")
+		candidates = append(candidates, w.candidate(addr))
+	}
+	return shown(w.through(t.Context(), candidates))
+}
+
+// left returns the words that a program has left in a file.
+func left(t *testing.T, folder, name string) []string {
+	t.Helper()
+	return strings.Fields(string(must.Get(os.ReadFile(filepath.Join(folder, name)))(t)))
 }
 
 // What a program does, and what the router makes of it.
@@ -91,17 +108,15 @@ func TestProgram(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			d, folder := newChain(t, "echo >>runs\n"+test.script+"\n", nil)
-			_, one := dialtest.Listen(t, "127.0.0.1:0")
-			_, two := dialtest.Listen(t, "127.0.0.1:0")
 			began := time.Now()
-			got := shown(d.through(t.Context(), []route.Candidate{d.candidate(one), d.candidate(two)}))
+			got := d.reach(t, 2)
 			if !regexp.MustCompile(test.want).MatchString(got) {
 				t.Errorf("%.2000q", got)
 			}
 			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("took %v", took)
 			}
-			if runs, _ := os.ReadFile(filepath.Join(folder, "runs")); len(runs) != test.runs {
+			if runs := must.Get(os.ReadFile(filepath.Join(folder, "runs")))(t); len(runs) != test.runs {
 				t.Errorf("run %d times, want %d", len(runs), test.runs)
 			}
 		})
@@ -138,13 +153,10 @@ echo '%s' >&2; exit %d`, test.words, test.code), func(s *control.Settings) {
 			s.TLSClient = s.Protocols[0].Program
 			s.Protocols[0].Implicit = true
 		})
-		_, addr := dialtest.Listen(t, "127.0.0.1:0")
-		got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr)}))
-		if !regexp.MustCompile(`^Z.*` + test.want).MatchString(got) {
+		if got := d.reach(t, 1); !regexp.MustCompile(`^Z.*` + test.want).MatchString(got) {
 			t.Errorf("%d %q: %q", test.code, test.words, got)
 		}
-		runs, _ := os.ReadFile(filepath.Join(folder, "runs"))
-		if got := strings.Join(strings.Fields(string(runs)), " "); got != test.runs {
+		if got := strings.Join(left(t, folder, "runs"), " "); got != test.runs {
 			t.Errorf("%d %q at %d: run %q, want %q", test.code, test.words, test.strictness, got, test.runs)
 		}
 	}
@@ -219,34 +231,19 @@ func TestProgram_fuse(t *testing.T) {
 			t.Parallel()
 			const fuse = 300 * time.Millisecond
 			d, folder := newChain(t, script, func(s *control.Settings) { s.TimeoutRemote = fuse })
-			_, addr := dialtest.Listen(t, "127.0.0.1:0")
 			began := time.Now()
-			got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr), d.candidate(addr)}))
+			got := d.reach(t, 2)
 			if took := time.Since(began); took < fuse || took > fuse+30*time.Second {
 				t.Errorf("took %v", took)
 			}
 			if want := "ZConnected to 127.0.0.1 but the conversation took longer than 0 seconds. (#4.4.2)|"; got != want {
 				t.Errorf("%.200q", got)
 			}
-			child, err := os.ReadFile(filepath.Join(folder, "child"))
-			must.Check(t, err)
-			if pid := strings.TrimSpace(string(child)); pid != "" {
-				gone(t, pid)
+			for _, pid := range left(t, folder, "child") {
+				must.Gone(t, pid)
 			}
 		})
 	}
-}
-
-// gone waits for a process to end.
-func gone(t *testing.T, pid string) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		stat, err := os.ReadFile("/proc/" + pid + "/stat")
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return
-		}
-	}
-	t.Errorf("process %s is still there", pid)
 }
 
 // leaver is set where this program is to be one that leaves its process group for that
@@ -274,21 +271,19 @@ func init() {
 func TestProgram_leavesItsGroup(t *testing.T) {
 	t.Parallel()
 	self := must.Get(os.Executable())(t)
-	pid := filepath.Join(t.TempDir(), "pid")
+	folder := t.TempDir()
 	d := newTestWalk(t, func(s *control.Settings) {
 		s.Protocols = []control.Protocol{{Service: "smtp", Program: self}}
 		s.TimeoutRemote = 3 * time.Second // it must have left by then
 	})
-	d.carrier.Environ = append(os.Environ(), leaver+"="+pid)
-	_, addr := dialtest.Listen(t, "127.0.0.1:0")
+	d.carrier.Environ = append(os.Environ(), leaver+"="+filepath.Join(folder, "pid"))
 	over := time.AfterFunc(time.Minute, func() { panic("it is waited for") })
 	defer over.Stop()
-	got := shown(d.through(t.Context(), []route.Candidate{d.candidate(addr)}))
+	got := d.reach(t, 1)
 	if !strings.HasPrefix(got, "ZConnected to 127.0.0.1 but the conversation took longer than 3 seconds") {
 		t.Errorf("%q", got)
 	}
-	left := must.Get(os.ReadFile(pid))(t)
-	gone(t, string(left))
+	must.Gone(t, left(t, folder, "pid")[0])
 }
 
 // Whoever holds a pipe after the program's end holds nothing up.
@@ -301,22 +296,14 @@ func TestProgram_pipesHeld(t *testing.T) {
 		`yes & echo $! >child; exit 0`,
 	} {
 		d, folder := newChain(t, script, nil)
-		_, addr := dialtest.Listen(t, "127.0.0.1:0")
 		began := time.Now()
-		d.through(t.Context(), []route.Candidate{d.candidate(addr)})
+		d.reach(t, 1)
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%s: took %v", script, took)
 		}
-		child := must.Get(os.ReadFile(filepath.Join(folder, "child")))(t)
-		if p, err := os.FindProcess(atoi(string(child))); err == nil {
-			_ = p.Kill()
-		}
+		child := must.Get(strconv.Atoi(left(t, folder, "child")[0]))(t)
+		_ = syscall.Kill(child, syscall.SIGKILL)
 	}
-}
-
-func atoi(text string) (n int) {
-	_, _ = fmt.Sscan(text, &n)
-	return n
 }
 
 // A message from a pipe serves the programs that do not read of it, and the first
@@ -331,10 +318,8 @@ func TestProgram_messageFromPipe(t *testing.T) {
 		{`head -c 1 >/dev/null; exit 75`, 1, `^ZConnected to 127.0.0.1 but connection died`},
 	} {
 		d, folder := newChain(t, "echo >>runs\n"+test.script, nil)
-		d.mail.Message = transport.NewMessage(pipeWith(t, testMessage))
-		_, one := dialtest.Listen(t, "127.0.0.1:0")
-		_, two := dialtest.Listen(t, "127.0.0.1:0")
-		got := shown(d.through(t.Context(), []route.Candidate{d.candidate(one), d.candidate(two)}))
+		d.mail.Message = transport.NewMessage(must.Flow(t, testMessage))
+		got := d.reach(t, 2)
 		runs, _ := os.ReadFile(filepath.Join(folder, "runs"))
 		if !regexp.MustCompile(test.want).MatchString(got) || len(runs) != test.runs {
 			t.Errorf("%q in %d runs", got, len(runs))
@@ -411,17 +396,4 @@ func TestProgram_missingGoesOn(t *testing.T) {
 	if got := shown(d.through(t.Context(), []route.Candidate{missing, d.candidate(addr)})); got != "r|Kdone|" {
 		t.Errorf("%q", got)
 	}
-}
-
-// pipeWith returns a pipe that text comes through.
-func pipeWith(t *testing.T, text string) *os.File {
-	t.Helper()
-	r, w, err := os.Pipe()
-	must.OK(t, err)
-	t.Cleanup(func() { r.Close() })
-	go func() {
-		defer w.Close()
-		_, _ = io.WriteString(w, text)
-	}()
-	return r
 }

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/must"
@@ -21,6 +20,7 @@ import (
 	"nightmare.mail/mxf/remote/dns/dnstest"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc/smtptest"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // house is a whole delivery of one message: a name server, an exchanger with two
@@ -34,8 +34,8 @@ type house struct {
 
 func newHouse(t *testing.T, program string) *house {
 	t.Helper()
-	right := newAuthority(t)
-	h := &house{server: &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING"}, TLS: right.config(t, serverName)}}
+	right := newAuthority()
+	h := &house{server: &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING"}, TLS: right.Leaf(nil, serverName).Config()}}
 	exchanger := netip.MustParseAddrPort(smtptest.Listen(t, h.server.Serve))
 	// A connection that a panic has left open ends with the process; here, when it is
 	// found to be nobody's.
@@ -44,7 +44,7 @@ func newHouse(t *testing.T, program string) *house {
 		"mx1.example.org. A 127.0.0.9\n"+serverName+". A 127.0.0.1\n", nil)
 	d := newTestWalk(t, func(s *control.Settings) {
 		s.Protocols = []control.Protocol{{Service: "smtp", Port: exchanger.Port(), Explicit: program == control.SMTPProgram, Program: program}}
-		s.TrustAnchors.File = right.file(t)
+		s.TrustAnchors.File = tlstest.Bundle(t, right)
 	})
 	h.message, h.router = d.job.Message, d.Router
 	h.router.Resolver = dns.NewClient(dns.Config{Servers: []netip.AddrPort{names.Addr}})
@@ -69,9 +69,6 @@ func (h *house) taken() (n int) {
 	return n
 }
 
-// panicPatience bounds how long a server may take to note what it has accepted.
-const panicPatience = 20 * time.Second
-
 // checkPanic holds what came of a panic against the rule: one complete stream,
 // temporary, unless the message had been delivered, and then it is.
 func checkPanic(t *testing.T, what string, stream report.Stream, delivered func() bool) {
@@ -87,12 +84,7 @@ func checkPanic(t *testing.T, what string, stream report.Stream, delivered func(
 	switch stream.Message.Letter {
 	case report.Temporary:
 	case report.Delivered:
-		for end := time.Now().Add(panicPatience); !delivered(); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Errorf("%s: %q, and nothing was accepted", what, raw)
-				return
-			}
-		}
+		must.Until(t, what+": a message", delivered)
 	default:
 		t.Errorf("%s: %q", what, raw)
 	}
@@ -122,7 +114,7 @@ func (chance) Uint64() uint64 { panic("no dice") }
 
 func TestDeliver_panicInTrace(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "client")
-	must.OK(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf 'r\\0Kdone\\0'\n"), 0o755))
+	must.Script(t, script, `printf 'r\0Kdone\0'`)
 	for _, program := range []string{control.SMTPProgram, script} {
 		h := newHouse(t, program)
 		var lines atomic.Int32

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
-	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/route"
@@ -19,11 +18,7 @@ import (
 // required of them, what we say about ourselves, and what is passed over.
 func TestRouter_Plan(t *testing.T) {
 	h := newHouse(t, control.SMTPProgram)
-	now := time.Now()
-	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
-		table := dial.DeadHosts{Folder: h.router.deadHosts(&Job{}).Folder, Now: func() time.Time { return now.Add(-ago) }}
-		table.TimedOut(t.Context(), netip.MustParseAddr("127.0.0.9"))
-	}
+	deadHost(t, h.router.deadHosts(&Job{}).Folder, netip.MustParseAddr("127.0.0.9"))
 	plan := h.router.Plan(t.Context(), &Job{Host: "EXAMPLE.org.", Number: 32})
 	if plan.Err != nil || len(plan.Steps) != 2 {
 		t.Fatalf("%+v", plan)

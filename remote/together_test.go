@@ -3,14 +3,13 @@ package remote
 import (
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/report"
 )
 
@@ -27,16 +26,8 @@ func TestRouter_shared(t *testing.T) {
 		all.Go(func() {
 			path := filepath.Join(folder, fmt.Sprint(n))
 			text := fmt.Sprintf("Subject: %d\n\nbody of %d\n", n, n)
-			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-				t.Error(err)
-				return
-			}
-			message, err := os.Open(path)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer message.Close()
+			must.Write(t, path, text)
+			message := must.Open(t, path)
 			job := &Job{Host: "example.org", Sender: fmt.Sprintf("s%d@example.net", n), Recipients: []string{fmt.Sprintf("r%d@example.org", n)},
 				Message: message, Number: n, Trace: func(string) {}}
 			stream := Deliver(t.Context(), job, func() (*Router, error) { return h.router, nil })
@@ -49,11 +40,7 @@ func TestRouter_shared(t *testing.T) {
 		})
 	}
 	all.Wait()
-	for end := time.Now().Add(panicPatience); h.taken() < deliveriesTogether; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d of %d messages arrived", h.taken(), deliveriesTogether)
-		}
-	}
+	must.Until(t, "all messages", func() bool { return h.taken() >= deliveriesTogether })
 	seen := make(map[string]bool)
 	for _, c := range h.server.Conversations() {
 		if !c.Accepted {

@@ -1,13 +1,11 @@
 package remote
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	mrand "math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -39,15 +37,9 @@ func newTestWalk(t *testing.T, change func(*control.Settings)) *walk {
 	t.Helper()
 	home := t.TempDir()
 	path := filepath.Join(home, "message")
-	for _, err := range []error{
-		os.WriteFile(path, []byte(testMessage), 0o600),
-		os.MkdirAll(filepath.Join(home, "queue", "lock"), 0o700),
-		os.WriteFile(filepath.Join(home, "queue", "lock", "tcpto"), make([]byte, 1024), 0o600),
-	} {
-		must.OK(t, err)
-	}
-	message := must.Get(os.Open(path))(t)
-	t.Cleanup(func() { message.Close() })
+	must.Write(t, path, testMessage)
+	must.Write(t, filepath.Join(home, "queue", "lock", "tcpto"), string(make([]byte, 1024)))
+	message := must.Open(t, path)
 	s := &control.Settings{
 		Client:    control.Client{HeloHost: "me.example", TimeoutRemote: 20 * time.Second, TimeoutConnect: 10 * time.Second},
 		Home:      home,
@@ -91,16 +83,15 @@ func (w *walk) step(c route.Candidate) *Step {
 	return &w.steps(context.Background(), []route.Candidate{c}, w.random(), w.dialer.Dead)[0]
 }
 
-// An authority makes certificates.
-type authority struct{ *tlstest.Party }
+func newAuthority() *tlstest.Party { return tlstest.NewAuthority("authority") }
 
-func newAuthority(*testing.T) *authority { return &authority{tlstest.NewAuthority("authority")} }
-
-// config is that of a server with a certificate for name.
-func (a *authority) config(_ *testing.T, name string) *tls.Config { return a.Leaf(nil, name).Config() }
-
-// file writes the authority's certificate, for trustanchors.
-func (a *authority) file(t *testing.T) string { return tlstest.Bundle(t, a.Party) }
+// deadHost makes addr a dead host by two time-outs, one of them a while ago.
+func deadHost(t *testing.T, folder string, addr netip.Addr) {
+	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
+		then := &dial.DeadHosts{Folder: folder, Now: func() time.Time { return time.Now().Add(-ago) }}
+		then.TimedOut(t.Context(), addr)
+	}
+}
 
 // A diary notes what servers are asked, in one word each: "0" is a connection to
 // the first of them, "0clear" and "0tls" an envelope sender.
@@ -122,7 +113,7 @@ func (d *diary) String() string {
 }
 
 // start starts the nth server, of a kind, and returns where it is.
-func (d *diary) start(t *testing.T, n int, kind string, right, wrong *authority) netip.AddrPort {
+func (d *diary) start(t *testing.T, n int, kind string, right, wrong *tlstest.Party) netip.AddrPort {
 	t.Helper()
 	if kind == "away" {
 		return dialtest.Refused(t)
@@ -154,15 +145,15 @@ func (d *diary) start(t *testing.T, n int, kind string, right, wrong *authority)
 	switch kind {
 	case "plain":
 	case "wrong CA":
-		s.TLS = wrong.config(t, serverName)
+		s.TLS = wrong.Leaf(nil, serverName).Config()
 	case "other name":
-		s.TLS = right.config(t, "other.example.org")
+		s.TLS = right.Leaf(nil, "other.example.org").Config()
 	case "broken":
 		s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			return nil, errors.New("broken")
 		}}
 	case "no such name":
-		good := right.config(t, serverName)
+		good := right.Leaf(nil, serverName).Config()
 		s.TLS = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if hello.ServerName != "" {
 				return &tls.Config{}, nil // without certificates the answer is unrecognized_name
@@ -170,15 +161,15 @@ func (d *diary) start(t *testing.T, n int, kind string, right, wrong *authority)
 			return good, nil
 		}}
 	default:
-		s.TLS = right.config(t, serverName)
+		s.TLS = right.Leaf(nil, serverName).Config()
 	}
 	return netip.MustParseAddrPort(smtptest.Listen(t, s.Serve))
 }
 
 // Which server is asked, how, and in which order; and what is reported.
 func TestAttempts(t *testing.T) {
-	right, wrong := newAuthority(t), newAuthority(t)
-	anchors := right.file(t)
+	right, wrong := newAuthority(), newAuthority()
+	anchors := tlstest.Bundle(t, right)
 	for _, test := range []struct {
 		strictness int
 		servers    string // kinds, separated by commas
@@ -252,7 +243,7 @@ func TestAttempts(t *testing.T) {
 func TestAttempts_noNameThenAway(t *testing.T) {
 	d := newTestWalk(t, func(s *control.Settings) {
 		s.TLSStrictness = 1
-		s.TrustAnchors.File = newAuthority(t).file(t)
+		s.TrustAnchors.File = tlstest.Bundle(t, newAuthority())
 	})
 	listener, addr := dialtest.Listen(t, "127.0.0.1:0")
 	served := make(chan struct{})
@@ -262,15 +253,13 @@ func TestAttempts_noNameThenAway(t *testing.T) {
 		if err != nil {
 			return
 		}
+		defer conn.Close()
 		listener.Close()
-		c := &smtptest.Conn{Conn: conn}
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		s := smtptest.Server{TLS: &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			return &tls.Config{}, nil
 		}}}
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-		c.Reader = bufio.NewReader(conn)
-		s.Serve(c)
-		conn.Close()
+		s.Serve(smtptest.NewConn(conn))
 	}()
 	d.through(t.Context(), []route.Candidate{d.candidate(addr)})
 	<-served
@@ -282,7 +271,7 @@ func TestAttempts_noNameThenAway(t *testing.T) {
 // The same address under another name may have the certificate for it; under the
 // same name, and where it could not be connected to, it is not tried again.
 func TestAttempts_sameAddress(t *testing.T) {
-	right := newAuthority(t)
+	right := newAuthority()
 	for _, test := range []struct {
 		kind, names, asked string
 		want               report.Letter
@@ -293,7 +282,7 @@ func TestAttempts_sameAddress(t *testing.T) {
 	} {
 		d := newTestWalk(t, func(s *control.Settings) {
 			s.TLSStrictness = 2
-			s.TrustAnchors.File = right.file(t)
+			s.TrustAnchors.File = tlstest.Bundle(t, right)
 		})
 		var seen diary
 		addr := seen.start(t, 0, test.kind, right, nil)
@@ -323,7 +312,7 @@ func TestAttempts_twin(t *testing.T) {
 	} {
 		d := newTestWalk(t, nil)
 		var seen diary
-		authority := newAuthority(t)
+		authority := newAuthority()
 		var candidates []route.Candidate
 		for n, kind := range []string{test.first, "plain", "plain"} {
 			candidates = append(candidates, d.candidate(seen.start(t, n, kind, authority, authority)))
@@ -347,7 +336,7 @@ func TestAttempts_deadPortTwin(t *testing.T) {
 	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	then.TimedOut(t.Context(), addr)
 	var seen diary
-	twin := d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))
+	twin := d.candidate(seen.start(t, 1, "plain", newAuthority(), nil))
 	twin.Twin = true
 	stream := d.through(t.Context(), []route.Candidate{d.candidate(dialtest.Silent(t)), twin})
 	if stream.Message.Letter != report.Delivered {
@@ -361,12 +350,9 @@ func TestAttempts_deadPortTwin(t *testing.T) {
 // Every address is a dead host: Z 4.4.1, and nothing is connected.
 func TestAttempts_allDead(t *testing.T) {
 	d := newTestWalk(t, nil)
-	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
-		then := &dial.DeadHosts{Folder: d.dialer.Dead.Folder, Now: func() time.Time { return time.Now().Add(-ago) }}
-		then.TimedOut(t.Context(), netip.AddrFrom4([4]byte{127, 0, 0, 1}))
-	}
+	deadHost(t, d.dialer.Dead.Folder, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	var seen diary
-	stream := d.through(t.Context(), []route.Candidate{d.candidate(seen.start(t, 0, "plain", newAuthority(t), nil))})
+	stream := d.through(t.Context(), []route.Candidate{d.candidate(seen.start(t, 0, "plain", newAuthority(), nil))})
 	if stream.Message.Letter != report.Temporary || !strings.Contains(stream.Message.Text, "(#4.4.1)") ||
 		!strings.HasSuffix(stream.Message.Text, "\nNo address was tried.") || seen.String() != "" {
 		t.Errorf("%q after %q", stream.Message, seen.String())
@@ -386,17 +372,8 @@ func loopbacks(block byte, n int) []netip.Addr {
 func hangUp(t *testing.T, addrs []netip.Addr) (port uint16) {
 	t.Helper()
 	for _, addr := range addrs {
-		l, at := dialtest.Listen(t, netip.AddrPortFrom(addr, port).String())
-		port = at.Port()
-		go func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				conn.Close()
-			}
-		}()
+		at := smtptest.ListenAt(t, netip.AddrPortFrom(addr, port).String(), func(*smtptest.Conn) {})
+		port = netip.MustParseAddrPort(at).Port()
 	}
 	return port
 }
@@ -419,7 +396,7 @@ func TestAttempts_twentyAddresses(t *testing.T) {
 func TestAttempts_refusedDoNotCount(t *testing.T) {
 	d := newTestWalk(t, nil)
 	var seen diary
-	good := seen.start(t, 1, "plain", newAuthority(t), nil)
+	good := seen.start(t, 1, "plain", newAuthority(), nil)
 	closed := d.candidate(good)
 	closed.Addrs = loopbacks(2, dial.MaxQuick-1)
 	stream := d.through(t.Context(), []route.Candidate{closed, d.candidate(good)})
@@ -432,7 +409,7 @@ func TestAttempts_refusedDoNotCount(t *testing.T) {
 func TestAttempts_hundredRefused(t *testing.T) {
 	d := newTestWalk(t, nil)
 	var seen diary
-	good := seen.start(t, 0, "plain", newAuthority(t), nil)
+	good := seen.start(t, 0, "plain", newAuthority(), nil)
 	closed := d.candidate(good)
 	closed.Addrs = loopbacks(3, dial.MaxQuick)
 	stream := d.through(t.Context(), []route.Candidate{closed, d.candidate(good)})
@@ -469,8 +446,7 @@ func TestAttempts_twentiethInTheClear(t *testing.T) {
 // Nor is it where the server has gone away meanwhile.
 func TestAttempts_goneIsCountedOnce(t *testing.T) {
 	d := newTestWalk(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
-	l := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
-	addr := netip.MustParseAddrPort(l.Addr().String())
+	l, addr := dialtest.Listen(t, "127.0.0.1:0")
 	c := d.candidate(addr)
 	conn, failures := d.connect(t.Context(), d.step(c), []netip.AddrPort{addr})
 	if conn == nil {
@@ -491,10 +467,7 @@ func TestAttempts_goneIsCountedOnce(t *testing.T) {
 func TestAttempts_deadIPv6(t *testing.T) {
 	d := newTestWalk(t, nil)
 	addr := netip.IPv6Loopback()
-	for _, ago := range []time.Duration{10 * time.Minute, time.Minute} {
-		then := &dial.DeadHosts{Folder: d.dialer.Dead.Folder, Now: func() time.Time { return time.Now().Add(-ago) }}
-		then.TimedOut(t.Context(), addr)
-	}
+	deadHost(t, d.dialer.Dead.Folder, addr)
 	stream := d.through(t.Context(), []route.Candidate{d.candidate(netip.AddrPortFrom(addr, 25))})
 	if text := stream.Message.Text; strings.Contains(text, "qmail-tcpto") || !strings.Contains(text, "queue/lock/tcpto6") {
 		t.Errorf("%q", text)
@@ -508,7 +481,6 @@ func TestAttempts_otherAddressesFirst(t *testing.T) {
 	d := newTestWalk(t, nil)
 	var seen diary
 	server := func(name, address string, action smtptest.Action) (s *smtptest.Server, addr netip.AddrPort) {
-		listener, addr := dialtest.Listen(t, address)
 		s = &smtptest.Server{Act: func(p smtptest.Point) smtptest.Action {
 			if p.Phase == smtptest.Greeting {
 				seen.note("%s", name)
@@ -518,19 +490,7 @@ func TestAttempts_otherAddressesFirst(t *testing.T) {
 			}
 			return smtptest.Action{}
 		}}
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer conn.Close()
-					s.Serve(&smtptest.Conn{Conn: conn, Reader: bufio.NewReader(conn)})
-				}()
-			}
-		}()
-		return s, addr
+		return s, netip.MustParseAddrPort(smtptest.ListenAt(t, address, s.Serve))
 	}
 	_, one := server("first", "127.0.0.1:0", smtptest.Action{Close: true})
 	_, two := server("first", fmt.Sprintf("127.0.0.2:%d", one.Port()), smtptest.Action{Close: true})
@@ -552,7 +512,7 @@ func TestAttempts_late(t *testing.T) {
 	d := newTestWalk(t, func(s *control.Settings) { s.TimeoutRemote = time.Second })
 	d.dialer.Timeout = 1100 * time.Millisecond
 	var seen diary
-	stream := d.through(t.Context(), []route.Candidate{d.candidate(dialtest.Silent(t)), d.candidate(seen.start(t, 1, "plain", newAuthority(t), nil))})
+	stream := d.through(t.Context(), []route.Candidate{d.candidate(dialtest.Silent(t)), d.candidate(seen.start(t, 1, "plain", newAuthority(), nil))})
 	if stream.Message.Letter != report.Temporary || seen.String() != "" {
 		t.Errorf("%q after %q", stream.Message, seen.String())
 	}
@@ -566,7 +526,7 @@ func TestAttempts_handshakeHasALimit(t *testing.T) {
 		d := newTestWalk(t, func(s *control.Settings) {
 			s.TimeoutConnect, s.TimeoutRemote = 0, time.Second
 			s.Protocols = []control.Protocol{{Service: "smtps", Implicit: true, Program: program}}
-			s.TrustAnchors.File = newAuthority(t).file(t)
+			s.TrustAnchors.File = tlstest.Bundle(t, newAuthority())
 		})
 		_, addr := dialtest.Listen(t, "127.0.0.1:0") // connects, and says nothing
 		began := time.Now()
@@ -606,7 +566,7 @@ func TestNew_contradictions(t *testing.T) {
 	smtp := control.Protocol{Service: "smtp", Explicit: true}
 	qmtps := control.Protocol{Service: "qmtps", Implicit: true}
 	qmtp := control.Protocol{Service: "qmtp"}
-	anchors, missing := control.Anchors{File: newAuthority(t).file(t)}, control.Anchors{File: "/nowhere/anchors"}
+	anchors, missing := control.Anchors{File: tlstest.Bundle(t, newAuthority())}, control.Anchors{File: "/nowhere/anchors"}
 	const key = "/nowhere/key"
 	for _, test := range []struct {
 		name string

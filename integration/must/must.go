@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -111,6 +112,15 @@ func Within(t testing.TB, what string, f func()) {
 	case <-time.After(Patience):
 		t.Fatalf("%s: still not done after %v\n%s", what, Patience, stacks())
 	}
+}
+
+// Gone waits until a process has ended. Its parent may still have to reap it.
+func Gone(t testing.TB, pid string) {
+	t.Helper()
+	Until(t, "the end of process "+pid, func() bool {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
 }
 
 // NoneLeft waits until there are no more goroutines than before.

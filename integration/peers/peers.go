@@ -28,6 +28,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 const (
@@ -166,7 +168,7 @@ func folder(t testing.TB) string {
 	dir := t.TempDir()
 	// The folder that holds a test's folders is its user's alone.
 	for _, d := range []string{filepath.Dir(dir), dir} {
-		must(t, os.Chmod(d, 0o755))
+		must.OK(t, os.Chmod(d, 0o755))
 	}
 	return dir
 }
@@ -174,16 +176,8 @@ func folder(t testing.TB) string {
 // write makes a file, and the folders above it.
 func write(t testing.TB, path, content string) string {
 	t.Helper()
-	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	must(t, os.WriteFile(path, []byte(content), 0o644))
+	must.Write(t, path, content)
 	return path
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // A launch is how to start one server.
@@ -202,7 +196,7 @@ func (l launch) start(t testing.TB) *Server {
 	var failed error
 	for range attempts {
 		port, err := freePort()
-		must(t, err)
+		must.OK(t, err)
 		s := &Server{Name: l.name, Addr: net.JoinHostPort("127.0.0.1", port), log: l.log}
 		if failed = l.try(t, s, port); failed == nil {
 			return s

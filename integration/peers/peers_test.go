@@ -3,6 +3,8 @@ package peers
 import (
 	"os/exec"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 func TestTraceFields(t *testing.T) {
@@ -40,10 +42,7 @@ func TestParseQueued(t *testing.T) {
 
 // A server is gone when it was stopped, its children too.
 func TestStopLeavesNothing(t *testing.T) {
-	p, err := run(exec.Command("sh", "-c", "sleep 1000 & sleep 1000"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := must.Get(run(exec.Command("sh", "-c", "sleep 1000 & sleep 1000")))(t)
 	p.stop()
 	select {
 	case <-p.ended:

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // postfixQueues are the folders of a Postfix queue, and who may use them.
@@ -65,7 +67,7 @@ func Postfix(t testing.TB, o Options) *Server {
 	// postconf(1) reads main.cf before it says what is compiled in.
 	write(t, filepath.Join(etc, "main.cf"), "")
 	daemons, err := exec.Command(postconf, "-c", etc, "-d", "-h", "daemon_directory").Output()
-	must(t, err)
+	must.OK(t, err)
 	master := filepath.Join(strings.TrimSpace(string(daemons)), "master")
 	write(t, filepath.Join(etc, "access"), "/^"+RefusedPrefix+"/ 550 5.1.1 no such mailbox\n")
 	settle(t, write(t, filepath.Join(etc, "main.cf"), postfixMain(dir, uid, gid, o)))
@@ -151,21 +153,21 @@ func SMTPSink(t testing.TB) *Server {
 func settle(t testing.TB, path string) {
 	t.Helper()
 	old := time.Now().Add(-time.Hour)
-	must(t, os.Chtimes(path, old, old))
+	must.OK(t, os.Chtimes(path, old, old))
 }
 
 // own makes a folder that belongs to someone.
 func own(t testing.TB, path string, mode os.FileMode, uid, gid int) {
 	t.Helper()
-	must(t, os.MkdirAll(path, 0o755))
-	must(t, os.Chown(path, uid, gid))
-	must(t, os.Chmod(path, mode))
+	must.OK(t, os.MkdirAll(path, 0o755))
+	must.OK(t, os.Chown(path, uid, gid))
+	must.OK(t, os.Chmod(path, mode))
 }
 
 func number(t testing.TB, text string) int {
 	t.Helper()
 	n, err := strconv.Atoi(text)
-	must(t, err)
+	must.OK(t, err)
 	return n
 }
 

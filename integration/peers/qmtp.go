@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // Mailfront starts mailfront's QMTP server under tcpserver. A message is stored
@@ -16,7 +18,7 @@ func Mailfront(t testing.TB) *Server {
 	t.Helper()
 	dir := folder(t)
 	for _, sub := range []string{"mail/tmp", "mail/new"} {
-		must(t, os.MkdirAll(filepath.Join(dir, sub), 0o755))
+		must.OK(t, os.MkdirAll(filepath.Join(dir, sub), 0o755))
 	}
 	rules := write(t, filepath.Join(dir, "rules"), ":recipient\nd*:"+RefusedPrefix+"*:no such mailbox\n")
 	s := tcpserver(t, "mailfront", dir,

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // A root is a folder that a server takes for the whole file system: with the
@@ -52,11 +54,11 @@ func newRoot(t testing.TB, server, queue string) *root {
 // device makes a memory device; where that is forbidden an empty file has to do.
 func (r *root) device(name string, minor int) {
 	path := r.path("dev/" + name)
-	must(r.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	must.OK(r.t, os.MkdirAll(filepath.Dir(path), 0o755))
 	if err := makeMemoryDevice(path, minor); err != nil {
 		r.write("dev/"+name, "")
 	}
-	must(r.t, os.Chmod(path, 0o666))
+	must.OK(r.t, os.Chmod(path, 0o666))
 }
 
 func (r *root) path(name string) string { return filepath.Join(r.dir, name) }
@@ -82,13 +84,13 @@ func (r *root) install(program, place string) {
 func (r *root) libraries(path string, seen map[string]bool) {
 	r.t.Helper()
 	file, err := elf.Open(path)
-	must(r.t, err)
+	must.OK(r.t, err)
 	defer file.Close()
 	if loader := interpreter(file); loader != "" {
 		r.copy(loader, loader, 0o755)
 	}
 	names, err := file.ImportedLibraries()
-	must(r.t, err)
+	must.OK(r.t, err)
 	for _, name := range names {
 		if seen[name] {
 			continue
@@ -137,19 +139,19 @@ func findLibrary(name string) (string, error) {
 func (r *root) copy(from, place string, mode os.FileMode) {
 	r.t.Helper()
 	to := r.path(place)
-	must(r.t, os.MkdirAll(filepath.Dir(to), 0o755))
+	must.OK(r.t, os.MkdirAll(filepath.Dir(to), 0o755))
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, os.ErrExist) {
 		return
 	}
-	must(r.t, err)
+	must.OK(r.t, err)
 	defer out.Close()
 	in, err := os.Open(from)
-	must(r.t, err)
+	must.OK(r.t, err)
 	defer in.Close()
 	_, err = io.Copy(out, in)
-	must(r.t, err)
-	must(r.t, out.Close())
+	must.OK(r.t, err)
+	must.OK(r.t, out.Close())
 }
 
 // certificates copies the files that o names to where only uid can read them,
@@ -159,7 +161,7 @@ func (r *root) certificates(o Options, uid int) Options {
 	for place, file := range map[string]*string{"/etc/cert.pem": &o.Certificate, "/etc/key.pem": &o.Key, "/etc/ca.pem": &o.ClientCA} {
 		if *file != "" {
 			r.copy(*file, place, 0o600)
-			must(r.t, os.Chown(r.path(place), uid, uid))
+			must.OK(r.t, os.Chown(r.path(place), uid, uid))
 			*file = place
 		}
 	}

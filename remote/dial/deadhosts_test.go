@@ -24,10 +24,17 @@ func newDead(t *testing.T, table []byte) (*DeadHosts, *clock) {
 	t.Helper()
 	folder := t.TempDir()
 	if table != nil {
-		must.OK(t, os.WriteFile(filepath.Join(folder, "tcpto"), table, 0o644))
+		must.Write(t, filepath.Join(folder, "tcpto"), string(table))
 	}
 	c := &clock{1_700_000_000}
 	return &DeadHosts{Folder: folder, Number: 32, Now: c.now}, c
+}
+
+// kill has addr time out twice, so that it is a dead host.
+func (c *clock) kill(t *testing.T, d *DeadHosts, addr netip.Addr) {
+	d.TimedOut(t.Context(), addr)
+	c.seconds += 120
+	d.TimedOut(t.Context(), addr)
 }
 
 // skips reports whether addr is skipped.
@@ -44,27 +51,24 @@ var (
 func TestDeadHosts_twoTimeouts(t *testing.T) {
 	for _, addr := range []netip.Addr{host4, host6} {
 		d, c := newDead(t, make([]byte, 1024))
-		d.TimedOut(t.Context(), addr)
-		if d.skips(t, addr) {
-			t.Errorf("%s: dead after one time-out", addr)
-		}
-		c.seconds += 119
-		d.TimedOut(t.Context(), addr)
-		if d.skips(t, addr) {
-			t.Errorf("%s: a second time-out within 120 s counted", addr)
-		}
-		c.seconds++
-		d.TimedOut(t.Context(), addr)
-		if !d.skips(t, addr) {
-			t.Errorf("%s: not dead after two time-outs", addr)
-		}
-		c.seconds += 60*64 - 1
-		if !d.skips(t, addr) {
-			t.Errorf("%s: forgotten too early", addr)
-		}
-		c.seconds++
-		if d.skips(t, addr) {
-			t.Errorf("%s: not forgotten after (60 + Number mod 32) × 64 s", addr)
+		for _, step := range []struct {
+			later    int64
+			timesOut bool
+			dead     bool
+			what     string
+		}{
+			{0, true, false, "after one time-out"},
+			{119, true, false, "after a second time-out within 120 s"},
+			{1, true, true, "after two time-outs"},
+			{60*64 - 1, false, true, "a second before it is forgotten"},
+			{1, false, false, "after (60 + Number mod 32) × 64 s"},
+		} {
+			if c.seconds += step.later; step.timesOut {
+				d.TimedOut(t.Context(), addr)
+			}
+			if got := d.skips(t, addr); got != step.dead {
+				t.Errorf("%s: dead %v %s", addr, got, step.what)
+			}
 		}
 	}
 }
@@ -72,9 +76,7 @@ func TestDeadHosts_twoTimeouts(t *testing.T) {
 func TestDeadHosts_comesBack(t *testing.T) {
 	for _, addr := range []netip.Addr{host4, host6} {
 		d, c := newDead(t, make([]byte, 1024))
-		d.TimedOut(t.Context(), addr)
-		c.seconds += 120
-		d.TimedOut(t.Context(), addr)
+		c.kill(t, d, addr)
 		d.Answered(t.Context(), addr)
 		if d.skips(t, addr) {
 			t.Errorf("%s: dead though it answered", addr)
@@ -125,9 +127,7 @@ func TestDeadHosts_oddTables(t *testing.T) {
 		{"full", full, true},
 	} {
 		d, c := newDead(t, test.table)
-		d.TimedOut(t.Context(), host4)
-		c.seconds += 120
-		d.TimedOut(t.Context(), host4)
+		c.kill(t, d, host4)
 		if got := d.skips(t, host4); got != test.remembers {
 			t.Errorf("%s: dead is %v, want %v", test.name, got, test.remembers)
 		}
@@ -179,9 +179,7 @@ func TestDeadHosts_countKeeps(t *testing.T) {
 func TestDeadHosts_year2107(t *testing.T) {
 	d, c := newDead(t, make([]byte, 1024))
 	c.seconds = 1<<32 - 60
-	d.TimedOut(t.Context(), host4)
-	c.seconds += 120
-	d.TimedOut(t.Context(), host4)
+	c.kill(t, d, host4)
 	if !d.skips(t, host4) {
 		t.Error("the wrap lost a time-out")
 	}
@@ -193,9 +191,7 @@ func TestDeadHosts_year2107(t *testing.T) {
 
 func TestDeadHosts_readOnly(t *testing.T) {
 	d, c := newDead(t, make([]byte, 1024))
-	d.TimedOut(t.Context(), host4)
-	c.seconds += 120
-	d.TimedOut(t.Context(), host4)
+	c.kill(t, d, host4)
 	path := filepath.Join(d.Folder, "tcpto")
 	must.OK(t, os.Chmod(path, 0o444))
 	d.TimedOut(t.Context(), netip.MustParseAddr("192.0.2.2"))
@@ -275,8 +271,7 @@ func TestDeadHosts_skippedFor(t *testing.T) {
 // because the race is lost does not take the table from those who come after.
 func TestDeadHosts_givenUp(t *testing.T) {
 	d, _ := newDead(t, make([]byte, 1024))
-	f := must.Get(os.Open(filepath.Join(d.Folder, "tcpto")))(t)
-	defer f.Close()
+	f := must.Open(t, filepath.Join(d.Folder, "tcpto"))
 	must.OK(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -31,13 +31,10 @@ func TestRace_nextAfterRefusal(t *testing.T) {
 	_, good := dialtest.Listen(t, "127.0.0.1:0")
 	bad := dialtest.Refused(t)
 	conn, failures := newDialer(t).Race(t.Context(), []netip.AddrPort{bad, good}, plenty, false)
-	if conn == nil {
-		t.Fatal("no connection")
+	if conn == nil || RemoteAddr(conn) != good || len(failures) != 1 || failures[0].Addr != bad || failures[0].Err.Error() != "connection refused" {
+		t.Fatalf("%v after %v", conn, failures)
 	}
-	defer conn.Close()
-	if RemoteAddr(conn) != good || len(failures) != 1 || failures[0].Addr != bad || failures[0].Err.Error() != "connection refused" {
-		t.Errorf("connected to %s after %v", RemoteAddr(conn), failures)
-	}
+	conn.Close()
 }
 
 func TestRace_allFail(t *testing.T) {

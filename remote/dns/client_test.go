@@ -742,10 +742,10 @@ func FuzzParse(f *testing.F) {
 		m := &miekg.Msg{Question: []miekg.Question{{Name: name, Qtype: miekg.TypeA, Qclass: miekg.ClassINET}}}
 		m.Response, m.Rcode = true, rcode
 		for _, text := range answers {
-			m.Answer = append(m.Answer, mustRR(f, text))
+			m.Answer = append(m.Answer, must.Get(miekg.NewRR(text))(f))
 		}
 		for _, text := range ns {
-			m.Ns = append(m.Ns, mustRR(f, text))
+			m.Ns = append(m.Ns, must.Get(miekg.NewRR(text))(f))
 		}
 		if rcode == miekg.RcodeFormatError {
 			m.Question = nil
@@ -794,12 +794,6 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
-}
-
-func mustRR(t testing.TB, text string) miekg.RR {
-	t.Helper()
-	rr := must.Get(miekg.NewRR(text))(t)
-	return rr
 }
 
 // BenchmarkLookup is one question to a name server on loopback.

@@ -1,23 +1,13 @@
 package route
 
 import (
-	"bytes"
-	"context"
-	"fmt"
-	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"nightmare.mail/mxf/integration/must"
-	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/integration/peers"
 	"nightmare.mail/mxf/remote/dns/dnstest"
 )
 
@@ -94,10 +84,16 @@ func TestPeerNSD(t *testing.T) {
 
 func TestPeerUnbound(t *testing.T) {
 	t.Parallel()
-	checkPeer(t, startUnbound(t, startNSD(t)))
+	checkPeer(t, peers.Unbound(t, "peers.test", startNSD(t)))
 }
 
-func checkPeer(t *testing.T, server netip.AddrPort) {
+func startNSD(t *testing.T) *peers.Server {
+	t.Helper()
+	return peers.NSD(t, "peers.test", peerZone+dnstest.Many(500, "farm A 10.0.%d.%d"))
+}
+
+func checkPeer(t *testing.T, peer *peers.Server) {
+	server := netip.MustParseAddrPort(peer.Addr)
 	s := settings(t, files())
 	s.TimeoutDNS = 20 * time.Second
 	for _, c := range peersWant {
@@ -110,156 +106,5 @@ func checkPeer(t *testing.T, server netip.AddrPort) {
 	result, err := finder(t, s, server).Find(t.Context(), request("wide.peers.test"))
 	if err != nil || len(result.Candidates) != 1 || len(result.Candidates[0].Addrs) != maxAddrs {
 		t.Errorf("500 addresses: %d candidates, %v", len(result.Candidates), err)
-	}
-}
-
-func startNSD(t *testing.T) netip.AddrPort {
-	t.Helper()
-	folder, server := t.TempDir(), freePort(t)
-	write(t, folder, "zone", peerZone+dnstest.Many(500, "farm A 10.0.%d.%d"))
-	config := write(t, folder, "nsd.conf", fmt.Sprintf(`server:
-  ip-address: 127.0.0.1@%d
-  username: ""
-  chroot: ""
-  zonesdir: %[2]q
-  database: ""
-  pidfile: %[3]q
-  xfrdfile: %[4]q
-  xfrdir: %[2]q
-  zonelistfile: %[5]q
-  logfile: %[6]q
-  server-count: 1
-  rrl-ratelimit: 0
-  rrl-whitelist-ratelimit: 0
-remote-control:
-  control-enable: no
-zone:
-  name: peers.test
-  zonefile: zone
-`, server.Port(), folder, filepath.Join(folder, "pid"), filepath.Join(folder, "xfrd"), filepath.Join(folder, "zones"), filepath.Join(folder, "log")))
-	run(t, server, "nsd", "-d", "-c", config)
-	return server
-}
-
-func startUnbound(t *testing.T, zone netip.AddrPort) netip.AddrPort {
-	t.Helper()
-	folder, server := t.TempDir(), freePort(t)
-	config := write(t, folder, "unbound.conf", fmt.Sprintf(`server:
-  interface: 127.0.0.1
-  port: %d
-  do-daemonize: no
-  username: ""
-  chroot: ""
-  directory: %q
-  pidfile: ""
-  use-syslog: no
-  logfile: ""
-  num-threads: 1
-  module-config: "iterator"
-  do-not-query-localhost: no
-  domain-insecure: "test"
-  local-zone: "test." nodefault
-  local-zone: "invalid." refuse
-remote-control:
-  control-enable: no
-stub-zone:
-  name: peers.test
-  stub-addr: 127.0.0.1@%d
-`, server.Port(), folder, zone.Port()))
-	run(t, server, "unbound", "-d", "-c", config)
-	return server
-}
-
-func write(t *testing.T, folder, name, content string) string {
-	t.Helper()
-	path := filepath.Join(folder, name)
-	must.OK(t, os.WriteFile(path, []byte(content), 0o644))
-	return path
-}
-
-// freePort returns a loopback port that UDP and TCP had free a moment ago.
-func freePort(t *testing.T) netip.AddrPort {
-	t.Helper()
-	for range 20 {
-		packets := must.Get(net.ListenPacket("udp", "127.0.0.1:0"))(t)
-		addr := packets.LocalAddr().String()
-		streams, err := net.Listen("tcp", addr)
-		packets.Close()
-		if err == nil {
-			streams.Close()
-			return netip.MustParseAddrPort(addr)
-		}
-	}
-	t.Fatal("no free port")
-	return netip.AddrPort{}
-}
-
-// lockedBuffer is what a peer prints.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// run starts a peer, waits until it answers, and ends it, with its children, when
-// the test is over. A peer that is not installed is skipped, but not in CI.
-func run(t *testing.T, server netip.AddrPort, program string, args ...string) {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		path, err = exec.LookPath("/usr/sbin/" + program)
-	}
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is not installed", program)
-		}
-		t.Skipf("NOT TESTED, needs %s: it is not installed", program) // make check reads this
-	}
-	var said lockedBuffer
-	cmd := exec.Command(path, args...)
-	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.WaitDelay = 5 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	must.OK(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-ended
-		}
-	})
-	client := dns.NewClient(dns.Config{Servers: []netip.AddrPort{server}})
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		a := client.Lookup(ctx, dns.Question{Name: "mx1.peers.test", Type: dns.TypeA})
-		<-ctx.Done() // a refused port must not make this loop hot
-		cancel()
-		if a.Len() > 0 {
-			return
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("%s ended: %v\n%s", program, err, said.String())
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s does not answer: %v\n%s", program, a.Err, said.String())
-		}
 	}
 }

@@ -7,8 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -40,13 +38,7 @@ func files(pairs ...string) map[string]string {
 
 func settings(t testing.TB, files map[string]string) *control.Settings {
 	t.Helper()
-	home := t.TempDir()
-	must.OK(t, os.Mkdir(filepath.Join(home, "control"), 0o755))
-	for name, content := range files {
-		must.OK(t, os.WriteFile(filepath.Join(home, "control", name), []byte(content), 0o644))
-	}
-	s := must.Get(control.Read(home))(t)
-	return s
+	return must.Get(control.Read(must.Home(t, files)))(t)
 }
 
 // A caller is a Finder, and what each request to it says by the control files.

@@ -13,9 +13,8 @@ import (
 
 func TestMessage_file(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "message")
-	must.OK(t, os.WriteFile(path, []byte("envelope\nSubject: x\n"), 0o600))
-	f := must.Get(os.Open(path))(t)
-	defer f.Close()
+	must.Write(t, path, "envelope\nSubject: x\n")
+	f := must.Open(t, path)
 	must.Get(f.Seek(9, io.SeekStart))(t)
 	s := NewMessage(f)
 	for range 2 {
@@ -27,22 +26,10 @@ func TestMessage_file(t *testing.T) {
 	}
 }
 
-func pipeWith(t *testing.T, text string) *os.File {
-	t.Helper()
-	r, w, err := os.Pipe()
-	must.OK(t, err)
-	t.Cleanup(func() { r.Close() })
-	go func() {
-		defer w.Close()
-		_, _ = io.WriteString(w, text)
-	}()
-	return r
-}
-
 // A pipe that nobody has read from serves the next attempt; one that was read
 // from serves none.
 func TestMessage_pipeInProcess(t *testing.T) {
-	s := NewMessage(pipeWith(t, "Subject: x\n"))
+	s := NewMessage(must.Flow(t, "Subject: x\n"))
 	reader := s.reader()
 	if err := s.Rewind(); err != nil {
 		t.Fatalf("not read from: %v", err)
@@ -57,7 +44,7 @@ func TestMessage_pipeInProcess(t *testing.T) {
 
 func TestMessage_pipeToChildren(t *testing.T) {
 	for _, text := range []string{"", "Subject: x\n", strings.Repeat("0123456789abcde\n", 20000)} {
-		s := NewMessage(pipeWith(t, text))
+		s := NewMessage(must.Flow(t, text))
 		for range 3 {
 			f, done, err := s.descriptor(func(err error) { t.Error(err) })
 			must.OK(t, err)
@@ -84,7 +71,7 @@ func TestMessage_pipeToChildren(t *testing.T) {
 // What is left after a child that read nothing can be read in this process.
 func TestMessage_pipeChildThenOurselves(t *testing.T) {
 	text := strings.Repeat("0123456789abcde\n", 20000)
-	s := NewMessage(pipeWith(t, text))
+	s := NewMessage(must.Flow(t, text))
 	_, done, err := s.descriptor(func(err error) { t.Error(err) })
 	must.OK(t, err)
 	done()

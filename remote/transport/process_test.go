@@ -2,7 +2,6 @@ package transport
 
 import (
 	"bytes"
-	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,12 +19,8 @@ import (
 // in the pipe counts all the same: a message that was delivered must not be sent
 // again.
 func TestResult_reportsAreReadLate(t *testing.T) {
-	r, w, err := os.Pipe()
-	must.OK(t, err)
-	e, we, err := os.Pipe()
-	must.OK(t, err)
-	defer w.Close()
-	defer we.Close()
+	r, w := must.Pipe(t)
+	e, we := must.Pipe(t)
 	_, _ = w.WriteString("r\x00Kok\x00")
 	_, _ = we.WriteString("why")
 	self, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{})
@@ -178,13 +173,7 @@ func TestDiagnosis(t *testing.T) {
 // What control/smtpavoid may say is what smtpc understands.
 func TestAvoidedWords(t *testing.T) {
 	words := smtpc.Avoid{Pipelining: true, Size: true, EightBitMIME: true, SMTPUTF8: true, EHLO: true}.String()
-	home := t.TempDir()
-	for name, text := range map[string]string{"me": "me.example\n", "smtpavoid": ":" + words + "\n"} {
-		if err := errors.Join(os.MkdirAll(filepath.Join(home, "control"), 0o755),
-			os.WriteFile(filepath.Join(home, "control", name), []byte(text), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	home := must.Home(t, map[string]string{"me": "me.example\n", "smtpavoid": ":" + words + "\n"})
 	s := must.Get(control.Read(home))(t)
 	found, _ := s.SMTPAvoid.Lookup("mx.example.org", netip.Addr{})
 	if avoid, err := smtpc.ParseAvoid(strings.Join(found, ",")); err != nil || avoid.String() != words {

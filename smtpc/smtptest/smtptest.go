@@ -124,7 +124,13 @@ func (b *readAhead) Read(p []byte) (int, error) { return b.r.Read(p) }
 // returns. The end of the test waits for all of them.
 func Listen(t T, serve func(c *Conn)) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return ListenAt(t, "127.0.0.1:0", serve)
+}
+
+// ListenAt is Listen with an address of the caller's choice.
+func ListenAt(t T, address string, serve func(c *Conn)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
