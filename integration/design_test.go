@@ -9,15 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // The map of the rooms in doc/DESIGN.md has each file of what is installed, and no other.
 // The fakes of tests have no place there.
 func TestDesign_map(t *testing.T) {
-	text, err := os.ReadFile("../doc/DESIGN.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := must.Get(os.ReadFile("../doc/DESIGN.md"))(t)
 	var mapped []string
 	for line := range strings.Lines(string(text)) {
 		cell := regexp.MustCompile(`^\| ([a-z0-9_/.-]+\.go(?:, [a-z0-9_.-]+\.go)*) \|`).FindStringSubmatch(line)
@@ -30,7 +29,7 @@ func TestDesign_map(t *testing.T) {
 		}
 	}
 	var files []string
-	err = filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -43,9 +42,7 @@ func TestDesign_map(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for _, name := range files {
 		if !slices.Contains(mapped, name) {
 			t.Errorf("%s is not in the map", name)
@@ -65,11 +62,11 @@ func TestDesign_map(t *testing.T) {
 // has it.
 func TestDesign_paths(t *testing.T) {
 	text, err := os.ReadFile("../doc/DESIGN.md")
-	ok(t, err)
+	must.OK(t, err)
 	manual, err := os.ReadFile("../doc/mxf-control.5")
-	ok(t, err)
+	must.OK(t, err)
 	entries, err := os.ReadDir("..")
-	ok(t, err)
+	must.OK(t, err)
 	var tops []string
 	for _, e := range entries {
 		if e.IsDir() {

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 const module = "nightmare.mail/mxf/"
@@ -304,10 +306,7 @@ func TestImports_linked(t *testing.T) {
 	} {
 		cmd := exec.Command("go", "list", "-buildvcs=false", "-deps", module+"cmd/"+program)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
+		out := must.Get(cmd.Output())(t)
 		linked := strings.Fields(string(out))
 		for _, path := range append(without, nowhere...) {
 			if slices.Contains(linked, path) {
@@ -326,10 +325,7 @@ func TestImports_noSMTPInQMTP(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	out, err := exec.Command("go", "tool", "nm", program).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := must.Get(exec.Command("go", "tool", "nm", program).Output())(t)
 	const text = "T"
 	ours := false
 	for line := range strings.Lines(string(out)) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // makes runs make in the module with the programs in bin, and returns what it says.
@@ -114,15 +116,15 @@ func safe(t *testing.T, folder string) {
 		t.Errorf("%v, %q", state, said)
 	}
 	// No /dev/null, as in a bare chroot: no verdict of the shell's either.
-	text := need(os.ReadFile(script))(t)
-	ok(t, os.WriteFile(script+"-bare", bytes.ReplaceAll(text, []byte("/dev/null"), []byte("/no/such/null")), 0o755))
+	text := must.Get(os.ReadFile(script))(t)
+	must.OK(t, os.WriteFile(script+"-bare", bytes.ReplaceAll(text, []byte("/dev/null"), []byte("/no/such/null")), 0o755))
 	if said, state := run(t, nil, script+"-bare", "host.example", "", "r@host.example"); state.ExitCode() != 111 {
 		t.Errorf("without /dev/null: %v, %q", state, said)
 	}
-	ok(t, os.Rename(plain, plain+".away"))
+	must.OK(t, os.Rename(plain, plain+".away"))
 	for _, end := range []string{"", "kill -SEGV $$", "exit 2"} {
 		if end != "" {
-			ok(t, os.WriteFile(plain, []byte("#!/bin/sh\n"+end+"\n"), 0o755))
+			must.OK(t, os.WriteFile(plain, []byte("#!/bin/sh\n"+end+"\n"), 0o755))
 		}
 		if said, state := run(t, nil, script, "host.example", "", "r@host.example"); state.ExitCode() != 111 || said != "" {
 			t.Errorf("%q: %v, %q", end, state, said)
@@ -135,7 +137,7 @@ func safe(t *testing.T, folder string) {
 func TestLicences(t *testing.T) {
 	cmd := exec.Command("go", "list", "-buildvcs=false", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}", module+"cmd/...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out := need(cmd.Output())(t)
+	out := must.Get(cmd.Output())(t)
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	slices.Sort(lines)
 	from := map[string]string{}
@@ -167,7 +169,7 @@ func TestLicences(t *testing.T) {
 			}
 		}
 	}
-	files := need(os.ReadDir("../LICENSES"))(t)
+	files := must.Get(os.ReadDir("../LICENSES"))(t)
 	for _, f := range files {
 		if !known[f.Name()] {
 			t.Errorf("LICENSES/%s is of nothing that is linked", f.Name())

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 )
 
 // Setup: a lab with twenty exchangers, one of which refuses every recipient, one
@@ -101,9 +102,7 @@ func TestLoad_everyMessageOnce(t *testing.T) {
 	if left := processesWith(mark); len(left) != 0 {
 		t.Errorf("processes are left: %v", left)
 	}
-	if err := errors.Join(l.Close(), l.Inbox.Wrong()); err != nil {
-		t.Error(err)
-	}
+	must.Check(t, errors.Join(l.Close(), l.Inbox.Wrong()))
 	if after := openDescriptors(t); after > before {
 		t.Errorf("%d descriptors were open before, %d are after", before, after)
 	}
@@ -112,9 +111,9 @@ func TestLoad_everyMessageOnce(t *testing.T) {
 
 // loadLab starts the servers; mail for dN.example goes to the Nth.
 func loadLab(t *testing.T) *lab.Lab {
-	l := need(lab.Open(t.TempDir()))(t)
+	l := must.Get(lab.Open(t.TempDir()))(t)
 	t.Cleanup(func() { l.Close() })
-	ok(t, l.Home.Trust(l.Authority))
+	must.OK(t, l.Home.Trust(l.Authority))
 	var zone strings.Builder
 	for n := range loadServers {
 		addr := netip.AddrFrom4([4]byte{127, 0, 1, byte(n + 1)})
@@ -124,12 +123,10 @@ func loadLab(t *testing.T) *lab.Lab {
 		if n%4 == 0 {
 			config.TLS.Certificate = l.Certificate(name)
 		}
-		if _, err := l.SMTP(addr, config); err != nil {
-			t.Fatal(err)
-		}
+		must.Get(l.SMTP(addr, config))(t)
 		fmt.Fprintf(&zone, "d%d.example MX 10 %s\n%s A %s\n", n, name, name, addr)
 	}
-	ok(t, l.Zone(zone.String()))
+	must.OK(t, l.Zone(zone.String()))
 	return l
 }
 
@@ -252,7 +249,7 @@ func loadProblem(n int, o loadOutcome, arrived int) string {
 // openDescriptors counts those of this process, in which the servers are.
 func openDescriptors(t *testing.T) int {
 	t.Helper()
-	list := need(os.ReadDir("/proc/self/fd"))(t)
+	list := must.Get(os.ReadDir("/proc/self/fd"))(t)
 	return len(list)
 }
 

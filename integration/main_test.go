@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
@@ -70,27 +71,10 @@ func coverageIfAny(t testing.TB) string {
 	return coverage(t)
 }
 
-// need returns v, or fails the test: need(f())(t).
-func need[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
-		ok(t, err)
-		return v
-	}
-}
-
-// ok fails the test if there is an error.
-func ok(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // put writes a file that its owner alone can read.
 func put(t testing.TB, path string, data []byte) {
 	t.Helper()
-	ok(t, os.WriteFile(path, data, 0o600))
+	must.OK(t, os.WriteFile(path, data, 0o600))
 }
 
 // eventually waits for something that other processes do, and reports whether they have
@@ -138,7 +122,7 @@ type issuer struct {
 func newIssuer(t *testing.T, dir, name string) *issuer {
 	t.Helper()
 	i := &issuer{tlstest.NewAuthority(name), dir, filepath.Join(dir, name+".pem")}
-	ok(t, os.WriteFile(i.ca, i.PEM(), 0o644))
+	must.OK(t, os.WriteFile(i.ca, i.PEM(), 0o644))
 	return i
 }
 
@@ -146,7 +130,7 @@ func newIssuer(t *testing.T, dir, name string) *issuer {
 func (i *issuer) keep(t *testing.T, file string, certificate *tlstest.Party) (cert, key string) {
 	t.Helper()
 	cert, key = filepath.Join(i.dir, file+".pem"), filepath.Join(i.dir, file+".key")
-	ok(t, os.WriteFile(cert, append(certificate.PEM(), i.PEM()...), 0o644))
+	must.OK(t, os.WriteFile(cert, append(certificate.PEM(), i.PEM()...), 0o644))
 	put(t, key, certificate.KeyPEM())
 	return cert, key
 }

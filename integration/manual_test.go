@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 // sections are the headings of a manual page.
 func sections(t *testing.T, page string) (names []string, text string) {
 	t.Helper()
-	source := need(os.ReadFile(filepath.Join("..", "doc", page)))(t)
+	source := must.Get(os.ReadFile(filepath.Join("..", "doc", page)))(t)
 	for _, heading := range regexp.MustCompile(`(?m)^\.Sh (.*)$`).FindAllStringSubmatch(string(source), -1) {
 		names = append(names, heading[1])
 	}
@@ -87,7 +89,7 @@ var programNames = []string{"mxf-remote", "mxf-remote-qmtpc", "mxf-remote-smtpc"
 
 // A program says of itself what its manual page says, and which version it is.
 func TestManual_synopsis(t *testing.T) {
-	mains := need(filepath.Glob("../cmd/*/main.go"))(t)
+	mains := must.Get(filepath.Glob("../cmd/*/main.go"))(t)
 	for i, path := range mains {
 		mains[i] = filepath.Base(filepath.Dir(path))
 	}
@@ -106,7 +108,7 @@ func TestManual_synopsis(t *testing.T) {
 				return ok && version.MatchString(rest)
 			},
 		} {
-			got := need(finish(exec.Command(filepath.Join(programs(t), name), option)))(t)
+			got := must.Get(finish(exec.Command(filepath.Join(programs(t), name), option)))(t)
 			if got.status != 0 || got.err != "" || !right(got.out) {
 				t.Errorf("%s %s: %+v; the synopsis is\n%s", name, option, got, synopsis)
 			}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/integration/peers"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
@@ -20,15 +21,15 @@ const peerZone = peers.Domain + " MX 10 " + peerName + "\n" + peerName + " A 127
 // fields of control/protocols after the port.
 func (b *bench) routed(t *testing.T, name string, s *peers.Server, service, protocol string, control map[string]string) way {
 	t.Helper()
-	dns := need(lab.StartDNS(need(lab.ParseZone(peerZone))(t)))(t)
+	dns := must.Get(lab.StartDNS(must.Get(lab.ParseZone(peerZone))(t)))(t)
 	t.Cleanup(func() { dns.Close() })
 	_, port, err := net.SplitHostPort(s.Addr)
-	ok(t, err)
+	must.OK(t, err)
 
 	home := b.newHome(t, "home of "+name)
-	ok(t, home.Set("protocols", service+":"+port+":"+protocol))
+	must.OK(t, home.Set("protocols", service+":"+port+":"+protocol))
 	for file, line := range control {
-		ok(t, home.Set(file, line))
+		must.OK(t, home.Set(file, line))
 	}
 	w := way{name: name, program: "mxf-remote", routed: true, tls: control["tlsstrictness"] == "2"}
 	w.environ = []string{"MXF_HOME=" + home.Dir, "DNSCACHEIP=" + dns.Addr()}

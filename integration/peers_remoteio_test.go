@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/integration/peers"
 )
 
@@ -35,7 +36,7 @@ func TestPeersRemoteIO(t *testing.T) {
 				put(t, message, l.data)
 				network := greeted(t, postfix.Addr, c.before)
 				defer network.Close()
-				e := need(b.start(network, message, b.environ("CAFILE="+b.ca), append(c.argv[:len(c.argv):len(c.argv)], sender), recipients))(t)
+				e := must.Get(b.start(network, message, b.environ("CAFILE="+b.ca), append(c.argv[:len(c.argv):len(c.argv)], sender), recipients))(t)
 				checkReports(t, e, way{tls: name == "inside TLS"}, recipients)
 				if !t.Failed() {
 					checkStored(t, postfix, sender, recipients, accepted, same(unixLines(l.data)))
@@ -48,11 +49,11 @@ func TestPeersRemoteIO(t *testing.T) {
 // greeted is a connection to addr on which the commands before have been said.
 func greeted(t *testing.T, addr string, before []string) *os.File {
 	t.Helper()
-	network := need(connect(addr))(t)
+	network := must.Get(connect(addr))(t)
 	in := bufio.NewReader(network)
 	replied(t, in)
 	for _, command := range before {
-		_ = need(io.WriteString(network, command+"\r\n"))(t)
+		_ = must.Get(io.WriteString(network, command+"\r\n"))(t)
 		replied(t, in)
 	}
 	if n := in.Buffered(); n > 0 {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/integration/peers"
 )
 
@@ -132,9 +133,7 @@ func TestPeersSMTPSink(t *testing.T) {
 		workers.Go(func() {
 			for range work {
 				e, err := b.try(w, sink.Addr, message, "s@client.example", recipients)
-				if err != nil {
-					t.Error(err)
-				}
+				must.Check(t, err)
 				checkReports(t, e, w, recipients)
 			}
 		})

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/integration/peers"
 )
 
@@ -146,7 +147,7 @@ func (b *bench) demanding() peers.Options {
 
 func (b *bench) newHome(t *testing.T, name string) *lab.Home {
 	t.Helper()
-	return need(lab.NewHome(filepath.Join(b.dir, name)))(t)
+	return must.Get(lab.NewHome(filepath.Join(b.dir, name)))(t)
 }
 
 // A way is how a message reaches a server.
@@ -208,7 +209,7 @@ func (b *bench) run(t *testing.T, w way, addr string, data []byte, sender string
 	t.Helper()
 	message := filepath.Join(t.TempDir(), "message")
 	put(t, message, data)
-	return need(b.try(w, addr, message, sender, recipients))(t)
+	return must.Get(b.try(w, addr, message, sender, recipients))(t)
 }
 
 // try is run for goroutines that are not the test's.

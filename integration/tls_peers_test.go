@@ -18,6 +18,8 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
+	"nightmare.mail/mxf/integration/peers"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
@@ -45,13 +47,10 @@ func runPeer(t *testing.T, ready, port string, command ...string) *peer {
 	cmd := exec.Command(needProgram(t, command[0]), command[1:]...)
 	// The distribution's policy would forbid what is tested here.
 	cmd.Env = append(os.Environ(), "OPENSSL_CONF=/dev/null")
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, w := must.Pipe(t)
 	cmd.Stdout, cmd.Stderr = w, w
-	in := need(cmd.StdinPipe())(t)
-	ok(t, cmd.Start())
+	in := must.Get(cmd.StdinPipe())(t)
+	must.OK(t, cmd.Start())
 	w.Close()
 	watch := time.AfterFunc(tlsLimit, func() { _ = cmd.Process.Kill() })
 	p := &peer{t: t, port: port, in: in, out: bufio.NewReader(r)}
@@ -60,7 +59,6 @@ func runPeer(t *testing.T, ready, port string, command ...string) *peer {
 		in.Close()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		r.Close()
 	}
 	t.Cleanup(p.end)
 	said := p.until(ready)
@@ -90,7 +88,7 @@ func (p *peer) until(pattern string) []string {
 // freePort returns a port of 127.0.0.1 that was free a moment ago, for servers
 // that cannot be given port 0.
 func freePort(t *testing.T) string {
-	l := need(net.Listen("tcp", "127.0.0.1:0"))(t)
+	l := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	return port
@@ -282,7 +280,7 @@ func testGnuTLS(t *testing.T, rig *tlsRig) {
 }
 
 func testStunnel(t *testing.T, rig *tlsRig) {
-	behind := need(net.Listen("tcp", "127.0.0.1:0"))(t)
+	behind := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer behind.Close()
 	go func() { // the echo service that stunnel puts TLS around
 		for {
@@ -293,19 +291,10 @@ func testStunnel(t *testing.T, rig *tlsRig) {
 			go func() { _, _ = io.Copy(c, c); c.Close() }()
 		}
 	}()
-	port := freePort(t)
-	config := filepath.Join(t.TempDir(), "stunnel.conf")
-	put(t, config, fmt.Appendf(nil, "foreground = yes\npid =\ndebug = info\n[echo]\naccept = 127.0.0.1:%s\nconnect = %s\ncert = %s\nkey = %s\n",
-		port, behind.Addr(), rig.cert, rig.key))
-	p := runPeer(t, `Configuration successful`, port, "stunnel", config)
-	go func() { _, _ = io.Copy(io.Discard, p.out) }()
-	listening := false
-	for limit := time.Now().Add(tlsLimit); !listening && time.Now().Before(limit); {
-		if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
-			c.Close()
-			listening = true
-		}
-	}
+	needProgram(t, "tcpclient")
+	echo := &peers.Server{Name: "echo", Addr: behind.Addr().String()}
+	server := peers.Stunnel(t, echo, peers.Options{Certificate: rig.cert, Key: rig.key})
+	_, port, _ := net.SplitHostPort(server.Addr)
 	for _, option := range []string{"-S", "-s"} {
 		rig.tcpclient(t, port, nil, oneLine, option, "-k", tlsName).want(t, "hello TLSv1.3 yes")
 	}
@@ -327,7 +316,7 @@ func testManual(t *testing.T, rig *tlsRig) {
 		page := filepath.Join("..", "doc", program+".8")
 		port := freePort(t)
 		var script strings.Builder
-		for _, example := range examples(string(need(os.ReadFile(page))(t))) {
+		for _, example := range examples(string(must.Get(os.ReadFile(page))(t))) {
 			switch {
 			case strings.Contains(example, "s_server"):
 				// The server has to listen before the next one is run, and to end.

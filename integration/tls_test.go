@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/integration/peers"
 	"nightmare.mail/mxf/tlsc"
 	"nightmare.mail/mxf/tlsc/tlstest"
@@ -198,7 +199,7 @@ func newTLSRig(t *testing.T) *tlsRig {
 	if testing.CoverMode() != "" {
 		// What is instrumented has something to say on standard error.
 		rig.bin = t.TempDir()
-		ok(t, lab.Build(t.Context(), rig.bin))
+		must.OK(t, lab.Build(t.Context(), rig.bin))
 	}
 	rig.leaf = rig.Leaf(nil, tlsName)
 	rig.cert, rig.key = rig.keep(t, "server", rig.leaf)
@@ -231,7 +232,7 @@ type tunnel struct {
 // chain prepares program with options; prog is this binary unless with says
 // otherwise.
 func (rig *tlsRig) chain(t *testing.T, program string, options ...string) *tunnel {
-	self := need(os.Executable())(t)
+	self := must.Get(os.Executable())(t)
 	c := &tunnel{t: t, rig: rig, folder: t.TempDir(), program: program, options: options, prog: []string{self, "an argument"}, near: -1}
 	c.stderr = filepath.Join(c.folder, "stderr")
 	// The race detector's runtime, in this binary, sleeps a second before it exits.
@@ -264,10 +265,9 @@ func (c *tunnel) start() *tunnel {
 	t := c.t
 	t.Helper()
 	network := c.network()
-	stderr := need(os.Create(c.stderr))(t)
+	stderr := must.Get(os.Create(c.stderr))(t)
 	defer stderr.Close()
-	stray := need(os.Open(os.DevNull))(t)
-	defer stray.Close()
+	stray := must.Open(t, os.DevNull)
 	args := append(slices.Clone(c.options), "--")
 	c.cmd = exec.Command(filepath.Join(c.rig.bin, c.program), append(args, c.prog...)...)
 	c.cmd.Env, c.cmd.Stderr = c.environ, stderr
@@ -275,14 +275,11 @@ func (c *tunnel) start() *tunnel {
 	if c.groups != nil {
 		c.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: c.groups}}
 	}
-	c.in = need(c.cmd.StdinPipe())(t)
+	c.in = must.Get(c.cmd.StdinPipe())(t)
 	// Not StdoutPipe: Wait would close it with bytes unread.
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, w := must.Pipe(t)
 	c.out, c.cmd.Stdout = r, w
-	ok(t, c.cmd.Start())
+	must.OK(t, c.cmd.Start())
 	w.Close()
 	network[0].Close()
 	network[1].Close()
@@ -295,7 +292,6 @@ func (c *tunnel) start() *tunnel {
 		}
 		_ = c.cmd.Process.Kill()
 		_ = c.cmd.Wait()
-		c.out.Close()
 		c.release()
 	})
 	return c
@@ -305,30 +301,24 @@ func (c *tunnel) start() *tunnel {
 func (c *tunnel) network() [2]*os.File {
 	t := c.t
 	if c.pipes {
-		r, theirs, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ours, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, theirs := must.Pipe(t)
+		ours, w := must.Pipe(t)
 		c.pipeR, c.pipeW = ours, theirs
 		return [2]*os.File{r, w}
 	}
-	l := need(net.Listen("tcp", "127.0.0.1:0"))(t)
+	l := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer l.Close()
-	dialed := need(net.Dial("tcp", l.Addr().String()))(t).(*net.TCPConn)
+	dialed := must.Get(net.Dial("tcp", l.Addr().String()))(t).(*net.TCPConn)
 	defer dialed.Close()
-	c.far = need(l.Accept())(t).(*net.TCPConn)
+	c.far = must.Get(l.Accept())(t).(*net.TCPConn)
 	_ = c.far.SetDeadline(time.Now().Add(cmp.Or(c.limit, tlsLimit)))
-	file := need(dialed.File())(t)
+	file := must.Get(dialed.File())(t)
 	defer file.Close()
-	c.near = need(unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 3))(t)
-	ok(t, unix.SetNonblock(c.near, c.nonblock))
+	c.near = must.Get(unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 3))(t)
+	must.OK(t, unix.SetNonblock(c.near, c.nonblock))
 	var out [2]*os.File
 	for i := range out {
-		fd := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(t)
+		fd := must.Get(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(t)
 		out[i] = os.NewFile(uintptr(fd), "network")
 	}
 	return out
@@ -405,6 +395,22 @@ func (c *tunnel) tunnelEnd() int {
 	return end.Exit
 }
 
+// exits fails the test unless prog ends with this status, and nobody has said anything.
+func (c *tunnel) exits(status int) {
+	c.t.Helper()
+	if got := c.wait(); got != status || c.errors() != "" {
+		c.t.Errorf("status %d, want %d; %q", got, status, c.errors())
+	}
+}
+
+// over ends the conversation from both sides: nobody has anything to say about it.
+func (c *tunnel) over(server *tls.Conn) {
+	c.t.Helper()
+	server.Close()
+	c.in.Close()
+	c.ends(0, "")
+}
+
 // ends fails the test unless prog, and the TLS process with a status and words on
 // standard error, end.
 func (c *tunnel) ends(child int, said string) {
@@ -442,22 +448,12 @@ func (c *tunnel) child() int {
 
 func processes(t *testing.T) []int {
 	var pids []int
-	for _, e := range need(os.ReadDir("/proc"))(t) {
+	for _, e := range must.Get(os.ReadDir("/proc"))(t) {
 		if pid, err := strconv.Atoi(e.Name()); err == nil {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
-}
-
-// gone waits until the process has ended; reaping it is its parent's business.
-func gone(t *testing.T, pid int) {
-	t.Helper()
-	until(t, "the end of the TLS process", func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		_, after, _ := strings.Cut(string(stat), ") ")
-		return err != nil || strings.HasPrefix(after, "Z")
-	})
 }
 
 func TestTLS(t *testing.T) {
@@ -544,22 +540,18 @@ func testExec(t *testing.T, rig *tlsRig) {
 			}
 			testChildDescriptors(t, child, f)
 			sameMode()
-			server.Close()
-			c.in.Close()
-			if status := c.wait(); status != 0 || c.errors() != "" {
-				t.Errorf("status %d, %q", status, c.errors())
-			}
-			gone(t, child)
+			c.over(server)
+			must.Gone(t, strconv.Itoa(child))
 		})
 	}
 }
 
 // keepsMode returns a check that the network's blocking mode has not changed.
 func (c *tunnel) keepsMode() (check func()) {
-	copied := need(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(c.t)
+	copied := must.Get(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 3))(c.t)
 	return func() {
 		c.t.Helper()
-		if flags := need(unix.FcntlInt(uintptr(copied), unix.F_GETFL, 0))(c.t); flags&unix.O_NONBLOCK == 0 == c.nonblock {
+		if flags := must.Get(unix.FcntlInt(uintptr(copied), unix.F_GETFL, 0))(c.t); flags&unix.O_NONBLOCK == 0 == c.nonblock {
 			c.t.Errorf("the network's blocking mode has changed: %x", flags)
 		}
 		unix.Close(copied)
@@ -581,7 +573,7 @@ func (c *tunnel) becameProg(f facts, want ...int) {
 
 // The child holds neither prog's descriptors 0 and 1 nor a stray one.
 func testChildDescriptors(t *testing.T, child int, f facts) {
-	names := need(os.ReadDir(fmt.Sprintf("/proc/%d/fd", child)))(t)
+	names := must.Get(os.ReadDir(fmt.Sprintf("/proc/%d/fd", child)))(t)
 	for _, name := range names {
 		link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", child, name.Name()))
 		switch {
@@ -621,9 +613,7 @@ func testEnvironment(t *testing.T, rig *tlsRig) {
 		t.Run(test.name, func(t *testing.T) {
 			c := rig.chain(t, "mxf-tlsc", test.options...).with(given...).with(clientDo + "=exit").start()
 			c.accept(test.change)
-			if status := c.wait(); status != 7 {
-				t.Fatalf("status %d, want prog's own; %q", status, c.errors())
-			}
+			c.exits(7) // prog's own
 			f := c.facts()
 			for _, want := range test.want {
 				name, _, there := strings.Cut(want, "=")
@@ -763,7 +753,7 @@ func testSmallHello(t *testing.T, rig *tlsRig) {
 			c := rig.asking(t, program, "-v0", "-S", "-k", tlsName).with("MXF_TLSHELLO=" + hello)
 			c.start()
 			first := make([]byte, packet+1)
-			n := need(c.far.Read(first))(t)
+			n := must.Get(c.far.Read(first))(t)
 			if !fits {
 				if n <= packet {
 					t.Errorf("%s, %q: the ClientHello has %d bytes", program, hello, n)
@@ -787,11 +777,7 @@ func testSmallHello(t *testing.T, rig *tlsRig) {
 			if got := value(c.facts().Environ, "MXF_TLSHELLO"); got != "" {
 				t.Errorf("%s: MXF_TLSHELLO is %q in prog's environment", program, got)
 			}
-			server.Close()
-			c.in.Close()
-			if status := c.wait(); status != 0 {
-				t.Errorf("%s: status %d, %q", program, status, c.errors())
-			}
+			c.over(server)
 		}
 	}
 }
@@ -800,7 +786,7 @@ func testProgramCannotRun(t *testing.T, rig *tlsRig) {
 	plain := filepath.Join(t.TempDir(), "plain")
 	put(t, plain, []byte("#!/bin/sh\n"))
 	noInterpreter := filepath.Join(t.TempDir(), "script")
-	ok(t, os.WriteFile(noInterpreter, []byte("#!/nowhere/sh\n"), 0o755))
+	must.OK(t, os.WriteFile(noInterpreter, []byte("#!/nowhere/sh\n"), 0o755))
 	for _, program := range tunnels {
 		for prog, status := range map[string]int{"/nowhere/prog": 127, "no-such-program": 127, plain: 126, filepath.Dir(plain): 126, "": 127} {
 			c := rig.chain(t, program).running(prog).start()
@@ -819,9 +805,7 @@ func testProgramCannotRun(t *testing.T, rig *tlsRig) {
 	// $PATH finds it, in the order of its folders.
 	c = rig.chain(t, "mxf-tlsc").with("PATH=/nowhere:"+filepath.Dir(plain)+":/usr/bin:/bin").running("sh", "-c", "exit 9").start()
 	c.accept()
-	if status := c.wait(); status != 9 {
-		t.Errorf("status %d, want prog's own; %q", status, c.errors())
-	}
+	c.exits(9) // prog's own
 }
 
 // noise is data that does not compress or repeat.
@@ -886,7 +870,7 @@ func testHalfClose(t *testing.T, rig *tlsRig) {
 						c.release()
 						network := &tape{Conn: c.far}
 						server := tls.Server(network, rig.config(func(c *tls.Config) { c.MaxVersion = version }))
-						ok(t, server.Handshake())
+						must.OK(t, server.Handshake())
 						end := c.far.CloseWrite
 						if notify {
 							end = func() error { return errors.Join(server.CloseWrite(), c.far.CloseWrite()) }
@@ -901,23 +885,17 @@ func testHalfClose(t *testing.T, rig *tlsRig) {
 							_, err := c.in.Write(up[:size/2])
 							seenByProg = <-atProg
 							_, err2 := c.in.Write(up[size/2:])
-							if err := errors.Join(err, err2, c.in.Close()); err != nil {
-								t.Error(err)
-							}
+							must.Check(t, errors.Join(err, err2, c.in.Close()))
 							seenByServer = <-atServer
 						} else {
 							go func() { errs <- second(c.in.Write(up)); errs <- c.in.Close() }()
 							_, err := server.Write(down[:size/2])
 							seenByServer = <-atServer
 							_, err2 := server.Write(down[size/2:])
-							if err := errors.Join(err, err2, end()); err != nil {
-								t.Error(err)
-							}
+							must.Check(t, errors.Join(err, err2, end()))
 							seenByProg = <-atProg
 						}
-						if err := errors.Join(<-errs, <-errs); err != nil {
-							t.Error(err)
-						}
+						must.Check(t, errors.Join(<-errs, <-errs))
 						received(t, "the server", seenByServer, up)
 						received(t, "prog", seenByProg, down)
 						if version == tls.VersionTLS12 && network.endedByAlert() != (option == "-S") {
@@ -953,9 +931,7 @@ func testTruncation(t *testing.T, rig *tlsRig) {
 			if test.notify {
 				err = errors.Join(err, server.CloseWrite())
 			}
-			if err := errors.Join(err, c.far.CloseWrite()); err != nil {
-				t.Error(err)
-			}
+			must.Check(t, errors.Join(err, c.far.CloseWrite()))
 			if got := <-collect(c.out); string(got) != "what was said before" {
 				t.Errorf("prog has %q", got)
 			}
@@ -971,9 +947,7 @@ func testDeaf(t *testing.T, rig *tlsRig) {
 	up, down := noise(3, 1<<20), noise(4, 8<<20)
 	c := rig.chain(t, "mxf-tlsc", "-S").with(clientDo + "=deaf").start()
 	server := c.accept()
-	if _, err := server.Write(down); err != nil {
-		t.Fatal(err)
-	}
+	must.Get(server.Write(down))(t)
 	go func() { _, _ = c.in.Write(up); c.in.Close() }()
 	received(t, "the server", <-collect(server), up)
 	server.Close()
@@ -987,12 +961,12 @@ const residentLimit = 16 << 10 // KiB
 // is too much.
 func small(t *testing.T, pid int) int {
 	t.Helper()
-	status := need(os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)))(t)
+	status := must.Get(os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)))(t)
 	_, after, found := strings.Cut(string(status), "VmHWM:")
 	if !found {
 		t.Fatalf("no VmHWM in %s", status)
 	}
-	kb := need(strconv.Atoi(strings.Fields(after)[0]))(t)
+	kb := must.Get(strconv.Atoi(strings.Fields(after)[0]))(t)
 	if kb > residentLimit {
 		t.Errorf("the child has held %d KiB", kb)
 	}
@@ -1017,7 +991,7 @@ func testBackPressure(t *testing.T, rig *tlsRig) {
 		c.in.Close() // prog ends
 		c.far.Close()
 		c.wait()
-		gone(t, child)
+		must.Gone(t, strconv.Itoa(child))
 	})
 	t.Run("the server does not read", func(t *testing.T) {
 		c := rig.chain(t, "mxf-tlsc", "-S").start()
@@ -1045,8 +1019,7 @@ func testBackPressure(t *testing.T, rig *tlsRig) {
 // passes writes to one end and reads the same at the other.
 func passes(t *testing.T, w io.Writer, r io.Reader, sent []byte) {
 	t.Helper()
-	_, err := w.Write(sent)
-	ok(t, err)
+	must.Get(w.Write(sent))(t)
 	got := make([]byte, len(sent))
 	if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, sent) {
 		t.Fatalf("%.20q came as %.20q, %v", sent, got, err)
@@ -1059,21 +1032,17 @@ func testBothWriteFirst(t *testing.T, rig *tlsRig) {
 	c := rig.chain(t, "mxf-tlsc", "-S").start()
 	server := c.accept()
 	// Both have written before either reads.
-	_, err := server.Write(down)
-	ok(t, err)
+	must.Get(server.Write(down))(t)
 	passes(t, c.in, server, up)
 	got := make([]byte, size)
-	_, err = io.ReadFull(c.out, got)
-	ok(t, err)
+	must.Get(io.ReadFull(c.out, got))(t)
 	received(t, "prog", got, down)
 	// One byte at a time, to and fro.
 	for i := range 200 {
 		passes(t, c.in, server, []byte{byte(i)})
 		passes(t, server, c.out, []byte{byte(i)})
 	}
-	server.Close()
-	c.in.Close()
-	c.ends(0, "")
+	c.over(server)
 }
 
 // long reports whether tests take the time that the words of the contract
@@ -1131,9 +1100,7 @@ func testReadersStop(t *testing.T, rig *tlsRig) {
 	readers.Go(func() { all(c.out, down) })
 	readers.Wait()
 	writers.Wait()
-	c.in.Close()
-	server.Close()
-	c.ends(0, "")
+	c.over(server)
 }
 
 // Half a byte per second, each way: every byte is passed on before the next one comes.
@@ -1154,9 +1121,7 @@ func testTrickle(t *testing.T, rig *tlsRig) {
 		passes(t, c.in, server, []byte{text[i]})
 		passes(t, server, c.out, []byte{text[i]})
 	}
-	server.Close()
-	c.in.Close()
-	c.ends(0, "")
+	c.over(server)
 }
 
 func testBulk(t *testing.T, rig *tlsRig) {
@@ -1199,11 +1164,7 @@ func testBulk(t *testing.T, rig *tlsRig) {
 	all.Go(func() { sum(c.out) })
 	all.Wait()
 	t.Logf("%d MB each way at once in %v; the child held %d KiB", rounds, time.Since(start), small(t, child))
-	c.in.Close()
-	server.Close()
-	if status := c.wait(); status != 0 || c.errors() != "" {
-		t.Errorf("status %d, %q", status, c.errors())
-	}
+	c.over(server)
 }
 
 // pipeEnd is the server's end of a network of two pipes.
@@ -1229,9 +1190,7 @@ func testPipes(t *testing.T, rig *tlsRig) {
 		sent := make(chan error, 1)
 		go func() { sent <- second(server.Write(down)) }()
 		received(t, "the server", <-collect(server), up)
-		if err := errors.Join(<-sent, server.Close()); err != nil {
-			t.Error(err)
-		}
+		must.Check(t, errors.Join(<-sent, server.Close()))
 		received(t, "prog", <-atProg, down)
 		c.ends(0, "")
 	}
@@ -1246,7 +1205,7 @@ func testDeaths(t *testing.T, rig *tlsRig) {
 		c.facts()
 		_ = c.cmd.Process.Kill()
 		_, _ = io.Copy(io.Discard, server)
-		gone(t, child)
+		must.Gone(t, strconv.Itoa(child))
 	})
 	t.Run("prog, the server sending all the time", func(t *testing.T) {
 		t.Parallel()
@@ -1266,7 +1225,7 @@ func testDeaths(t *testing.T, rig *tlsRig) {
 		c := rig.chain(t, "mxf-tlsc").start()
 		c.accept()
 		c.facts()
-		ok(t, syscall.Kill(c.child(), syscall.SIGKILL))
+		must.OK(t, syscall.Kill(c.child(), syscall.SIGKILL))
 		<-collect(c.out) // prog sees end of file
 		c.in.Close()
 		if status := c.wait(); status != 0 {
@@ -1282,19 +1241,17 @@ func testDeaths(t *testing.T, rig *tlsRig) {
 		<-collect(c.out)
 		c.in.Close()
 		c.wait()
-		gone(t, child)
+		must.Gone(t, strconv.Itoa(child))
 	})
 	for _, program := range tunnels {
 		t.Run(program+" during the handshake", func(t *testing.T) {
 			c := rig.chain(t, program).with(clientAsk + "=Y").start()
 			child := c.child()
-			if _, err := io.ReadFull(c.far, make([]byte, 10)); err != nil {
-				t.Fatal(err)
-			}
+			must.Get(io.ReadFull(c.far, make([]byte, 10)))(t)
 			c.release()
 			_ = c.cmd.Process.Signal(syscall.SIGTERM)
 			_, _ = io.Copy(io.Discard, c.far)
-			gone(t, child)
+			must.Gone(t, strconv.Itoa(child))
 			if got := c.errors(); got != program+": fatal: handshake given up: the program has ended\n" {
 				t.Errorf("standard error is %q", got)
 			}
@@ -1302,9 +1259,7 @@ func testDeaths(t *testing.T, rig *tlsRig) {
 	}
 	t.Run("prog before it asked", func(t *testing.T) {
 		c := rig.chain(t, "mxf-ucspitlsc").with(clientAsk+"=-", clientDo+"=exit").start()
-		if status := c.wait(); status != 7 || c.errors() != "" {
-			t.Errorf("status %d, %q", status, c.errors())
-		}
+		c.exits(7)
 		c.release()
 		if _, err := io.Copy(io.Discard, c.far); err != nil { // the child held the socket too
 			t.Error(err)
@@ -1323,8 +1278,8 @@ func testPrivileges(t *testing.T, rig *tlsRig) {
 		c.start()
 		c.accept(func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })
 		child := c.child()
-		for _, task := range need(os.ReadDir(fmt.Sprintf("/proc/%d/task", child)))(t) {
-			status := need(os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/status", child, task.Name())))(t)
+		for _, task := range must.Get(os.ReadDir(fmt.Sprintf("/proc/%d/task", child)))(t) {
+			status := must.Get(os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/status", child, task.Name())))(t)
 			for _, want := range []string{
 				"\nUid:\t65534\t65534\t65534\t65534\n",
 				"\nGid:\t65533\t65533\t65533\t65533\n",
@@ -1337,7 +1292,7 @@ func testPrivileges(t *testing.T, rig *tlsRig) {
 				}
 			}
 		}
-		status := need(os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid)))(t)
+		status := must.Get(os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid)))(t)
 		if !bytes.Contains(status, []byte("\nUid:\t0\t0\t0\t0\n")) || !bytes.Contains(status, []byte("\nGroups:\t1 2 3 \n")) {
 			t.Errorf("%s: prog is not who it was any more: %s", program, status)
 		}
@@ -1430,7 +1385,7 @@ func testOnRequest(t *testing.T, rig *tlsRig) {
 				server := c.accept()
 				want := []int{0, 1, 2, 6, 7}
 				for _, name := range []string{ucspitls.ControlVariable, ucspitls.ReadVariable, ucspitls.WriteVariable} {
-					want = append(want, need(strconv.Atoi(value(f.Environ, name)))(t))
+					want = append(want, must.Get(strconv.Atoi(value(f.Environ, name)))(t))
 				}
 				c.becameProg(f, want...)
 				for _, fd := range want[3:] { // those that are not standard
@@ -1524,9 +1479,7 @@ func testOnRequestNotAByteEarly(t *testing.T, rig *tlsRig) {
 	c.release()
 	clear := bufio.NewReader(c.far)
 	for _, word := range []string{"220 hello\n", "220 go ahead\n"} {
-		if _, err := io.WriteString(c.far, word); err != nil {
-			t.Fatal(err)
-		}
+		must.Get(io.WriteString(c.far, word))(t)
 		if got, err := clear.ReadString('\n'); got != word || err != nil {
 			t.Fatalf("prog has read %q, %v", got, err)
 		}
@@ -1535,11 +1488,7 @@ func testOnRequestNotAByteEarly(t *testing.T, rig *tlsRig) {
 	if err := server.Handshake(); err != nil {
 		t.Fatal(err, c.errors())
 	}
-	server.Close()
-	c.in.Close()
-	if status := c.wait(); status != 0 {
-		t.Errorf("status %d, %q", status, c.errors())
-	}
+	c.over(server)
 }
 
 // A talker reads what a buffer may have read ahead.

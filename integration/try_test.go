@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 )
 
 // Setup: mxf-try beside a mxf-remote that hangs.
@@ -23,9 +24,9 @@ func TestTry_leavesNothing(t *testing.T) {
 		t.Skip("what is left behind is found in /proc")
 	}
 	folder, program := t.TempDir(), "mxf-try"
-	ok(t, os.Link(filepath.Join(programs(t), program), filepath.Join(folder, program)))
+	must.OK(t, os.Link(filepath.Join(programs(t), program), filepath.Join(folder, program)))
 	put(t, filepath.Join(folder, "mxf-remote"), []byte("#!/bin/sh\nsleep 600 &\necho >\"$MXF_HOME/../running\"\nsleep 600\n"))
-	ok(t, os.Chmod(filepath.Join(folder, "mxf-remote"), 0o755))
+	must.OK(t, os.Chmod(filepath.Join(folder, "mxf-remote"), 0o755))
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			temporary := t.TempDir()
@@ -34,14 +35,14 @@ func TestTry_leavesNothing(t *testing.T) {
 			cmd.Env = append(os.Environ(), "TMPDIR="+temporary, mark)
 			var out, errs bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &errs
-			ok(t, cmd.Start())
+			must.OK(t, cmd.Start())
 			watch := time.AfterFunc(lab.DefaultLimit, func() { _ = cmd.Process.Kill() })
 			defer watch.Stop()
 			until(t, "the beginning of a delivery", func() bool {
 				found, _ := filepath.Glob(filepath.Join(temporary, "*", "running"))
 				return len(found) == 1
 			})
-			ok(t, cmd.Process.Signal(signal))
+			must.OK(t, cmd.Process.Signal(signal))
 			var status *exec.ExitError
 			if err := cmd.Wait(); !errors.As(err, &status) || status.ExitCode() != 111 || errs.String() != "mxf-try: ended by a signal\n" {
 				t.Errorf("%v, %q", err, &errs)

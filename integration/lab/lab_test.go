@@ -17,11 +17,13 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"nightmare.mail/mxf/integration/must"
 )
 
 func newLab(t *testing.T) *Lab {
 	t.Helper()
-	l := need(Open(t.TempDir()))(t)
+	l := must.Get(Open(t.TempDir()))(t)
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Errorf("closing the lab: %v", err)
@@ -30,34 +32,17 @@ func newLab(t *testing.T) *Lab {
 	return l
 }
 
-// ok fails the test if there is an error.
-func ok(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// need returns v, or fails the test: need(f())(t).
-func need[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
-		t.Helper()
-		ok(t, err)
-		return v
-	}
-}
-
 // serve starts an SMTP server in a lab of its own.
 func serve(t *testing.T, config SMTP) (*Lab, *SMTPServer) {
 	t.Helper()
 	l := newLab(t)
-	return l, need(l.SMTP(two, config))(t)
+	return l, must.Get(l.SMTP(two, config))(t)
 }
 
 // dial connects to a server.
 func dial(t *testing.T, s interface{ AddrPort() netip.AddrPort }) net.Conn {
 	t.Helper()
-	conn := need(net.Dial("tcp", s.AddrPort().String()))(t)
+	conn := must.Get(net.Dial("tcp", s.AddrPort().String()))(t)
 	t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	return conn
@@ -98,7 +83,7 @@ noudp.example       A     127.0.0.7
 
 func TestDNSAnswersFromALiteralZone(t *testing.T) {
 	l := newLab(t)
-	ok(t, l.Zone(literalZone))
+	must.OK(t, l.Zone(literalZone))
 	for _, test := range []struct {
 		name  string
 		rtype uint16
@@ -136,7 +121,7 @@ func TestDNSAnswersFromALiteralZone(t *testing.T) {
 
 func TestDNSFailsAsNamed(t *testing.T) {
 	l := newLab(t)
-	ok(t, l.Zone(literalZone))
+	must.OK(t, l.Zone(literalZone))
 	const answers = 300 * time.Millisecond
 	for _, test := range []struct {
 		network, name string
@@ -190,12 +175,12 @@ func TestZoneNamesTheBadLine(t *testing.T) {
 }
 
 func TestPortIsSharedByAddresses(t *testing.T) {
-	p := need(ReservePort())(t)
+	p := must.Get(ReservePort())(t)
 	defer p.Close()
-	first := need(p.Listen(one))(t)
+	first := must.Get(p.Listen(one))(t)
 	defer first.Close()
-	second := need(p.Listen(two))(t)
-	conn := need(net.Dial("tcp", second.Addr().String()))(t)
+	second := must.Get(p.Listen(two))(t)
+	conn := must.Get(net.Dial("tcp", second.Addr().String()))(t)
 	conn.Close()
 	second.Close()
 	if conn, err := net.Dial("tcp", second.Addr().String()); err == nil {
@@ -215,9 +200,9 @@ func TestPortIsSharedByAddresses(t *testing.T) {
 }
 
 func TestBlackHoleDoesNotAnswer(t *testing.T) {
-	p := need(ReservePort())(t)
+	p := must.Get(ReservePort())(t)
 	defer p.Close()
-	hole := need(p.BlackHole(two))(t)
+	hole := must.Get(p.BlackHole(two))(t)
 	defer hole.Close()
 	conn, err := net.DialTimeout("tcp", p.AddrPort(two).String(), 200*time.Millisecond)
 	if err == nil {
@@ -234,18 +219,16 @@ const dotty = "Subject: x\r\n\r\n.\r\n..dots\r\ncaf\xe9\r\n"
 func TestSMTPOverSTARTTLS(t *testing.T) {
 	l := newLab(t)
 	cert := l.Certificate("mx.example.org")
-	s := need(l.SMTP(two, SMTP{Name: "mx.example.org", TLS: TLS{Certificate: cert}}))(t)
-	c := need(smtp.Dial(s.AddrPort().String()))(t)
-	ok(t, c.StartTLS(&tls.Config{ServerName: "mx.example.org", RootCAs: l.Authority.Pool()}))
+	s := must.Get(l.SMTP(two, SMTP{Name: "mx.example.org", TLS: TLS{Certificate: cert}}))(t)
+	c := must.Get(smtp.Dial(s.AddrPort().String()))(t)
+	must.OK(t, c.StartTLS(&tls.Config{ServerName: "mx.example.org", RootCAs: l.Authority.Pool()}))
 	for _, err := range []error{c.Mail("s@example.net"), c.Rcpt("a@example.org"), c.Rcpt("b@example.org")} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 	}
-	w := need(c.Data())(t)
+	w := must.Get(c.Data())(t)
 	io.WriteString(w, dotty)
-	ok(t, w.Close())
-	ok(t, c.Quit())
+	must.OK(t, w.Close())
+	must.OK(t, c.Quit())
 	m := l.Inbox.Messages()
 	if len(m) != 1 {
 		t.Fatalf("%d messages arrived", len(m))
@@ -269,7 +252,7 @@ func TestSMTPOverSTARTTLS(t *testing.T) {
 
 func TestSMTPTakesExtensionsAway(t *testing.T) {
 	_, s := serve(t, SMTP{NoPipelining: true, No8BitMIME: true, Extensions: []string{"X-LAB 1"}})
-	c := need(smtp.Dial(s.AddrPort().String()))(t)
+	c := must.Get(smtp.Dial(s.AddrPort().String()))(t)
 	defer c.Close()
 	for name, want := range map[string]bool{
 		"PIPELINING": false, "8BITMIME": false, "STARTTLS": false, "SIZE": true, "X-LAB": true,
@@ -316,9 +299,7 @@ func TestSMTPMisbehavesWhereItIsTold(t *testing.T) {
 	} {
 		t.Run(text, func(t *testing.T) {
 			step, fault, err := ParseFault(text)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			l, s := serve(t, SMTP{Faults: Faults{step: fault}})
 			if err := smtp.SendMail(s.AddrPort().String(), nil, "a@b", []string{"c@d"}, []byte(dotty)); err == nil {
 				t.Error("delivered")
@@ -343,9 +324,7 @@ func TestSMTPCutShort(t *testing.T) {
 			}
 			l, s := serve(t, config)
 			conn := dial(t, s)
-			if _, err := io.WriteString(conn, "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"+sent); err != nil {
-				t.Fatal(err)
-			}
+			must.Get(io.WriteString(conn, "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"+sent))(t)
 			_ = conn.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, conn)
 			if err := s.Close(); err != nil { // so that nothing can arrive any more
@@ -363,7 +342,7 @@ func TestSMTPCutShort(t *testing.T) {
 
 func TestQMTP(t *testing.T) {
 	l := newLab(t)
-	s := need(l.QMTP(two, QMTP{Answers: map[string]string{"no@b": "Dnobody"}}))(t)
+	s := must.Get(l.QMTP(two, QMTP{Answers: map[string]string{"no@b": "Dnobody"}}))(t)
 	conn := dial(t, s)
 	io.WriteString(conn, "4:\n.\n\x00,3:s@x,13:4:no@b,3:a@b,,")
 	in := bufio.NewReader(conn)
@@ -379,12 +358,10 @@ func TestQMTP(t *testing.T) {
 }
 
 func TestStartUpAndCloseLeaveNothing(t *testing.T) {
-	l := need(Open(t.TempDir()))(t)
-	s := need(l.SMTP(two, SMTP{Faults: Faults{Greeting: {Stall: true}}}))(t)
+	l := must.Get(Open(t.TempDir()))(t)
+	s := must.Get(l.SMTP(two, SMTP{Faults: Faults{Greeting: {Stall: true}}}))(t)
 	conn := dial(t, s)
-	if err := l.Close(); err != nil {
-		t.Error(err)
-	}
+	must.Check(t, l.Close())
 	if _, err := conn.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 		t.Errorf("the connection outlived the lab: %v", err)
 	}
@@ -441,9 +418,9 @@ func TestRspawnRunsAsRspawnDoes(t *testing.T) {
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "message")
-	ok(t, os.WriteFile(path, []byte("hello\n"), 0o644))
+	must.OK(t, os.WriteFile(path, []byte("hello\n"), 0o644))
 	run := func(script string, limit time.Duration) (*Outcome, error) {
-		f := need(os.Open(path))(t)
+		f := must.Get(os.Open(path))(t)
 		defer f.Close()
 		return Rspawn(context.Background(), Delivery{
 			Program: shell, Message: f, Limit: limit,
