@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -172,14 +173,14 @@ var scriptCommands = map[string]command{
 	"took":        plain(2, (*rig).took),
 	"exits":       plain(2, (*rig).exits),
 	"arrived":     plain(1, (*rig).arrived),
-	"unchanged":   plain(2, (*rig).unchanged),
-	"wired":       plain(2, (*rig).wired),
-	"envelope":    plain(2, (*rig).envelope),
+	"unchanged":   onMessage(2, unchanged),
+	"wired":       onMessage(2, wired),
+	"envelope":    onMessage(2, envelope),
 	"connections": plain(1, (*rig).connections),
-	"commands":    plain(1, (*rig).commands),
-	"turns":       plain(2, (*rig).turns),
+	"commands":    onConnection(1, commands),
+	"turns":       onConnection(2, turns),
 	"queries":     plain(0, (*rig).queries),
-	"tlsis":       plain(2, (*rig).tlsIs),
+	"tlsis":       onConnection(2, tlsIs),
 	"grow":        plain(2, (*rig).grow),
 	"tcpto":       plain(3, (*rig).tcpto),
 	"clientcert":  plain(0, (*rig).clientCert),
@@ -228,11 +229,15 @@ func (r *rig) begin(protocol string, args []string) (name string, addr netip.Add
 	return args[0], addr, err
 }
 
-func (r *rig) started(protocol, name string, s io.Closer) {
+// started keeps a server that was started under its name, unless it failed to start.
+func (r *rig) started(protocol, name string, s io.Closer, err error) error {
 	if r.servers[name] == nil {
 		r.servers[name] = make(map[string]io.Closer)
 	}
-	r.servers[name][protocol] = s
+	if err == nil {
+		r.servers[name][protocol] = s
+	}
+	return err
 }
 
 // smtpServer starts an SMTP server. Options: those of tlsOptions and faults;
@@ -251,13 +256,11 @@ func (r *rig) smtpServer(_ *testscript.TestScript, args []string) error {
 	cert := "good"
 	for _, option := range args[2:] {
 		key, value, _ := strings.Cut(option, "=")
-		if known, err := r.common(&config.TLS, config.Faults, &cert, key, value); known || err != nil {
-			if err != nil {
-				return err
-			}
-			continue
+		known, err := r.common(&config.TLS, config.Faults, &cert, key, value)
+		if err == nil && !known {
+			err = smtpOption(&config, key, value)
 		}
-		if err := smtpOption(&config, key, value); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -265,43 +268,26 @@ func (r *rig) smtpServer(_ *testscript.TestScript, args []string) error {
 		return err
 	}
 	s, err := r.SMTP(addr, config)
-	if err == nil {
-		r.started("smtp", name, s)
-	}
-	return err
+	return r.started("smtp", name, s, err)
 }
 
 func smtpOption(config *lab.SMTP, key, value string) (err error) {
 	kind, address, _ := strings.Cut(key, ":")
-	switch kind {
-	case "nopipelining":
-		config.NoPipelining = true
-	case "no8bitmime":
-		config.No8BitMIME = true
-	case "noehlo":
-		config.NoEHLO = true
-	case "smtputf8":
-		config.SMTPUTF8 = true
-	case "size":
+	flags := map[string]*bool{"nopipelining": &config.NoPipelining, "no8bitmime": &config.No8BitMIME, "noehlo": &config.NoEHLO,
+		"smtputf8": &config.SMTPUTF8, "blank": &config.Blank, "implicit": &config.Implicit}
+	texts := map[string]*string{"message": &config.Message, "inject": &config.Inject, "parameters": &config.Parameters, "clear": &config.Clear}
+	tables := map[string]map[string]string{"from": config.Senders, "rcpt": config.Recipients}
+	switch {
+	case flags[kind] != nil:
+		*flags[kind] = true
+	case texts[kind] != nil:
+		*texts[kind] = value
+	case tables[kind] != nil:
+		tables[kind][address] = value
+	case kind == "size":
 		config.Size, err = strconv.ParseInt(value, 10, 64)
-	case "from":
-		config.Senders[address] = value
-	case "rcpt":
-		config.Recipients[address] = value
-	case "message":
-		config.Message = value
-	case "extension":
+	case kind == "extension":
 		config.Extensions = append(config.Extensions, value)
-	case "inject":
-		config.Inject = value
-	case "parameters":
-		config.Parameters = value
-	case "clear":
-		config.Clear = value
-	case "blank":
-		config.Blank = true
-	case "implicit":
-		config.Implicit = true
 	default:
 		err = fmt.Errorf("unknown option %q", key)
 	}
@@ -429,10 +415,7 @@ func (r *rig) qmtp(protocol, cert string, args []string) error {
 		return err
 	}
 	s, err := r.QMTP(addr, config)
-	if err == nil {
-		r.started(protocol, name, s)
-	}
-	return err
+	return r.started(protocol, name, s, err)
 }
 
 func (r *rig) dead(_ *testscript.TestScript, args []string) error {
@@ -610,30 +593,35 @@ func nth[T any](what, number string, all func() []T) (one T, err error) {
 	return all()[n-1], nil
 }
 
-func (r *rig) message(n string) (*lab.Message, error) { return nth("message", n, r.Inbox.Messages) }
+// onMessage is plain for a method that looks at the message that its first argument counts.
+func onMessage(n int, f func(*lab.Message, *testscript.TestScript, []string) error) command {
+	return plain(n, func(r *rig, ts *testscript.TestScript, args []string) error {
+		m, err := nth("message", args[0], r.Inbox.Messages)
+		ts.Check(err)
+		return f(m, ts, args)
+	})
+}
 
-func (r *rig) session(n string) (*lab.Session, error) { return nth("connection", n, r.Inbox.Sessions) }
+// onConnection is plain for a method that looks at the connection that its first argument
+// counts.
+func onConnection(n int, f func(*lab.Session, *testscript.TestScript, []string) error) command {
+	return plain(n, func(r *rig, ts *testscript.TestScript, args []string) error {
+		s, err := nth("connection", args[0], r.Inbox.Sessions)
+		ts.Check(err)
+		return f(s, ts, args)
+	})
+}
 
-func (r *rig) unchanged(ts *testscript.TestScript, args []string) error {
-	m, err := r.message(args[0])
-	if err != nil {
-		return err
-	}
+func unchanged(m *lab.Message, ts *testscript.TestScript, args []string) error {
 	sent, err := os.ReadFile(ts.MkAbs(args[1]))
-	if err != nil {
-		return err
-	}
+	ts.Check(err)
 	if !lab.SameText(sent, m.Data) {
 		return fmt.Errorf("it arrived as %.200q, %d bytes", m.Data, len(m.Data))
 	}
 	return nil
 }
 
-func (r *rig) wired(ts *testscript.TestScript, args []string) error {
-	m, err := r.message(args[0])
-	if err != nil {
-		return err
-	}
+func wired(m *lab.Message, ts *testscript.TestScript, args []string) error {
 	want := []byte(strings.ReplaceAll(ts.ReadFile(args[1]), "\n", "\r\n"))
 	if !bytes.Equal(m.Wire, want) {
 		return fmt.Errorf("it came as %q, want %q", m.Wire, want)
@@ -641,11 +629,7 @@ func (r *rig) wired(ts *testscript.TestScript, args []string) error {
 	return nil
 }
 
-func (r *rig) envelope(_ *testscript.TestScript, args []string) error {
-	m, err := r.message(args[0])
-	if err != nil {
-		return err
-	}
+func envelope(m *lab.Message, _ *testscript.TestScript, args []string) error {
 	got := append([]string{m.Sender}, m.Recipients...)
 	if strings.Join(got, "\n") != strings.Join(args[1:], "\n") {
 		return fmt.Errorf("the envelope is %q", got)
@@ -655,21 +639,13 @@ func (r *rig) envelope(_ *testscript.TestScript, args []string) error {
 
 // commands waits for the end of the connection: QUIT is sent without waiting for its
 // answer. Where none comes, what has come is printed.
-func (r *rig) commands(ts *testscript.TestScript, args []string) error {
-	s, err := r.session(args[0])
-	if err != nil {
-		return err
-	}
+func commands(s *lab.Session, ts *testscript.TestScript, args []string) error {
 	eventually(settle, s.Over)
-	_, err = fmt.Fprintf(ts.Stdout(), "%s: %s\n", s.Server, strings.Join(s.Commands(), "\n"))
+	_, err := fmt.Fprintf(ts.Stdout(), "%s: %s\n", s.Server, strings.Join(s.Commands(), "\n"))
 	return err
 }
 
-func (r *rig) turns(_ *testscript.TestScript, args []string) error {
-	s, err := r.session(args[0])
-	if err != nil {
-		return err
-	}
+func turns(s *lab.Session, _ *testscript.TestScript, args []string) error {
 	if !eventually(lab.DefaultLimit, s.Over) {
 		return errors.New("the connection does not end")
 	}
@@ -692,11 +668,7 @@ func (r *rig) queries(ts *testscript.TestScript, _ []string) error {
 
 // tlsIs checks the TLS of connection N: "none", or VERSION and the server name that
 // was asked for ("-" for none), and "client" when a client certificate was shown.
-func (r *rig) tlsIs(_ *testscript.TestScript, args []string) error {
-	s, err := r.session(args[0])
-	if err != nil {
-		return err
-	}
+func tlsIs(s *lab.Session, _ *testscript.TestScript, args []string) error {
 	got := []string{"none"}
 	if state := s.TLS(); state != nil {
 		name := state.ServerName
@@ -732,28 +704,16 @@ func (r *rig) grow(ts *testscript.TestScript, args []string) error {
 // tcpto writes one record to the table of dead hosts: ADDR COUNT AGE.
 func (r *rig) tcpto(_ *testscript.TestScript, args []string) error {
 	addr, err := netip.ParseAddr(args[0])
-	if err != nil {
-		return err
-	}
-	count, err := strconv.Atoi(args[1])
-	if err != nil {
-		return err
-	}
-	age, err := time.ParseDuration(args[2])
-	if err != nil {
-		return err
-	}
-	when := time.Now().Add(-age).Unix()
-	table, err := os.ReadFile(r.Home.Path("queue/lock/tcpto"))
-	if err != nil {
+	count, err2 := strconv.Atoi(args[1])
+	age, err3 := time.ParseDuration(args[2])
+	table, err4 := os.ReadFile(r.Home.Path("queue/lock/tcpto"))
+	if err := errors.Join(err, err2, err3, err4); err != nil {
 		return err
 	}
 	record := addr.As4()
 	copy(table, record[:])
 	table[4] = byte(count)
-	for i := range 4 {
-		table[8+i] = byte(when >> (8 * i))
-	}
+	binary.LittleEndian.PutUint32(table[8:], uint32(time.Now().Add(-age).Unix()))
 	return os.WriteFile(r.Home.Path("queue/lock/tcpto"), table, 0o644)
 }
 
