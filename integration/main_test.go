@@ -88,6 +88,14 @@ func eventually(limit time.Duration, done func() bool) bool {
 	return true
 }
 
+// until is eventually for a test that fails otherwise.
+func until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	if !eventually(tlsLimit, done) {
+		t.Fatalf("%s: not within %v", what, tlsLimit)
+	}
+}
+
 // A result is what came out of a program.
 type result struct {
 	out, err string

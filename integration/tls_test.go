@@ -374,7 +374,7 @@ func (c *tunnel) wait() int {
 // left reads what the client has left under name, which it may not have done yet.
 func (c *tunnel) left(name string, v any) {
 	c.t.Helper()
-	must.Until(c.t, "the client's "+name, func() bool {
+	until(c.t, "the client's "+name, func() bool {
 		data, err := os.ReadFile(filepath.Join(c.folder, name))
 		return err == nil && json.Unmarshal(data, v) == nil
 	})
@@ -432,7 +432,7 @@ func (c *tunnel) never() {
 func (c *tunnel) child() int {
 	c.t.Helper()
 	child := 0
-	must.Until(c.t, "the TLS process", func() bool {
+	until(c.t, "the TLS process", func() bool {
 		for _, pid := range processes(c.t) {
 			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 			_, after, _ := strings.Cut(string(stat), ") ")

@@ -38,7 +38,7 @@ func TestTry_leavesNothing(t *testing.T) {
 			must.OK(t, cmd.Start())
 			watch := time.AfterFunc(lab.DefaultLimit, func() { _ = cmd.Process.Kill() })
 			defer watch.Stop()
-			must.Until(t, "the beginning of a delivery", func() bool {
+			until(t, "the beginning of a delivery", func() bool {
 				found, _ := filepath.Glob(filepath.Join(temporary, "*", "running"))
 				return len(found) == 1
 			})
@@ -50,7 +50,7 @@ func TestTry_leavesNothing(t *testing.T) {
 			if left, _ := os.ReadDir(temporary); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			must.Until(t, "the end of what it has started", func() bool { return len(processesWith(mark)) == 0 })
+			until(t, "the end of what it has started", func() bool { return len(processesWith(mark)) == 0 })
 		})
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // Patience bounds what should take no time, on a slow machine too.
-const Patience = 60 * time.Second
+const Patience = 20 * time.Second
 
 // Get returns v, or fails the test: Get(f())(t).
 func Get[T any](v T, err error) func(testing.TB) T {

@@ -61,10 +61,8 @@ func (p *pipeEnd) ReaderGone(ctx context.Context) error {
 
 func newProgram(t testing.TB) *program {
 	t.Helper()
-	in, toProgram, err := os.Pipe()
-	must.OK(t, err)
-	fromProgram, out, err := os.Pipe()
-	must.OK(t, err)
+	in, toProgram := must.Pipe(t)
+	fromProgram, out := must.Pipe(t)
 	p := &program{in: in, out: out, end: &pipeEnd{in: fromProgram, out: toProgram, gone: make(chan struct{})}}
 	t.Cleanup(func() { in.Close(); out.Close(); p.end.Close() })
 	return p
@@ -139,18 +137,10 @@ func newTunnelWaiting(t testing.TB, o Options, config *tls.Config, wait time.Dur
 // finish wants the relay to end soon, with an error of this text, or none.
 func (x *tunnel) finish(t testing.TB, want string) {
 	t.Helper()
-	select {
-	case err := <-x.result:
-		got := ""
-		if err != nil {
-			got = err.Error()
-		}
-		if got != want && (want == "" || !strings.Contains(got, want)) {
-			t.Errorf("relay returns %q, want %q", got, want)
-		}
-	case <-time.After(patience):
-		buf := make([]byte, 1<<16)
-		t.Fatalf("the relay does not end:\n%s", buf[:runtime.Stack(buf, true)])
+	var err error
+	must.Within(t, "the end of the relay", func() { err = <-x.result })
+	if got := fmt.Sprint(err); err == nil && want != "" || err != nil && (want == "" || !strings.Contains(got, want)) {
+		t.Errorf("relay returns %q, want %q", got, want)
 	}
 }
 
@@ -170,11 +160,36 @@ func same(t testing.TB, what string, got, want []byte) {
 	}
 }
 
+// sameAll wants all that is left in r to be want.
+func sameAll(t testing.TB, what string, r io.Reader, want []byte) {
+	t.Helper()
+	got, err := io.ReadAll(r)
+	must.Check(t, err)
+	same(t, what, got, want)
+}
+
+// programReads wants the program to read this, and then the end.
+func (x *tunnel) programReads(t testing.TB, want string) {
+	t.Helper()
+	if got, err := io.ReadAll(x.in); string(got) != want || err != nil {
+		t.Errorf("program reads %q, %v", got, err)
+	}
+}
+
 // background runs f and returns a channel that is closed when it is done.
 func background(f func()) <-chan struct{} {
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
 	return done
+}
+
+// together runs all of them at the same time, and waits for them.
+func together(all ...func()) {
+	var running sync.WaitGroup
+	for _, f := range all {
+		running.Go(f)
+	}
+	running.Wait()
 }
 
 // shortly stands for closeWait where a test waits for it to be over.
@@ -186,52 +201,33 @@ const bulk = 3 << 20 // more than all buffers on the way together
 func TestHalfClose(t *testing.T) {
 	up, down := noise(bulk, 1), noise(bulk, 2)
 	for _, o := range []Options{{}, {CloseNotify: true}, {EnforceCloseNotify: true}, {CloseNotify: true, EnforceCloseNotify: true}} {
-		t.Run(fmt.Sprintf("%+v/program first", o), func(t *testing.T) {
-			t.Parallel()
-			x := newTunnel(t, o, nil)
-			sent := background(func() { x.out.Write(up); x.out.Close() })
-			got, err := io.ReadAll(x.server)
-			must.Check(t, err)
-			same(t, "up", got, up)
-			// The server has said nothing until now.
-			served := background(func() { x.server.Write(down); x.server.CloseWrite(); x.raw.CloseWrite() })
-			got, err = io.ReadAll(x.in)
-			must.Check(t, err)
-			same(t, "down", got, down)
-			<-sent
-			<-served
-			x.finish(t, "")
-		})
-		t.Run(fmt.Sprintf("%+v/server first", o), func(t *testing.T) {
-			t.Parallel()
-			x := newTunnel(t, o, nil)
-			served := background(func() { x.server.Write(down); x.server.CloseWrite() })
-			got, err := io.ReadAll(x.in)
-			must.Check(t, err)
-			same(t, "down", got, down)
-			sent := background(func() { x.out.Write(up); x.out.Close() })
-			got, err = io.ReadAll(x.server)
-			must.Check(t, err)
-			same(t, "up", got, up)
-			<-sent
-			<-served
-			x.finish(t, "")
-		})
-		t.Run(fmt.Sprintf("%+v/both", o), func(t *testing.T) {
-			t.Parallel()
-			x := newTunnel(t, o, nil)
-			sent := background(func() { x.out.Write(up); x.out.Close() })
-			served := background(func() { x.server.Write(down); x.server.CloseWrite() })
-			var gotUp, gotDown []byte
-			upRead := background(func() { gotUp, _ = io.ReadAll(x.server) })
-			downRead := background(func() { gotDown, _ = io.ReadAll(x.in) })
-			for _, done := range []<-chan struct{}{sent, served, upRead, downRead} {
-				<-done
-			}
-			same(t, "up", gotUp, up)
-			same(t, "down", gotDown, down)
-			x.finish(t, "")
-		})
+		for _, first := range []string{"program", "server", "both"} {
+			t.Run(fmt.Sprintf("%+v/%s first", o, first), func(t *testing.T) {
+				t.Parallel()
+				x := newTunnel(t, o, nil)
+				send := func() { x.out.Write(up); x.out.Close() }
+				serve := func() { x.server.Write(down); x.server.CloseWrite() }
+				switch first {
+				case "program": // the server says nothing until it has read all
+					sent := background(send)
+					sameAll(t, "up", x.server, up)
+					served := background(func() { serve(); x.raw.CloseWrite() })
+					sameAll(t, "down", x.in, down)
+					<-sent
+					<-served
+				case "server":
+					served := background(serve)
+					sameAll(t, "down", x.in, down)
+					sent := background(send)
+					sameAll(t, "up", x.server, up)
+					<-sent
+					<-served
+				case "both":
+					together(send, serve, func() { sameAll(t, "up", x.server, up) }, func() { sameAll(t, "down", x.in, down) })
+				}
+				x.finish(t, "")
+			})
+		}
 	}
 }
 
@@ -263,9 +259,7 @@ func TestEnforceCloseNotify(t *testing.T) {
 				}
 				x.raw.CloseWrite()
 			})
-			got, err := io.ReadAll(x.in)
-			must.Check(t, err)
-			same(t, "down", got, down)
+			sameAll(t, "down", x.in, down)
 			<-served
 			if enforce && cut {
 				x.finish(t, "server ended the connection without close_notify")
@@ -311,17 +305,13 @@ func TestRunningErrors(t *testing.T) {
 		x := newTunnel(t, Options{}, nil)
 		x.raw.SetLinger(0)
 		x.raw.Close()
-		if got, err := io.ReadAll(x.in); len(got) > 0 || err != nil {
-			t.Errorf("program reads %q, %v", got, err)
-		}
+		x.programReads(t, "")
 		x.finish(t, "connection lost: connection reset by peer")
 	})
 	t.Run("context", func(t *testing.T) {
 		x := newTunnel(t, Options{}, nil)
 		x.cancel(errors.New("enough"))
-		if got, err := io.ReadAll(x.in); len(got) > 0 || err != nil {
-			t.Errorf("program reads %q, %v", got, err)
-		}
+		x.programReads(t, "")
 		x.finish(t, "tunnel stopped: enough")
 	})
 	t.Run("panic", func(t *testing.T) {
@@ -348,9 +338,7 @@ func TestAnnounce(t *testing.T) {
 			announced := make(chan error, 2)
 			x := newTunnel(t, Options{CloseNotify: true, Announce: func(err error) { announced <- err }}, nil)
 			tt.end(x)
-			if got, err := io.ReadAll(x.in); len(got) > 0 || err != nil {
-				t.Errorf("program reads %q, %v", got, err)
-			}
+			x.programReads(t, "")
 			var said error
 			select {
 			case said = <-announced:
@@ -407,13 +395,8 @@ func TestBackPressure(t *testing.T) {
 		}
 	}
 	// One direction goes on although the other waits.
-	got, err := io.ReadAll(x.in)
-	must.Check(t, err)
-	same(t, "down", got, down)
-	if got, err = io.ReadAll(x.server); err != nil {
-		t.Error(err)
-	}
-	same(t, "up", got, up)
+	sameAll(t, "down", x.in, down)
+	sameAll(t, "up", x.server, up)
 	<-upDone
 	<-downDone
 	x.finish(t, "")
@@ -422,20 +405,14 @@ func TestBackPressure(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	x := newTunnel(t, Options{}, nil)
 	const total = 64 << 20
-	sent := background(func() {
+	fill := func(w io.Writer) {
 		chunk := make([]byte, 1<<20)
 		for range total >> 20 {
-			x.out.Write(chunk)
+			w.Write(chunk)
 		}
-		x.out.Close()
-	})
-	served := background(func() {
-		chunk := make([]byte, 1<<20)
-		for range total >> 20 {
-			x.server.Write(chunk)
-		}
-		x.server.CloseWrite()
-	})
+	}
+	sent := background(func() { fill(x.out); x.out.Close() })
+	served := background(func() { fill(x.server); x.server.CloseWrite() })
 	read := background(func() { io.Copy(io.Discard, x.server) })
 	var most uint64
 	buf := make([]byte, 32<<10)
@@ -499,16 +476,10 @@ func TestRandomChunks(t *testing.T) {
 					data = data[n:]
 				}
 			}
-			sent := background(func() { chunks(x.out, up, seed); x.out.Close() })
-			served := background(func() { chunks(x.server, down, seed+2); x.server.CloseWrite() })
-			var got []byte
-			read := background(func() { got, _ = io.ReadAll(x.server) })
-			gotDown, _ := io.ReadAll(x.in)
-			for _, done := range []<-chan struct{}{sent, served, read} {
-				<-done
-			}
-			same(t, "up", got, up)
-			same(t, "down", gotDown, down)
+			together(
+				func() { chunks(x.out, up, seed); x.out.Close() },
+				func() { chunks(x.server, down, seed+2); x.server.CloseWrite() },
+				func() { sameAll(t, "up", x.server, up) }, func() { sameAll(t, "down", x.in, down) })
 			x.finish(t, "")
 		})
 	}
@@ -523,9 +494,7 @@ func TestProgramDoesNotRead(t *testing.T) {
 	up := noise(bulk, 6)
 	sent := background(func() { x.out.Write(up); x.out.Close() })
 	<-served
-	got, err := io.ReadAll(x.server)
-	must.Check(t, err)
-	same(t, "up", got, up)
+	sameAll(t, "up", x.server, up)
 	<-sent
 	x.server.Close()
 	x.finish(t, "")
@@ -590,10 +559,7 @@ func TestServerDoesNotClose(t *testing.T) {
 	}
 	begin := time.Now()
 	x.server.Write([]byte("more"))
-	got, err := io.ReadAll(x.in)
-	if string(got) != "more" || err != nil {
-		t.Errorf("program reads %q, %v", got, err)
-	}
+	x.programReads(t, "more")
 	x.finish(t, "")
 	if took := time.Since(begin); took < shortly/2 {
 		t.Errorf("it took %v", took)
@@ -633,9 +599,7 @@ func TestServerTakesItsTime(t *testing.T) {
 	}
 	x.server.Write([]byte("at last"))
 	x.server.Close()
-	if got, err := io.ReadAll(x.in); string(got) != "at last" || err != nil {
-		t.Errorf("program reads %q, %v", got, err)
-	}
+	x.programReads(t, "at last")
 	x.finish(t, "")
 }
 
@@ -671,9 +635,7 @@ func TestKeyUpdateDeadlock(t *testing.T) {
 	must.Get(io.ReadFull(x.in, got))(t)
 	same(t, "down", got, down)
 	<-served
-	got, err := io.ReadAll(x.server)
-	must.Check(t, err)
-	same(t, "up", got, up)
+	sameAll(t, "up", x.server, up)
 	<-sent
 	sender.send(21, []byte{1, 0}) // close_notify
 	x.finish(t, "")
@@ -818,13 +780,7 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 		}
 		<-x.result
 	}
-	for end := time.Now().Add(patience); runtime.NumGoroutine() > before; {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<16)
-			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
-		}
-		runtime.Gosched()
-	}
+	must.NoneLeft(t, before)
 }
 
 // BenchmarkRelay is the tunnel's throughput, beside that of crypto/tls alone.
