@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,27 +25,24 @@ type files map[string]string
 // home makes a home with a control folder. It has a me unless f has another.
 func home(t testing.TB, f files) string {
 	t.Helper()
-	dir := t.TempDir()
-	must.OK(t, os.Mkdir(filepath.Join(dir, "control"), 0o755))
-	write(t, dir, files{"me": "mx.example.org\n"})
-	write(t, dir, f)
-	return dir
-}
-
-func write(t testing.TB, home string, f files) {
-	t.Helper()
-	for name, content := range f {
-		must.OK(t, os.WriteFile(filepath.Join(home, "control", name), []byte(content), 0o644))
-	}
+	all := files{"me": "mx.example.org\n"}
+	maps.Copy(all, f)
+	return must.Home(t, all)
 }
 
 func read(t testing.TB, f files) *control.Settings {
 	t.Helper()
+	return must.Get(control.Read(home(t, f)))(t)
+}
+
+// malformed wants Read to refuse the files for a line of one of them.
+func malformed(t *testing.T, f files, file string, line int, what string) {
+	t.Helper()
 	s, err := control.Read(home(t, f))
-	if err != nil {
-		t.Fatalf("Read: %v", err)
+	if s != nil {
+		t.Errorf("%s: settings come with an error", file)
 	}
-	return s
+	refused(t, err, file, line, what)
 }
 
 // refused wants an Error at file and line whose text has what in it.
@@ -205,8 +203,7 @@ func TestWholeNumbers(t *testing.T) {
 	}
 	for _, content := range badNumbers {
 		for _, name := range []string{"timeoutconnect", "timeoutremote", "timeoutdns", "tlsstrictness"} {
-			_, err := control.Read(home(t, files{name: content}))
-			refused(t, err, name, 1, "found ")
+			malformed(t, files{name: content}, name, 1, "found ")
 		}
 	}
 }
@@ -222,8 +219,7 @@ func TestTLSStrictness(t *testing.T) {
 			t.Errorf("%q: got %d, want %d", content, got, want)
 		}
 	}
-	_, err := control.Read(home(t, files{"tlsstrictness": "3\n"}))
-	refused(t, err, "tlsstrictness", 1, `0, 1 or 2, found "3"`)
+	malformed(t, files{"tlsstrictness": "3\n"}, "tlsstrictness", 1, `0, 1 or 2, found "3"`)
 }
 
 func TestPathsAreRelativeToHome(t *testing.T) {
@@ -248,8 +244,7 @@ func TestPathsAreRelativeToHome(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"tlsclient", "ucspitlsclient", "trustanchors", "clientcert", "clientkey"} {
-		_, err := control.Read(home(t, files{name: " /etc/ssl/cert.pem\n"}))
-		refused(t, err, name, 1, "without blanks before it")
+		malformed(t, files{name: " /etc/ssl/cert.pem\n"}, name, 1, "without blanks before it")
 	}
 }
 
@@ -289,12 +284,10 @@ func TestBareTLSClientIsBesideUsOrInBin(t *testing.T) {
 
 func TestClientCertificateAndKeyBothOrNeither(t *testing.T) {
 	for _, f := range []files{{"clientcert": "/c"}, {"clientcert": "/c", "clientkey": "\n"}} {
-		_, err := control.Read(home(t, f))
-		refused(t, err, "clientkey", 0, "both or neither")
+		malformed(t, f, "clientkey", 0, "both or neither")
 	}
 	for _, f := range []files{{"clientkey": "/k"}, {"clientkey": "/k", "clientcert": ""}} {
-		_, err := control.Read(home(t, f))
-		refused(t, err, "clientcert", 0, "both or neither")
+		malformed(t, f, "clientcert", 0, "both or neither")
 	}
 	if s := read(t, files{"clientcert": "/c", "clientkey": "/k"}); s.ClientCert != "/c" || s.ClientKey != "/k" {
 		t.Errorf("got %q, %q", s.ClientCert, s.ClientKey)
@@ -316,8 +309,7 @@ func TestIPMe(t *testing.T) {
 		"[192.0.2.1]", "[2001:db8::1]", "192.0.2.1:25", "192.0.2.0/24", "192.0.2.256", "192.0.2", "192.0.2.01",
 		"fe80::1%eth0", " 192.0.2.1", "192.0.2.1 192.0.2.2", "mx.example.org", " # no comment", "192.0.2.1 # gateway",
 	} {
-		_, err := control.Read(home(t, files{"ipme": "# ours\n\n" + bad + "\n192.0.2.1\n"}))
-		refused(t, err, "ipme", 3, "one IPv4 or IPv6 address")
+		malformed(t, files{"ipme": "# ours\n\n" + bad + "\n192.0.2.1\n"}, "ipme", 3, "one IPv4 or IPv6 address")
 	}
 }
 
@@ -336,14 +328,12 @@ func TestProtocols(t *testing.T) {
 }
 
 func TestSameServiceTwiceIsMalformed(t *testing.T) {
-	_, err := control.Read(home(t, files{"protocols": "smtp:25:0:N:Y:a\nqmtp:209:1:N:N:b\nsmtp:26:2:N:N:c\n"}))
-	refused(t, err, "protocols", 3, `"smtp"`)
+	malformed(t, files{"protocols": "smtp:25:0:N:Y:a\nqmtp:209:1:N:N:b\nsmtp:26:2:N:N:c\n"}, "protocols", 3, `"smtp"`)
 }
 
 func TestNoProtocolAtAllIsMalformed(t *testing.T) {
 	for _, content := range []string{"", "\n", " \t\n", "# smtp:25:0:N:Y:mxf-remote-smtpc\n"} {
-		_, err := control.Read(home(t, files{"protocols": content}))
-		refused(t, err, "protocols", 0, "at least one protocol")
+		malformed(t, files{"protocols": content}, "protocols", 0, "at least one protocol")
 	}
 }
 
@@ -364,7 +354,7 @@ func TestEveryServiceHasItsRoutes(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", p.Service, relay, want)
 		}
 	}
-	write(t, h, files{"lmtproutes": "# none\nexample.com\n"})
+	must.Write(t, filepath.Join(h, "control", "lmtproutes"), "# none\nexample.com\n")
 	_, err := control.Read(h)
 	refused(t, err, "lmtproutes", 2, "domain:relay")
 }
@@ -375,18 +365,13 @@ func TestMalformedAnywhereReadsNothing(t *testing.T) {
 		"trustanchors": "\tx", "clientcert": " x", "clientkey": " x", "tlsstrictness": "x", "ipme": "x", "timeoutconnect": "x", "timeoutremote": "x",
 		"timeoutdns": "x",
 	}) {
-		s, err := control.Read(home(t, files{name: content + "\n"}))
-		if s != nil {
-			t.Errorf("%s: settings come with an error", name)
-		}
-		refused(t, err, name, 1, "expected ")
+		malformed(t, files{name: content + "\n"}, name, 1, "expected ")
 	}
 	for _, bad := range append([]string{
 		"two words", "tab\tbed", "bell\a", "del\x7f", "mx.example.org\x1b[2J", strings.Repeat("a", 256), " mx.example.org",
 	}, domaintest.BadUnicode...) {
-		_, err := control.Read(home(t, files{"helohost": bad}))
-		refused(t, err, "helohost", 1, "a host name without blanks")
-		_, err = control.ReadClient(home(t, files{"me": bad}))
+		malformed(t, files{"helohost": bad}, "helohost", 1, "a host name without blanks")
+		_, err := control.ReadClient(home(t, files{"me": bad}))
 		refused(t, err, "me", 1, "a host name without blanks")
 	}
 }
@@ -448,8 +433,7 @@ func TestRelativeHome(t *testing.T) {
 
 func TestZeroByteIsMalformed(t *testing.T) {
 	for _, name := range every {
-		_, err := control.Read(home(t, files{name: "\n# second\n# th\x00rd\n"}))
-		refused(t, err, name, 3, "zero byte")
+		malformed(t, files{name: "\n# second\n# th\x00rd\n"}, name, 3, "zero byte")
 	}
 }
 
@@ -458,8 +442,7 @@ func TestLineLimit(t *testing.T) {
 		h := home(t, files{name: "\n#" + strings.Repeat("x", 4096) + "\n"})
 		_, err := control.Read(h)
 		refused(t, err, name, 2, "at most 4096 bytes")
-		_, err = control.Read(home(t, files{name: "\n#" + strings.Repeat("x", 4096)}))
-		refused(t, err, name, 2, "at most 4096 bytes")
+		malformed(t, files{name: "\n#" + strings.Repeat("x", 4096)}, name, 2, "at most 4096 bytes")
 	}
 	comment := "#" + strings.Repeat("x", 4095) + "\n"
 	s := read(t, files{
@@ -482,8 +465,7 @@ func TestFileLimit(t *testing.T) {
 		if strings.HasSuffix(name, "routes") {
 			continue
 		}
-		_, err := control.Read(home(t, files{name: lines("\n", control.MaxFile+1)}))
-		refused(t, err, name, 0, "at most 1048576 bytes")
+		malformed(t, files{name: lines("\n", control.MaxFile+1)}, name, 0, "at most 1048576 bytes")
 	}
 	if s := read(t, files{"timeoutdns": lines("5\n", control.MaxFile)}); s.TimeoutDNS != 5*time.Second {
 		t.Errorf("a file of 1 MiB gives %v", s.TimeoutDNS)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -152,8 +151,7 @@ func parseTable(text string) (*Routes, error) {
 
 func table(t testing.TB, text string) *Routes {
 	t.Helper()
-	r := must.Get(parseTable(text))(t)
-	return r
+	return must.Get(parseTable(text))(t)
 }
 
 func TestLookup(t *testing.T) {
@@ -247,14 +245,8 @@ func long(line string) string {
 func writeRoutes(t testing.TB, text string) dir {
 	t.Helper()
 	d := dir{t.TempDir()}
-	must.OK(t, os.MkdirAll(filepath.Dir(d.name("smtproutes")), 0o755))
-	rewrite(t, d, text)
+	must.Write(t, d.name("smtproutes"), text)
 	return d
-}
-
-func rewrite(t testing.TB, d dir, text string) {
-	t.Helper()
-	must.OK(t, os.WriteFile(d.name("smtproutes"), []byte(text), 0o644))
 }
 
 func TestLongTable(t *testing.T) {
@@ -294,15 +286,15 @@ func TestLongTable(t *testing.T) {
 func TestLongTableThatChanged(t *testing.T) {
 	d := writeRoutes(t, long("last.example:old.example.org\n"))
 	r := must.Get(d.readRoutes("smtproutes"))(t)
-	rewrite(t, d, long("last.example:newer.example.org\n"))
-	if relay, err := r.Lookup("last.example"); err != nil || relay == nil || relay.Host != "newer.example.org" {
-		t.Errorf("got %v, %v", relay, err)
+	must.Write(t, d.name("smtproutes"), long("last.example:newer.example.org\n"))
+	if relay := must.Get(r.Lookup("last.example"))(t); relay == nil || relay.Host != "newer.example.org" {
+		t.Errorf("got %v", relay)
 	}
-	rewrite(t, d, "short.example:relay\n")
-	if relay, err := r.Lookup("short.example"); err != nil || relay == nil || relay.Host != "relay" {
-		t.Errorf("got %v, %v", relay, err)
+	must.Write(t, d.name("smtproutes"), "short.example:relay\n")
+	if relay := must.Get(r.Lookup("short.example"))(t); relay == nil || relay.Host != "relay" {
+		t.Errorf("got %v", relay)
 	}
-	rewrite(t, d, long("last.example:old:example\n"))
+	must.Write(t, d.name("smtproutes"), long("last.example:old:example\n"))
 	var e *Error
 	if relay, err := r.Lookup("domain0.example"); relay != nil || !errors.As(err, &e) || !strings.Contains(e.What, "a port") {
 		t.Errorf("got %v, %v", relay, err)
@@ -316,7 +308,7 @@ func TestLongTableThatChanged(t *testing.T) {
 func TestOneTableManyLookups(t *testing.T) {
 	d := writeRoutes(t, long("last.example:last.example.org\n"))
 	r := must.Get(d.readRoutes("smtproutes"))(t)
-	rewrite(t, d, long("last.example:other.example.org\n"))
+	must.Write(t, d.name("smtproutes"), long("last.example:other.example.org\n"))
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -336,8 +336,14 @@ func (c *tunnel) release() {
 // accept makes the server's handshake.
 func (c *tunnel) accept(change ...func(*tls.Config)) *tls.Conn {
 	c.t.Helper()
+	return c.acceptOn(c.far, change...)
+}
+
+// acceptOn is accept with a connection in front of c.far.
+func (c *tunnel) acceptOn(network net.Conn, change ...func(*tls.Config)) *tls.Conn {
+	c.t.Helper()
 	c.release()
-	server := tls.Server(c.far, c.rig.config(change...))
+	server := tls.Server(network, c.rig.config(change...))
 	if err := server.Handshake(); err != nil {
 		c.t.Fatalf("handshake: %v, client says %q", err, c.errors())
 	}
@@ -770,10 +776,7 @@ func testSmallHello(t *testing.T, rig *tlsRig) {
 			if n > packet {
 				t.Errorf("%s: the small ClientHello has %d bytes", program, n)
 			}
-			server := tls.Server(talker{c.far, io.MultiReader(bytes.NewReader(first[:n]), c.far)}, rig.config())
-			if err := server.Handshake(); err != nil {
-				t.Fatal(err, c.errors())
-			}
+			server := c.acceptOn(talker{c.far, io.MultiReader(bytes.NewReader(first[:n]), c.far)})
 			if got := value(c.facts().Environ, "MXF_TLSHELLO"); got != "" {
 				t.Errorf("%s: MXF_TLSHELLO is %q in prog's environment", program, got)
 			}
@@ -867,10 +870,8 @@ func testHalfClose(t *testing.T, rig *tlsRig) {
 					t.Run(name, func(t *testing.T) {
 						t.Parallel()
 						c := rig.chain(t, "mxf-tlsc", option, "-v0", "-k", tlsName).start()
-						c.release()
 						network := &tape{Conn: c.far}
-						server := tls.Server(network, rig.config(func(c *tls.Config) { c.MaxVersion = version }))
-						must.OK(t, server.Handshake())
+						server := c.acceptOn(network, func(c *tls.Config) { c.MaxVersion = version })
 						end := c.far.CloseWrite
 						if notify {
 							end = func() error { return errors.Join(server.CloseWrite(), c.far.CloseWrite()) }
@@ -1484,10 +1485,7 @@ func testOnRequestNotAByteEarly(t *testing.T, rig *tlsRig) {
 			t.Fatalf("prog has read %q, %v", got, err)
 		}
 	}
-	server := tls.Server(talker{c.far, clear}, rig.config())
-	if err := server.Handshake(); err != nil {
-		t.Fatal(err, c.errors())
-	}
+	server := c.acceptOn(talker{c.far, clear})
 	c.over(server)
 }
 

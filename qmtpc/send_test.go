@@ -283,18 +283,7 @@ func fileAt(t *testing.T, b []byte, offset int64) *os.File {
 	return f
 }
 
-func pipeOf(t *testing.T, b []byte) io.Reader {
-	t.Helper()
-	r, w, err := os.Pipe()
-	must.OK(t, err)
-	t.Cleanup(func() { r.Close() })
-	go func() {
-		w.Write(b)
-		w.Close()
-	}()
-	return r
-}
-
+func pipeOf(t *testing.T, b []byte) io.Reader   { return must.Flow(t, string(b)) }
 func readerOf(_ *testing.T, b []byte) io.Reader { return io.MultiReader(bytes.NewReader(b)) }
 func seekerOf(_ *testing.T, b []byte) io.Reader { return bytes.NewReader(b) }
 
@@ -327,8 +316,7 @@ func TestUnreadable(t *testing.T) {
 	broken := brokenReader{errors.New("input/output error")}
 	closed := fileAt(t, []byte("x\n"), 0)
 	closed.Close()
-	dir := must.Get(os.Open(t.TempDir()))(t)
-	defer dir.Close()
+	dir := must.Open(t, t.TempDir())
 	for name, c := range map[string]struct {
 		text io.Reader
 		why  error // nil: whatever the system says
@@ -639,9 +627,7 @@ func (s *scripted) SetDeadline(time.Time) error { return nil }
 // the truth. Each case says where the fuse blows: at a line of the trace, or in the
 // script.
 func TestEnded(t *testing.T) {
-	r, w, err := os.Pipe()
-	must.OK(t, err)
-	t.Cleanup(func() { w.Close(); r.Close() })
+	r, _ := must.Pipe(t)
 	var blow func()
 	deaf := func(c *qmtptest.Conn) error { <-c.Closing(); return nil }
 	after := func(answers ...string) qmtptest.Script {
@@ -830,17 +816,12 @@ func TestFileChanges_afterItsEnd(t *testing.T) {
 func TestLongFile(t *testing.T) {
 	text := bytes.Repeat([]byte("0123456789\n"), 3<<20/11)
 	for _, change := range []int64{-1, 0, 1} {
-		listener := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
 		arrived := make(chan []byte, 1)
-		go func() {
-			var all []byte
-			if conn, err := listener.Accept(); err == nil {
-				all, _ = io.ReadAll(conn)
-				conn.Close()
-			}
+		conn := dial(t, start(t, func(c *qmtptest.Conn) error {
+			all, err := io.ReadAll(c)
 			arrived <- all
-		}()
-		conn := must.Get(net.Dial("tcp", listener.Addr().String()))(t)
+			return err
+		}))
 		f := fileAt(t, text, 0)
 		mail := must.Get(Prepare(t.Context(), "s@example.net", rcpts(1), f, nil))(t)
 		must.OK(t, f.Truncate(mail.message.size+change))
@@ -851,7 +832,6 @@ func TestLongFile(t *testing.T) {
 			t.Error("the socket did not get the file")
 		}
 		got := <-arrived
-		listener.Close()
 		if errors.Is(err, ErrChanged) != (change != 0) || p.sent() != (change == 0) || !p.begun() {
 			t.Errorf("%+d bytes: %v, sent %v", change, err, p.sent())
 		}

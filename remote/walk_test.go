@@ -392,29 +392,21 @@ func TestAttempts_twentyAddresses(t *testing.T) {
 }
 
 // What refuses at once does not count: not the addresses of a protocol that nobody
-// speaks there.
-func TestAttempts_refusedDoNotCount(t *testing.T) {
-	d := newTestWalk(t, nil)
-	var seen diary
-	good := seen.start(t, 1, "plain", newAuthority(), nil)
-	closed := d.candidate(good)
-	closed.Addrs = loopbacks(2, dial.MaxQuick-1)
-	stream := d.through(t.Context(), []route.Candidate{closed, d.candidate(good)})
-	if stream.Message.Letter != report.Delivered {
-		t.Errorf("%q", stream.Message)
-	}
-}
-
-// But there is an end to them.
-func TestAttempts_hundredRefused(t *testing.T) {
-	d := newTestWalk(t, nil)
-	var seen diary
-	good := seen.start(t, 0, "plain", newAuthority(), nil)
-	closed := d.candidate(good)
-	closed.Addrs = loopbacks(3, dial.MaxQuick)
-	stream := d.through(t.Context(), []route.Candidate{closed, d.candidate(good)})
-	if want := "\n100 addresses were tried; this is about the last."; !strings.HasSuffix(stream.Message.Text, want) || seen.String() != "" {
-		t.Errorf("%q after %q", stream.Message, seen.String())
+// speaks there. But there is an end to them.
+func TestAttempts_refused(t *testing.T) {
+	for refused, want := range map[int]struct{ asked, ends string }{
+		dial.MaxQuick - 1: {"0 0clear", "\nRemote host said: 250 accepted"},
+		dial.MaxQuick:     {"", "\n100 addresses were tried; this is about the last."},
+	} {
+		d := newTestWalk(t, nil)
+		var seen diary
+		good := seen.start(t, 0, "plain", newAuthority(), nil)
+		closed := d.candidate(good)
+		closed.Addrs = loopbacks(2, refused)
+		stream := d.through(t.Context(), []route.Candidate{closed, d.candidate(good)})
+		if !strings.HasSuffix(stream.Message.Text, want.ends) || seen.String() != want.asked {
+			t.Errorf("%d: %q after %q", refused, stream.Message, seen.String())
+		}
 	}
 }
 

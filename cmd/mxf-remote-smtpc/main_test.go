@@ -94,10 +94,7 @@ func TestProgram(t *testing.T) {
 func TestFuse(t *testing.T) {
 	home := cmdtest.Home(t, map[string]string{"me": "client.example.net", "timeoutremote": "4"})
 	network := dial(t, new(smtptest.Server).Serve)
-	r, w, err := os.Pipe()
-	must.OK(t, err)
-	defer w.Close()
-	defer r.Close()
+	r, _ := must.Pipe(t)
 	cmd := cmdtest.Command(t, []string{home}, "example.org", "s@example.net", "a@example.org")
 	cmd.Stdin, cmd.ExtraFiles = r, cmdtest.From(6, network, network)
 	const slow = "Connected to unknown but the conversation took longer than 4 seconds. (#4.4.2)"

@@ -22,15 +22,16 @@ import (
 // plenty is the budget of a delivery that has not tried anything.
 var plenty = Budget{Slow: MaxSlow, Quick: MaxQuick}
 
-func newDialer(t *testing.T) *Dialer {
-	d, _ := newDead(t, make([]byte, 1024))
-	return &Dialer{Timeout: 20 * time.Second, Dead: d, Trace: t.Logf}
+func newDialer(t *testing.T) (*Dialer, *clock) {
+	d, clock := newDead(t, make([]byte, 1024))
+	return &Dialer{Timeout: 20 * time.Second, Dead: d, Trace: t.Logf}, clock
 }
 
 func TestRace_nextAfterRefusal(t *testing.T) {
 	_, good := dialtest.Listen(t, "127.0.0.1:0")
 	bad := dialtest.Refused(t)
-	conn, failures := newDialer(t).Race(t.Context(), []netip.AddrPort{bad, good}, plenty, false)
+	c, _ := newDialer(t)
+	conn, failures := c.Race(t.Context(), []netip.AddrPort{bad, good}, plenty, false)
 	if conn == nil || RemoteAddr(conn) != good || len(failures) != 1 || failures[0].Addr != bad || failures[0].Err.Error() != "connection refused" {
 		t.Fatalf("%v after %v", conn, failures)
 	}
@@ -39,7 +40,8 @@ func TestRace_nextAfterRefusal(t *testing.T) {
 
 func TestRace_allFail(t *testing.T) {
 	a, b := dialtest.Refused(t), dialtest.Refused(t)
-	conn, failures := newDialer(t).Race(t.Context(), []netip.AddrPort{a, b}, plenty, false)
+	c, _ := newDialer(t)
+	conn, failures := c.Race(t.Context(), []netip.AddrPort{a, b}, plenty, false)
 	if conn != nil || len(failures) != 2 {
 		t.Errorf("%v, %v", conn, failures)
 	}
@@ -50,7 +52,8 @@ func TestRace_race(t *testing.T) {
 	_, good := dialtest.Listen(t, "127.0.0.1:0")
 	slow := dialtest.Silent(t)
 	began := time.Now()
-	conn, failures := newDialer(t).Race(t.Context(), []netip.AddrPort{slow, good}, plenty, false)
+	c, _ := newDialer(t)
+	conn, failures := c.Race(t.Context(), []netip.AddrPort{slow, good}, plenty, false)
 	if conn == nil || RemoteAddr(conn) != good || len(failures) != 0 {
 		t.Fatalf("%v, %v", conn, failures)
 	}
@@ -61,14 +64,14 @@ func TestRace_race(t *testing.T) {
 }
 
 func TestRace_timeoutCounts(t *testing.T) {
-	c := newDialer(t)
+	c, clock := newDialer(t)
 	c.Timeout = 300 * time.Millisecond
 	addr := dialtest.Silent(t)
 	for range 2 {
 		if conn, failures := c.Race(t.Context(), []netip.AddrPort{addr}, plenty, false); conn != nil || len(failures) != 1 {
 			t.Fatalf("%v, %v", conn, failures)
 		}
-		c.Dead.Now = func() time.Time { return time.Unix(1_700_000_000+121, 0) }
+		clock.seconds += 121
 	}
 	if !c.Dead.skips(t, addr.Addr()) {
 		t.Error("two time-outs left no trace in the table")
@@ -78,14 +81,14 @@ func TestRace_timeoutCounts(t *testing.T) {
 // What a stranger's zone can have us connect to is not written to the table that
 // all deliveries share: not that it timed out, and not that it lives.
 func TestRace_foreignPort(t *testing.T) {
-	c := newDialer(t)
+	c, clock := newDialer(t)
 	c.Timeout = 300 * time.Millisecond
 	dark := dialtest.Silent(t)
 	for range 2 {
 		if conn, failures := c.Race(t.Context(), []netip.AddrPort{dark}, plenty, true); conn != nil || len(failures) != 1 || !failures[0].Late {
 			t.Fatalf("%v, %v", conn, failures)
 		}
-		c.Dead.Now = func() time.Time { return time.Unix(1_700_000_000+121, 0) }
+		clock.seconds += 121
 	}
 	if c.Dead.skips(t, dark.Addr()) {
 		t.Error("a port that a zone named made its address a dead host")
@@ -93,9 +96,7 @@ func TestRace_foreignPort(t *testing.T) {
 	c.Timeout = 20 * time.Second
 	_, good := dialtest.Listen(t, "127.0.0.1:0")
 	for _, addr := range []netip.AddrPort{good, dialtest.Refused(t)} {
-		c.Dead.TimedOut(t.Context(), addr.Addr())
-		c.Dead.Now = func() time.Time { return time.Unix(1_700_000_000+2*121, 0) }
-		c.Dead.TimedOut(t.Context(), addr.Addr())
+		clock.kill(t, c.Dead, addr.Addr())
 		if conn, _ := c.Race(t.Context(), []netip.AddrPort{addr}, plenty, true); conn != nil {
 			conn.Close()
 		}
@@ -107,11 +108,9 @@ func TestRace_foreignPort(t *testing.T) {
 
 // Errors of this host say nothing about the other: a host that is dead stays so.
 func TestRace_localError(t *testing.T) {
-	c := newDialer(t)
+	c, clock := newDialer(t)
 	broadcast := netip.MustParseAddrPort("127.255.255.255:25") // no way to it by TCP
-	c.Dead.TimedOut(t.Context(), broadcast.Addr())
-	c.Dead.Now = func() time.Time { return time.Unix(1_700_000_000+121, 0) }
-	c.Dead.TimedOut(t.Context(), broadcast.Addr())
+	clock.kill(t, c.Dead, broadcast.Addr())
 	conn, failures := c.Race(t.Context(), []netip.AddrPort{broadcast}, plenty, false)
 	if conn != nil || len(failures) != 1 || failures[0].Late {
 		t.Fatalf("%v, %v", conn, failures)
@@ -141,7 +140,7 @@ func TestTimedOut(t *testing.T) {
 
 // Only as many connections are under way as may still time out.
 func TestRace_budget(t *testing.T) {
-	c := newDialer(t)
+	c, _ := newDialer(t)
 	c.Timeout = 700 * time.Millisecond
 	_, good := dialtest.Listen(t, "127.0.0.1:0")
 	dark := dialtest.Silent(t)
@@ -158,7 +157,7 @@ func TestRace_budget(t *testing.T) {
 
 // A race that was lost says nothing about a host.
 func TestRace_cancelled(t *testing.T) {
-	c := newDialer(t)
+	c, _ := newDialer(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	addr := dialtest.Silent(t)
@@ -279,7 +278,7 @@ func TestDeadHosts_stuckLock(t *testing.T) {
 
 // The trace, and the time of a failure, go by the clock of the Dialer.
 func TestDialer_clock(t *testing.T) {
-	c := newDialer(t)
+	c, _ := newDialer(t)
 	now, lines := time.Unix(1_700_000_000, 0), 0
 	c.Now = func() time.Time { now = now.Add(7 * time.Second); return now }
 	c.Trace = func(format string, args ...any) {
