@@ -60,7 +60,6 @@ func TestSMTPAvoid_malformed(t *testing.T) {
 		"mx..example.org:SIZE",     // an empty label
 		".:SIZE",                   // a suffix of nothing
 	} {
-		_, err := control.Read(home(t, files{"smtpavoid": "\n# x\n" + entry + "\n"}))
-		refused(t, err, "smtpavoid", 3, "found ")
+		malformed(t, files{"smtpavoid": "\n# x\n" + entry + "\n"}, "smtpavoid", 3, "found ")
 	}
 }

@@ -1,10 +1,6 @@
 package control_test
 
-import (
-	"testing"
-
-	"nightmare.mail/mxf/control"
-)
+import "testing"
 
 func TestTrace(t *testing.T) {
 	for _, test := range []struct {
@@ -21,14 +17,11 @@ func TestTrace(t *testing.T) {
 		{"/tmp/t [2001:DB8::1] [192.0.2.1]", []string{"[IPv6:2001:db8:0::1]", "[192.0.2.1]"}, []string{"192.0.2.1", "[192.0.2.2]"}},
 	} {
 		s := read(t, files{"trace": test.value + "\n"})
-		for _, host := range test.traced {
-			if got := s.Trace.For(host); got != "/tmp/t" {
-				t.Errorf("%q: %q is traced to %q", test.value, host, got)
-			}
-		}
-		for _, host := range test.untraced {
-			if got := s.Trace.For(host); got != "" {
-				t.Errorf("%q: %q is traced to %q", test.value, host, got)
+		for want, hosts := range map[string][]string{"/tmp/t": test.traced, "": test.untraced} {
+			for _, host := range hosts {
+				if got := s.Trace.For(host); got != want {
+					t.Errorf("%q: %q is traced to %q", test.value, host, got)
+				}
 			}
 		}
 	}
@@ -48,7 +41,6 @@ func TestTrace_malformed(t *testing.T) {
 		"/tmp/t fine.x [::1%1]": "[::1%1]",
 		"/tmp/t a_b/c":          "a_b/c",
 	} {
-		_, err := control.Read(home(t, files{"trace": value + "\n"}))
-		refused(t, err, "trace", 1, quoted)
+		malformed(t, files{"trace": value + "\n"}, "trace", 1, quoted)
 	}
 }

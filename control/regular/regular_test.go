@@ -17,12 +17,8 @@ func TestOpen(t *testing.T) {
 	path := func(name string) string { return filepath.Join(folder, name) }
 	socket := must.Get(net.Listen("unix", path("socket")))(t)
 	defer socket.Close()
-	for _, err := range []error{
-		os.WriteFile(path("file"), []byte("text"), 0o600), syscall.Mkfifo(path("fifo"), 0o600),
-		os.Symlink("file", path("link")), os.Symlink("fifo", path("link to a fifo")),
-	} {
-		must.OK(t, err)
-	}
+	must.OK(t, os.WriteFile(path("file"), []byte("text"), 0o600), syscall.Mkfifo(path("fifo"), 0o600),
+		os.Symlink("file", path("link")), os.Symlink("fifo", path("link to a fifo")))
 	for name, want := range map[string]error{
 		"file": nil, "link": nil, "missing": fs.ErrNotExist,
 		"fifo": ErrNot, "link to a fifo": ErrNot, "socket": ErrNot, ".": ErrNot,
