@@ -19,7 +19,6 @@ import (
 
 	"nightmare.mail/mxf/integration/lab"
 	"nightmare.mail/mxf/integration/must"
-	"nightmare.mail/mxf/integration/peers"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
@@ -291,10 +290,19 @@ func testStunnel(t *testing.T, rig *tlsRig) {
 			go func() { _, _ = io.Copy(c, c); c.Close() }()
 		}
 	}()
-	needProgram(t, "tcpclient")
-	echo := &peers.Server{Name: "echo", Addr: behind.Addr().String()}
-	server := peers.Stunnel(t, echo, peers.Options{Certificate: rig.cert, Key: rig.key})
-	_, port, _ := net.SplitHostPort(server.Addr)
+	port := freePort(t)
+	config := filepath.Join(t.TempDir(), "stunnel.conf")
+	put(t, config, fmt.Appendf(nil, "foreground = yes\npid =\ndebug = info\n[echo]\naccept = 127.0.0.1:%s\nconnect = %s\ncert = %s\nkey = %s\n",
+		port, behind.Addr(), rig.cert, rig.key))
+	p := runPeer(t, `Configuration successful`, port, "stunnel", config)
+	go func() { _, _ = io.Copy(io.Discard, p.out) }()
+	until(t, "stunnel", func() bool {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
 	for _, option := range []string{"-S", "-s"} {
 		rig.tcpclient(t, port, nil, oneLine, option, "-k", tlsName).want(t, "hello TLSv1.3 yes")
 	}
