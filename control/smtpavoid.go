@@ -1,16 +1,15 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"nightmare.mail/mxf/control/avoid"
 	"nightmare.mail/mxf/control/domain"
 )
-
-// avoidable are the words of control/smtpavoid.
-var avoidable = []string{"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "EHLO"}
 
 // Avoided is what servers must not be asked for although they offer it, in the order of
 // the file.
@@ -18,7 +17,7 @@ type Avoided []avoided
 
 type avoided struct {
 	exchanger string // as parsePattern returns it
-	words     []string
+	set       avoid.Set
 	line      int
 }
 
@@ -36,25 +35,23 @@ func (d dir) smtpAvoid(s *Settings) error {
 		if err != nil {
 			return fmt.Sprintf("expected a host name, a suffix that begins with a dot, or an address in brackets, found %s", found(string(exchanger)))
 		}
-		a := avoided{exchanger: pattern, line: line}
-		for word := range strings.SplitSeq(string(words), ",") {
-			if !slices.Contains(avoidable, word) {
-				return fmt.Sprintf("expected words of %s with commas between, found %s", strings.Join(avoidable, ", "), found(word))
-			}
-			a.words = append(a.words, word)
+		set, err := avoid.Parse(string(words))
+		var unknown *avoid.WordError
+		if errors.As(err, &unknown) {
+			return fmt.Sprintf("expected words of %s with commas between, found %s", avoid.Known(), found(unknown.Word))
 		}
-		s.SMTPAvoid = append(s.SMTPAvoid, a)
+		s.SMTPAvoid = append(s.SMTPAvoid, avoided{pattern, set, line})
 		return ""
 	})
 }
 
-// Lookup returns the words for a server and the line that has them, or no words and
-// line 0. host is the server's name as the record spells it, "" if it has none. The
+// Lookup returns what a server must not be asked for and the line that says so, or nothing
+// and line 0. host is the server's name as the record spells it, "" if it has none. The
 // first of these that has a line wins: the name, its suffixes from the longest, the
 // address, the empty pattern. If it has two lines the first of them wins.
-func (a Avoided) Lookup(host string, addr netip.Addr) (words []string, line int) {
+func (a Avoided) Lookup(host string, addr netip.Addr) (set avoid.Set, line int) {
 	if len(a) == 0 {
-		return nil, 0
+		return set, 0
 	}
 	var patterns []string
 	if name, err := domain.Parse(host); err == nil && !name.Addr().IsValid() {
@@ -71,8 +68,8 @@ func (a Avoided) Lookup(host string, addr netip.Addr) (words []string, line int)
 	patterns = append(patterns, "["+addr.Unmap().WithZone("").String()+"]", "")
 	for _, pattern := range patterns {
 		if i := slices.IndexFunc(a, func(e avoided) bool { return e.exchanger == pattern }); i >= 0 {
-			return a[i].words, a[i].line
+			return a[i].set, a[i].line
 		}
 	}
-	return nil, 0
+	return set, 0
 }

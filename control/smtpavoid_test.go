@@ -2,10 +2,10 @@ package control_test
 
 import (
 	"net/netip"
-	"strings"
 	"testing"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/avoid"
 )
 
 func TestSMTPAvoid(t *testing.T) {
@@ -35,13 +35,13 @@ bücher.example:SIZE
 		{"xn--bcher-kva.example", "192.0.2.9", "SIZE", 8},
 		{"example.net", "192.0.2.9", "PIPELINING", 9},
 	} {
-		words, line := s.SMTPAvoid.Lookup(c.host, netip.MustParseAddr(c.addr))
-		if strings.Join(words, ",") != c.words || line != c.line {
-			t.Errorf("%q %s: %q of line %d", c.host, c.addr, words, line)
+		set, line := s.SMTPAvoid.Lookup(c.host, netip.MustParseAddr(c.addr))
+		if set.String() != c.words || line != c.line {
+			t.Errorf("%q %s: %q of line %d", c.host, c.addr, set, line)
 		}
 	}
-	if words, line := (control.Avoided)(nil).Lookup("mx.example.org", netip.MustParseAddr("192.0.2.1")); words != nil || line != 0 {
-		t.Errorf("%q of line %d", words, line)
+	if set, line := (control.Avoided)(nil).Lookup("mx.example.org", netip.MustParseAddr("192.0.2.1")); set != (avoid.Set{}) || line != 0 {
+		t.Errorf("%q of line %d", set, line)
 	}
 }
 

@@ -109,9 +109,7 @@ func (r *Router) avoids(protocol *control.Protocol, exchanger string, addr netip
 	if protocol.Program == control.QMTPProgram {
 		return avoid, 0
 	}
-	words, line := r.Settings.SMTPAvoid.Lookup(exchanger, addr)
-	avoid, _ = smtpc.ParseAvoid(strings.Join(words, ",")) // the words were looked at when the file was read
-	return avoid, line
+	return r.Settings.SMTPAvoid.Lookup(exchanger, addr)
 }
 
 // target is the server at a, as it is spoken to in manner m.

@@ -55,7 +55,7 @@ func (s *Session) hello() error {
 		case err != nil:
 			return s.ehloLost(err, nil)
 		case r.Code == 250:
-			s.caps = s.options.Avoid.from(parseCapabilities(r))
+			s.caps = parseCapabilities(r).without(s.options.Avoid)
 			return nil
 		case r.class() == 4:
 			return s.unwilling(r)

@@ -9,6 +9,7 @@ import (
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/cmd/internal/protocol"
+	"nightmare.mail/mxf/control/avoid"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/ucspitls"
@@ -36,7 +37,7 @@ func connect(environ []string) (*connection, error) {
 	if o.TLS, err = parseTLS(get("MXF_TLS")); err != nil {
 		return nil, chain.Fail(chain.ExitUsage, "MXF_TLS: %w", err)
 	}
-	if o.Avoid, err = smtpc.ParseAvoid(get("MXF_SMTPAVOID")); err != nil {
+	if o.Avoid, err = avoid.Parse(get("MXF_SMTPAVOID")); err != nil {
 		return nil, chain.Fail(chain.ExitUsage, "MXF_SMTPAVOID: %w", err)
 	}
 	if control := get(ucspitls.ControlVariable); control == "" {

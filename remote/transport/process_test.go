@@ -2,7 +2,6 @@ package transport
 
 import (
 	"bytes"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/report"
-	"nightmare.mail/mxf/smtpc"
 )
 
 // On a machine so busy that the time for reading is over before it began, what is
@@ -167,17 +165,6 @@ func TestDiagnosis(t *testing.T) {
 		if f, rest := diagnosis(said); f != want.fatal || rest != want.rest {
 			t.Errorf("%q: %+v, %q", said, f, rest)
 		}
-	}
-}
-
-// What control/smtpavoid may say is what smtpc understands.
-func TestAvoidedWords(t *testing.T) {
-	words := smtpc.Avoid{Pipelining: true, Size: true, EightBitMIME: true, SMTPUTF8: true, EHLO: true}.String()
-	home := must.Home(t, map[string]string{"me": "me.example\n", "smtpavoid": ":" + words + "\n"})
-	s := must.Get(control.Read(home))(t)
-	found, _ := s.SMTPAvoid.Lookup("mx.example.org", netip.Addr{})
-	if avoid, err := smtpc.ParseAvoid(strings.Join(found, ",")); err != nil || avoid.String() != words {
-		t.Errorf("%q: %v, %v", found, avoid, err)
 	}
 }
 
