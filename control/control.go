@@ -19,7 +19,6 @@ package control
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -48,8 +47,10 @@ type Settings struct {
 	Home      string     // absolute
 	Protocols []Protocol // at least one, in order of liking
 
-	TLSClient      string // absolute path of the implicit-TLS client; empty: the bundled one
-	UCSPITLSClient string // absolute path of the explicit-TLS client; empty: the bundled one
+	// The TLS clients: an absolute path, or a name without a slash: beside the router's
+	// executable, else in home/bin. Empty: the bundled one.
+	TLSClient      string // for implicit TLS
+	UCSPITLSClient string // for explicit TLS (UCSPI-TLS)
 
 	TrustAnchors Anchors
 	ClientCert   string // absolute path; empty: none
@@ -176,9 +177,10 @@ func (d dir) tls(s *Settings) error {
 		if err != nil {
 			return err
 		}
-		if value != "" {
-			*f.to = d.program(value)
+		if strings.Contains(value, "/") {
+			value = d.absolute(value)
 		}
+		*f.to = value
 	}
 
 	anchors, err := d.path("trustanchors")
@@ -305,22 +307,4 @@ func (d dir) absolute(path string) string {
 		return path
 	}
 	return d.home + "/" + path
-}
-
-// program returns the absolute path of a program. A name without a slash is a file
-// beside our own executable or, if there is none, in home/bin.
-func (d dir) program(name string) string {
-	if strings.Contains(name, "/") {
-		return d.absolute(name)
-	}
-	if self, err := os.Executable(); err == nil {
-		if real, err := filepath.EvalSymlinks(self); err == nil {
-			self = real
-		}
-		beside := filepath.Join(filepath.Dir(self), name)
-		if _, err := os.Stat(beside); err == nil {
-			return beside
-		}
-	}
-	return filepath.Join(d.home, "bin", name)
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,6 +166,33 @@ func TestDiagnosis(t *testing.T) {
 		if f, rest := diagnosis(said); f != want.fatal || rest != want.rest {
 			t.Errorf("%q: %+v, %q", said, f, rest)
 		}
+	}
+}
+
+// A TLS client with a bare name is beside the router or, if it is not there, in bin.
+func TestClientPath(t *testing.T) {
+	programs, home := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(home, "bin"), 0o755), os.WriteFile(filepath.Join(programs, "beside"), nil, 0o755),
+		os.WriteFile(filepath.Join(home, "bin", "beside"), nil, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	smtp, smtps := &control.Protocol{Explicit: true}, &control.Protocol{Implicit: true}
+	for client, want := range map[string]string{
+		"beside":  filepath.Join(programs, "beside"),
+		"not":     filepath.Join(home, "bin", "not"),
+		"/bin/no": "/bin/no",
+	} {
+		c := &Carrier{Settings: &control.Settings{Home: home, TLSClient: client, UCSPITLSClient: client}, Programs: programs}
+		if got, other := c.tlsClientPath(smtps), c.tlsClientPath(smtp); got != want || other != want {
+			t.Errorf("%q: %q and %q, want %q", client, got, other, want)
+		}
+		if got := c.namedBy(want); got != " (control/tlsclient:1)" {
+			t.Errorf("%q: named by %q", client, got)
+		}
+	}
+	c := &Carrier{Settings: &control.Settings{Home: home}, Programs: programs}
+	if got, other := c.tlsClientPath(smtps), c.tlsClientPath(smtp); got != programs+"/mxf-tlsc" || other != programs+"/mxf-ucspitlsc" || c.namedBy(got) != "" {
+		t.Errorf("by default %q and %q", got, other)
 	}
 }
 

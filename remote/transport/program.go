@@ -56,13 +56,26 @@ func (c *Carrier) tlsClientPath(protocol *control.Protocol) string {
 	if protocol.Implicit {
 		client, own = c.Settings.TLSClient, "mxf-tlsc"
 	}
-	return cmp.Or(client, filepath.Join(c.Programs, own))
+	return cmp.Or(c.clientPath(client), filepath.Join(c.Programs, own))
+}
+
+// clientPath returns the path of a TLS client that a control file names, "" for "": a bare name
+// is beside our own executable if there is such a file, else in <home>/bin.
+func (c *Carrier) clientPath(client string) string {
+	if client == "" || filepath.IsAbs(client) {
+		return client
+	}
+	beside := filepath.Join(c.Programs, client)
+	if _, err := os.Stat(beside); err == nil {
+		return beside
+	}
+	return filepath.Join(c.Settings.Home, "bin", client)
 }
 
 // CheckClients returns a *control.Error for a TLS client that a control file names and that
 // cannot be run.
 func (c *Carrier) CheckClients() error {
-	for _, client := range []struct{ name, path string }{{"tlsclient", c.Settings.TLSClient}, {"ucspitlsclient", c.Settings.UCSPITLSClient}} {
+	for _, client := range []struct{ name, path string }{{"tlsclient", c.clientPath(c.Settings.TLSClient)}, {"ucspitlsclient", c.clientPath(c.Settings.UCSPITLSClient)}} {
 		if client.path == "" {
 			continue
 		}
@@ -121,9 +134,9 @@ func runnable(path string) error {
 func (c *Carrier) namedBy(program string) string {
 	s := c.Settings
 	switch program {
-	case s.TLSClient:
+	case c.clientPath(s.TLSClient):
 		return " (control/tlsclient:1)"
-	case s.UCSPITLSClient:
+	case c.clientPath(s.UCSPITLSClient):
 		return " (control/ucspitlsclient:1)"
 	}
 	for _, p := range s.Protocols {
