@@ -138,7 +138,7 @@ func (s *Session) handshake() error {
 	err := s.nothingEarly()
 	switch {
 	case isLost(err) && s.ctx.Err() == nil:
-		// The handshake meets the same end, and words it.
+		// The handshake will fail for the same reason, and describe it.
 	case isLost(err):
 		return err
 	case err != nil && s.options.TLS == Required:

@@ -137,7 +137,7 @@ func (s *Session) within(ctx context.Context, work func() error) (err error) {
 // its end.
 func (s *Session) Usable() bool { return s.able() && !s.waiting() }
 
-// able is Usable whatever the server has said out of turn, which is an error of its own.
+// able is Usable without the check for unread words, for which Send has an error of its own.
 func (s *Session) able() bool {
 	return s.failed == nil && s.talking && !s.broken && !s.spent && !s.owesDot && !s.hasExpired()
 }

@@ -396,7 +396,7 @@ func (t *transaction) decided() bool {
 	return t.taken == 0
 }
 
-// rejected is the error then, which stands whatever comes after.
+// rejected returns the error when nothing is left to deliver. It stands whatever comes after.
 func (t *transaction) rejected() error {
 	switch {
 	case t.sender == nil:

@@ -44,7 +44,7 @@ const (
 	errEmptyLabel  = problem("a label is empty")
 	errLongLabel   = problem("a label has more than 63 bytes")
 	errHyphen      = problem("a label begins or ends with a hyphen")
-	errByte        = problem("a byte is no letter, digit, underscore, hyphen or dot")
+	errByte        = problem("a byte is not a letter, digit, underscore, hyphen or dot")
 	errNumber      = problem("the last label is a number")
 	errLongUnicode = problem("the name has more than 1012 bytes of UTF-8")
 	errUTF8        = problem("the name is not UTF-8")

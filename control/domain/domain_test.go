@@ -35,7 +35,7 @@ func TestParse_saysWhatIsWrong(t *testing.T) {
 		strings.Repeat("a", 64) + ".org": "more than 63 bytes",
 		"-a.example":                     "begins or ends with a hyphen",
 		"a-.example":                     "begins or ends with a hyphen",
-		"s3cret word":                    "a byte is no letter",
+		"s3cret word":                    "a byte is not a letter",
 		strings.Repeat("ü", 600):         "more than 1012 bytes of UTF-8",
 		"\xff.example":                   "not UTF-8",
 		"א1a.example":                    "by UTS 46",

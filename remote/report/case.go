@@ -129,39 +129,7 @@ func New(c Case, f Facts) Report {
 	if c < 0 || int(c) >= len(catalogue) {
 		c = Internal
 	}
-	row := catalogue[c]
-	letter := row.letter
-	switch {
-	case letter == messageByReply && f.Permanent:
-		letter = Permanent
-	case letter == messageByReply:
-		letter = Temporary
-	case letter == recipientByReply && f.Permanent:
-		letter = Refused
-	case letter == recipientByReply:
-		letter = Deferred
-	}
-	ip, dup, why := Foreign(f.IP), "", ""
-	if ip == "" {
-		ip = "unknown"
-	}
-	if f.Duplicate {
-		dup = "Possible duplicate! "
-	}
-	if f.Reason != "" {
-		why = ": " + Diagnostic(f.Reason)
-	}
-	text := strings.NewReplacer(
-		"{ip}", ip,
-		"{host}", Diagnostic(f.Host),
-		"{protocol}", f.Protocol,
-		"{reason}", Diagnostic(f.Reason),
-		"{seconds}", strconv.FormatInt(f.Seconds, 10),
-		"{size}", strconv.FormatInt(f.Size, 10),
-		"{limit}", strconv.FormatInt(f.Limit, 10),
-		"{why}", why,
-		"{dup}", dup,
-	).Replace(row.text)
+	letter, text := c.letter(&f), c.wording(&f)
 	if f.Reply != "" {
 		text += "\nRemote host said: " + Foreign(f.Reply)
 	}
@@ -177,6 +145,47 @@ func New(c Case, f Facts) Report {
 		text += "\n" + Foreign(f.TLS.String())
 	}
 	return Report{letter, text}
+}
+
+// letter is that of the row, or the one that f decides.
+func (c Case) letter(f *Facts) Letter {
+	switch letter := catalogue[c].letter; {
+	case letter == messageByReply && f.Permanent:
+		return Permanent
+	case letter == messageByReply:
+		return Temporary
+	case letter == recipientByReply && f.Permanent:
+		return Refused
+	case letter == recipientByReply:
+		return Deferred
+	default:
+		return letter
+	}
+}
+
+// wording is the text of the row with f in its gaps.
+func (c Case) wording(f *Facts) string {
+	ip, dup, why := Foreign(f.IP), "", ""
+	if ip == "" {
+		ip = "unknown"
+	}
+	if f.Duplicate {
+		dup = "Possible duplicate! "
+	}
+	if f.Reason != "" {
+		why = ": " + Diagnostic(f.Reason)
+	}
+	return strings.NewReplacer(
+		"{ip}", ip,
+		"{host}", Diagnostic(f.Host),
+		"{protocol}", f.Protocol,
+		"{reason}", Diagnostic(f.Reason),
+		"{seconds}", strconv.FormatInt(f.Seconds, 10),
+		"{size}", strconv.FormatInt(f.Size, 10),
+		"{limit}", strconv.FormatInt(f.Limit, 10),
+		"{why}", why,
+		"{dup}", dup,
+	).Replace(catalogue[c].text)
 }
 
 // An Error is an error that knows its report; its permanence is its letter's.
@@ -204,7 +213,8 @@ func For(err error) Report {
 
 // NoTransaction says that nothing was sent that a server could deliver, so that
 // something else may be tried. Its text becomes the Z of the last attempt. What is tried
-// next hangs on its cause, which errors.Is finds: smtpc.ErrTLSFailed and the others there.
+// next depends on its cause, which errors.Is finds: those of smtpc in what SMTP and QMTP
+// return, and those of remote/policy as well in the router.
 type NoTransaction struct {
 	Reason Report
 	Err    error // the cause, may be nil
