@@ -26,7 +26,7 @@ import (
 	"nightmare.mail/mxf/control/domain"
 )
 
-// The defaults of the time limits.
+// The defaults of the time limits; qmail-remote has the first two.
 const (
 	DefaultTimeoutConnect = 60 * time.Second
 	DefaultTimeoutRemote  = 1200 * time.Second
@@ -53,10 +53,10 @@ type Settings struct {
 	UCSPITLSClient string // for explicit TLS (UCSPI-TLS)
 
 	TrustAnchors Anchors
-	ClientCert   string // absolute path; empty: none
-	ClientKey    string // absolute path; empty if and only if ClientCert is
+	ClientCert   string // absolute path, PEM; empty: none
+	ClientKey    string // absolute path, PEM; empty if and only if ClientCert is
 
-	TLSStrictness int // 0, 1 or 2
+	TLSStrictness int // 0: TLS where it is offered; 1: TLS first; 2: verified TLS or nothing
 
 	IPMe        []netip.Addr // our own addresses; no zones, IPv4-mapped addresses as IPv4
 	IPMeDefault bool         // there is no ipme, and IPMe is empty: ours are those of the interfaces and all of loopback
@@ -70,8 +70,8 @@ type Settings struct {
 // Anchors has the absolute path of the trust anchors in one of its fields. Both are
 // empty if there are none.
 type Anchors struct {
-	File string // PEM
-	Dir  string // a directory of certificates
+	File string // certificates in PEM
+	Dir  string // a directory of files like that
 }
 
 // Read reads every control file of the router in home/control, routes included.

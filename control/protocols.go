@@ -32,9 +32,9 @@ const (
 
 // A Protocol is one line of control/protocols.
 type Protocol struct {
-	Service  string // a to z, 0 to 9, hyphen; 1 to 62 bytes
-	Port     uint16 // used if nothing more specific is known; never 0
-	Slice    int    // NoSlice to 15
+	Service  string // name of RFC 2782, and of the routes file: a to z, 0 to 9, hyphen; 1 to 62 bytes
+	Port     uint16 // TCP; used if nothing more specific is known; never 0
+	Slice    int    // of MXPS: a preference modulo 16, 0 to 15, or NoSlice
 	Implicit bool   // TLS from the first byte
 	Explicit bool   // TLS on request; never together with Implicit
 	Program  string // an absolute path, or a name without a slash: beside the router's executable, then in home/bin

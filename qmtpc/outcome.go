@@ -11,9 +11,9 @@ type Status int
 // The statuses.
 const (
 	Unanswered Status = iota
-	Accepted
-	Deferred // refused for now
-	Refused  // refused for good
+	Accepted          // K
+	Deferred          // Z, refused for now
+	Refused           // D, refused for good
 )
 
 func (s Status) String() string {
@@ -31,7 +31,7 @@ func (s Status) String() string {
 // An Answer is what the server said about one recipient.
 type Answer struct {
 	Status Status
-	Text   string // the server's words as they came
+	Text   string // the server's words as they came, without the letter; less than 10,000 bytes
 }
 
 // Permanent reports whether the recipient is refused for good.

@@ -33,7 +33,7 @@ var (
 
 // A RefusedError is the error of a server that said no.
 type RefusedError struct {
-	Stage     Stage
+	Stage     Stage // what was refused
 	Reply     Reply // none where all recipients were refused: each has its own
 	Permanent bool  // no later attempt can do better
 	Cause     error // ErrTLSFailed, ErrStumbled, or nil: what the reply says
@@ -66,8 +66,8 @@ func (e *BrokenError) Unwrap() []error { return []error{e.Cause, e.Err} }
 
 // A SilenceError is the error of a server that did not answer in time.
 type SilenceError struct {
-	Stage Stage
-	Limit time.Duration
+	Stage Stage         // what was not answered
+	Limit time.Duration // that of the answer, more than 0
 }
 
 func (e *SilenceError) Error() string {
@@ -125,15 +125,16 @@ func (e *MessageError) Error() string { return e.Err.Error() }
 // Unwrap returns the reason.
 func (e *MessageError) Unwrap() error { return e.Err }
 
-// A SizeError is the error of a message over the limit that the server announced.
-type SizeError struct{ Size, Limit int64 } // bytes
+// A SizeError is the error of a message over the limit that the server announced (RFC 1870).
+// Both are in bytes, with CR LF line ends; Limit is more than 0.
+type SizeError struct{ Size, Limit int64 }
 
 func (e *SizeError) Error() string {
 	return fmt.Sprintf("message of %d bytes is over the limit of %d", e.Size, e.Limit)
 }
 
 // A UTF8Error is the error of an address above ASCII and a server that does not
-// offer SMTPUTF8, or is not to be asked for it.
+// offer SMTPUTF8 (RFC 6531), or is not to be asked for it.
 type UTF8Error struct {
 	Avoided bool // we are not to use it
 	Clear   bool // it is not offered in clear text that follows a failure of TLS

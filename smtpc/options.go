@@ -13,8 +13,8 @@ type STARTTLS int
 // The uses of STARTTLS.
 const (
 	IfOffered STARTTLS = iota // otherwise the conversation goes on in the clear
-	Never
-	Required // without TLS no mail is sent
+	Never                     // not even where it is offered
+	Required                  // without TLS no mail is sent
 )
 
 // Start says how far the conversation has come when it is handed over.
@@ -29,7 +29,7 @@ const (
 
 // Options say how a server is spoken to.
 type Options struct {
-	HeloHost string // argument of EHLO; may be empty with FromMAIL only
+	HeloHost string // argument of EHLO and HELO, no control bytes; may be empty with FromMAIL only
 	Start    Start
 	TLS      STARTTLS
 	Avoid    Avoid
@@ -65,8 +65,8 @@ func (o *Options) check() error {
 // Limits are how long the server may take for one answer; 0 is no limit.
 type Limits struct {
 	Answer   time.Duration // to a command, and for the greeting
-	Message  time.Duration // to the message
-	STARTTLS time.Duration
+	Message  time.Duration // to the message, from its last byte on
+	STARTTLS time.Duration // to STARTTLS
 }
 
 // LimitsOf returns the limits within a conversation that may take remote, in the proportion

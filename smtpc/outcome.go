@@ -49,7 +49,7 @@ type Outcome struct {
 // An Answer is what the server said to RCPT.
 type Answer struct {
 	Status Status
-	Reply  Reply // none where there was no answer
+	Reply  Reply // none for Unanswered and Malformed
 	Err    error // why a malformed recipient cannot be sent
 }
 
@@ -61,11 +61,11 @@ type Status int
 
 // The statuses.
 const (
-	Unanswered Status = iota
-	Accepted
-	Deferred  // refused for now
-	Refused   // refused for good
-	Malformed // it cannot be sent in SMTP, and was not
+	Unanswered Status = iota // the conversation ended before
+	Accepted                 // 2xx
+	Deferred                 // refused for now
+	Refused                  // refused for good
+	Malformed                // it cannot be sent in SMTP, and was not
 )
 
 func (s Status) String() string {
@@ -90,14 +90,14 @@ type Note struct {
 
 // A Reply is what the server said to one command. The zero Reply is none.
 type Reply struct {
-	Code     int
-	Enhanced EnhancedCode
-	Text     string // all its lines with their codes, joined by newlines, without line ends
+	Code     int          // 200 to 599 (RFC 5321 section 4.2); 0: no reply
+	Enhanced EnhancedCode // RFC 3463, where the reply has one
+	Text     string       // all its lines with their codes, joined by newlines, without line ends
 }
 
 // String returns the reply in one line.
 func (r Reply) String() string { return strconv.Quote(strings.ReplaceAll(r.Text, "\n", " / ")) }
 
-// An EnhancedCode is a status code of RFC 3463: class, subject, detail. The zero value
-// is none.
+// An EnhancedCode is a status code of RFC 3463: class (2, 4 or 5), subject and detail (0 to
+// 999). The zero value is none.
 type EnhancedCode [3]uint16

@@ -107,13 +107,13 @@ var catalogue = [...]struct {
 // are left at zero. Strings from outside need no care: New makes them harmless.
 type Facts struct {
 	IP        string // the peer's address, without brackets; empty reads as unknown
-	Host      string
+	Host      string // a name or an address, as it was asked for
 	Protocol  string // in capitals
 	Reason    string // lower case, no full stop
 	Reply     string // the server's words, all lines
-	Seconds   int64
-	Size      int64  // bytes
-	Limit     int64  // bytes
+	Seconds   int64  // timeoutremote
+	Size      int64  // of the message, bytes
+	Limit     int64  // that SIZE announced, bytes
 	Permanent bool   // the reply was 5xx (SMTP), D (QMTP)
 	Duplicate bool   // the message's last byte may have been sent
 	Detail    string // a further line, ours

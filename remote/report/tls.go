@@ -7,8 +7,8 @@ import (
 
 // TLS says in what TLS a report was made.
 type TLS struct {
-	Version    string // TLSv1.3
-	Cipher     string // IANA name of the cipher suite
+	Version    string // TLSv1 to TLSv1.3, or unknown
+	Cipher     string // IANA name of the cipher suite, or unknown
 	Verified   bool   // the verdict on the certificate, enforced or not
 	ServerName string // the name that was asked for, an address for an address literal
 	Fault      string // of ours, why there is no verdict: file, line and what
