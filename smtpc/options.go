@@ -27,7 +27,8 @@ const (
 	FromMAIL                  // greeted and answered: MAIL is the first command, and no extension is known
 )
 
-// Options say how a server is spoken to.
+// Options say how a server is spoken to. Limits and Trace are of [Open] alone: each [Mail] has
+// its own.
 type Options struct {
 	HeloHost string // argument of EHLO and HELO, no control bytes; may be empty with FromMAIL only
 	Start    Start
@@ -46,7 +47,6 @@ type Options struct {
 	// of the outcome. Nil: there is no TLS client.
 	StartTLS func(ctx context.Context) (net.Conn, error)
 
-	// Limits and Trace are of Open alone: each [Mail] has its own.
 	Limits Limits
 	Trace  func(line string) // each command and each line of a reply; may be nil
 }

@@ -56,7 +56,7 @@ type Session struct {
 	reader *bufio.Reader
 	heard  func(line string) // traces a line of a reply
 	caps   capabilities
-	notes  []Note // of Open, until an outcome has them
+	notes  []Note // of Open
 	failed error  // that of Open
 
 	stage    Stage // what is being waited for

@@ -123,30 +123,6 @@ type Facts struct {
 	TLS   *TLS // the TLS that is up, nil for none
 }
 
-// New returns the report of case c: its wording, what the server said, the detail, the notes,
-// and for a message report the TLS line, in this order.
-func New(c Case, f Facts) Report {
-	if c < 0 || int(c) >= len(catalogue) {
-		c = Internal
-	}
-	letter, text := c.letter(&f), c.wording(&f)
-	if f.Reply != "" {
-		text += "\nRemote host said: " + Foreign(f.Reply)
-	}
-	if f.Detail != "" {
-		text += "\n" + Foreign(f.Detail)
-	}
-	if letter == Temporary {
-		for _, note := range f.Notes {
-			text += "\n" + Diagnostic(note)
-		}
-	}
-	if f.TLS != nil && letter.OfMessage() {
-		text += "\n" + Foreign(f.TLS.String())
-	}
-	return Report{letter, text}
-}
-
 // letter is that of the row, or the one that f decides.
 func (c Case) letter(f *Facts) Letter {
 	switch letter := catalogue[c].letter; {
@@ -186,6 +162,30 @@ func (c Case) wording(f *Facts) string {
 		"{why}", why,
 		"{dup}", dup,
 	).Replace(catalogue[c].text)
+}
+
+// New returns the report of case c: its wording, what the server said, the detail, the notes,
+// and for a message report the TLS line, in this order.
+func New(c Case, f Facts) Report {
+	if c < 0 || int(c) >= len(catalogue) {
+		c = Internal
+	}
+	letter, text := c.letter(&f), c.wording(&f)
+	if f.Reply != "" {
+		text += "\nRemote host said: " + Foreign(f.Reply)
+	}
+	if f.Detail != "" {
+		text += "\n" + Foreign(f.Detail)
+	}
+	if letter == Temporary {
+		for _, note := range f.Notes {
+			text += "\n" + Diagnostic(note)
+		}
+	}
+	if f.TLS != nil && letter.OfMessage() {
+		text += "\n" + Foreign(f.TLS.String())
+	}
+	return Report{letter, text}
 }
 
 // An Error is an error that knows its report; its permanence is its letter's.
