@@ -24,7 +24,7 @@ import (
 const (
 	// patience bounds every wait of a server, so that a test fails and does
 	// not hang.
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 	// quiet is how long nothing must come for a flight of commands to count as
 	// over.
 	quiet = 20 * time.Millisecond
