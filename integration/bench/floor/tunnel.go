@@ -136,7 +136,7 @@ func tell(took time.Duration) error {
 	pid, err := syscall.Wait4(-1, nil, 0, &usage)
 	switch {
 	case err == nil && pid > 0:
-		r.Peak = usage.Maxrss << 10
+		r.Peak = int64(usage.Maxrss) << 10
 	case !errors.Is(err, syscall.ECHILD):
 		return err
 	}

@@ -84,7 +84,7 @@ func run(job *runs.Job, argv []string) (result runs.Result, err error) {
 	result.Wall = time.Since(begin)
 	result.CPU = state.UserTime() + state.SystemTime()
 	if usage, ok := state.SysUsage().(*syscall.Rusage); ok {
-		result.Peak = usage.Maxrss << 10
+		result.Peak = int64(usage.Maxrss) << 10
 	}
 	result.Exit, result.Output = state.ExitCode(), string(said)
 	return result, nil
