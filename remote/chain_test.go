@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -394,6 +395,26 @@ func TestProgram_missingGoesOn(t *testing.T) {
 	missing := d.candidate(addr)
 	missing.Protocol = &d.Settings.Protocols[1]
 	if got := shown(d.through(t.Context(), []route.Candidate{missing, d.candidate(addr)})); got != "r|Kdone|" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A delivery that is called off is not one that took too long.
+func TestProgram_calledOff(t *testing.T) {
+	t.Parallel()
+	w, folder := newChain(t, "echo >running; sleep 600", nil)
+	_, addr := dialtest.Listen(t, "127.0.0.1:0")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(filepath.Join(folder, "running")); err == nil {
+				return
+			}
+		}
+	}()
+	got := shown(w.through(ctx, []route.Candidate{w.candidate(addr)}))
+	if got != "ZInternal error: context canceled. (#4.3.5)|" {
 		t.Errorf("%q", got)
 	}
 }
