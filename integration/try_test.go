@@ -27,8 +27,9 @@ func TestTry_leavesNothing(t *testing.T) {
 	must.OK(t, os.Link(filepath.Join(programs(t), program), filepath.Join(folder, program)))
 	put(t, filepath.Join(folder, "mxf-remote"), []byte("#!/bin/sh\nsleep 600 &\necho >\"$MXF_HOME/../running\"\nsleep 600\n"))
 	must.OK(t, os.Chmod(filepath.Join(folder, "mxf-remote"), 0o755))
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		t.Run(signal.String(), func(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			must.Heeded(t, sig)
 			temporary := t.TempDir()
 			mark := fmt.Sprintf("TRY_LEAVES=%d.%d", os.Getpid(), time.Now().UnixNano())
 			cmd := exec.Command(filepath.Join(folder, program))
@@ -42,7 +43,7 @@ func TestTry_leavesNothing(t *testing.T) {
 				found, _ := filepath.Glob(filepath.Join(temporary, "*", "running"))
 				return len(found) == 1
 			})
-			must.OK(t, cmd.Process.Signal(signal))
+			must.OK(t, cmd.Process.Signal(sig))
 			var status *exec.ExitError
 			if err := cmd.Wait(); !errors.As(err, &status) || status.ExitCode() != 111 || errs.String() != "mxf-try: ended by a signal\n" {
 				t.Errorf("%v, %q", err, &errs)

@@ -73,6 +73,7 @@ func TestChainEndsWithRouter(t *testing.T) {
 		t.Skip(err)
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		must.Heeded(t, signal)
 		folder := t.TempDir()
 		script := filepath.Join(folder, "client")
 		must.Script(t, script, "cd '"+folder+"'\nsleep 600 &\necho $! >new && mv new pid\nwait")

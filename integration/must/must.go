@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -132,4 +133,14 @@ func NoneLeft(t testing.TB, before int) {
 func stacks() []byte {
 	buf := make([]byte, 1<<16)
 	return buf[:runtime.Stack(buf, true)]
+}
+
+// Heeded has programs that the test starts get s although this process was told to ignore it,
+// as nohup and a shell's & do: what ignores a signal hands that down.
+func Heeded(t testing.TB, s os.Signal) {
+	if !signal.Ignored(s) {
+		return
+	}
+	signal.Notify(make(chan os.Signal, 1), s)
+	t.Cleanup(func() { signal.Ignore(s) })
 }
