@@ -24,6 +24,15 @@ const (
 // is one label in the name of an SRV record (RFC 2782, RFC 1035 2.3.4).
 const maxService = 62
 
+// Submissions is the service of submission inside TLS (RFC 8314 section 7.3).
+const Submissions = "submissions"
+
+// RelayOnly reports whether p is spoken to relays alone. The SRV records of these services are
+// for mail readers (RFC 6186, RFC 8314).
+func (p *Protocol) RelayOnly() bool {
+	return p.Service == Submissions || p.Service == "submission" || p.Service == "smtps"
+}
+
 // Slices of MXPS.
 const (
 	NoSlice  = -1 // no MX record's preference selects the protocol

@@ -21,6 +21,17 @@ type Relay struct {
 	Addr netip.Addr // valid if the relay is an address; no zone, IPv4-mapped addresses as IPv4
 	Port uint16     // 0: the protocol's
 	Line int        // of the route, from 1
+
+	EmptyDomain bool // the route is that of the empty domain
+}
+
+// Name is what a relay is known by: a host in lower case, or an address without brackets. It
+// is empty where the route names no relay.
+func (r *Relay) Name() string {
+	if r.Addr.IsValid() {
+		return r.Addr.String()
+	}
+	return strings.ToLower(r.Host)
 }
 
 // Routes are the artificial routes of one service.
@@ -92,7 +103,7 @@ func (r *Routes) Lookup(host string) (*Relay, error) {
 	if problem != "" {
 		return nil, r.dir.malformed(r.file, s.line, problem)
 	}
-	relay.Line = s.line
+	relay.Line, relay.EmptyDomain = s.line, s.rank == 0
 	return &relay, nil
 }
 

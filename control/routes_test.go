@@ -345,7 +345,7 @@ func reference(text, domain string) (relay *Relay, bad int) {
 		if err != nil || problem != "" {
 			return nil, i + 1
 		}
-		relay.Line = i + 1
+		relay.Line, relay.EmptyDomain = i+1, pattern == ""
 		routes[pattern] = relay
 	}
 	keys := []string{domain}

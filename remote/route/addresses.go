@@ -38,7 +38,7 @@ func (s *search) resolve(ctx context.Context, found []*exchanger, mx *dns.Answer
 			s.candidates(e)
 			continue
 		}
-		if e.relay != "" {
+		if e.relay != nil {
 			relay = cmp.Or(relay, e)
 		}
 		trouble = cmp.Or(trouble, e.trouble)
@@ -71,10 +71,15 @@ func (s *search) resolve(ctx context.Context, found []*exchanger, mx *dns.Answer
 
 // candidates takes e as a candidate in each of its ways.
 func (s *search) candidates(e *exchanger) {
+	var relay, name string
+	if e.relay != nil {
+		relay, name = e.relay.Place(), e.relay.Relay.Name()
+	}
 	for _, w := range e.ways {
 		s.result.Candidates = append(s.result.Candidates, Candidate{
+			Relay: relay, RelayName: name,
 			Protocol: w.protocol, Host: e.host, Port: w.port, Addrs: e.addrs, Why: w.why,
-			Relay: e.relay, NamedBy: e.namedBy, Resolved: e.resolved, Twin: w.twin, ForeignPort: w.foreign,
+			NamedBy: e.namedBy, Resolved: e.resolved, Twin: w.twin, ForeignPort: w.foreign,
 		})
 	}
 }
@@ -84,12 +89,12 @@ func noRelay(e *exchanger) error {
 	switch {
 	case e.trouble != nil:
 		err := couldNotLookUp(e.trouble)
-		err.Relay = e.relay
+		err.Relay = e.relay.Place()
 		return err
 	case e.unknown:
-		return &Error{Kind: RelayUnknown, Host: e.host, Relay: e.relay}
+		return &Error{Kind: RelayUnknown, Host: e.host, Relay: e.relay.Place()}
 	}
-	return &Error{Kind: RelayNoAddress, Host: e.host, Relay: e.relay}
+	return &Error{Kind: RelayNoAddress, Host: e.host, Relay: e.relay.Place()}
 }
 
 // name returns the host, or the address when there is none.
@@ -105,7 +110,7 @@ func (e *exchanger) name() string {
 func cutLoops(found []*exchanger) (kept, cut []*exchanger) {
 	best := make(map[string]uint16)
 	for _, e := range found {
-		if e.relay != "" || !e.ours.IsValid() {
+		if e.relay != nil || !e.ours.IsValid() {
 			continue
 		}
 		if at, ok := best[e.rank]; !ok || e.standing < at {
@@ -113,7 +118,7 @@ func cutLoops(found []*exchanger) (kept, cut []*exchanger) {
 		}
 	}
 	for _, e := range found {
-		if at, ok := best[e.rank]; e.relay != "" || !ok || e.standing < at {
+		if at, ok := best[e.rank]; e.relay != nil || !ok || e.standing < at {
 			kept = append(kept, e)
 		} else {
 			cut = append(cut, e)
@@ -139,7 +144,7 @@ func (s *search) addresses(ctx context.Context, found []*exchanger) {
 		if e.host == "" {
 			known := e.addrs
 			e.addrs = nil
-			s.take(e, known)
+			s.keep(e, known)
 			continue
 		}
 		at, ok := places[strings.ToLower(e.host)]
@@ -189,7 +194,7 @@ func (s *search) askForAddresses(ctx context.Context, questions []dns.Question) 
 
 // takeAnswer takes from one answer what it says about e.
 func (s *search) takeAnswer(e *exchanger, a *dns.Answer) {
-	s.take(e, a.Addrs)
+	s.keep(e, a.Addrs)
 	if a.More > 0 && !e.ours.IsValid() {
 		for addr := range a.All() {
 			s.compare(e, addr)
@@ -201,8 +206,8 @@ func (s *search) takeAnswer(e *exchanger, a *dns.Answer) {
 	}
 }
 
-// take adds the first of addrs to e's, and notes if any of them is ours.
-func (s *search) take(e *exchanger, addrs []netip.Addr) {
+// keep adds the first of addrs to e's, and notes if any of them is ours.
+func (s *search) keep(e *exchanger, addrs []netip.Addr) {
 	for i, addr := range addrs {
 		s.compare(e, addr)
 		if i < maxAddrs && !slices.Contains(e.addrs, addr) {

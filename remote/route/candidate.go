@@ -18,7 +18,9 @@ type Candidate struct {
 	Addrs    []netip.Addr // unmapped, no duplicates, in the order of the answers
 	Why      string       // why it exists: "smtproutes line 3", "SRV 10 60 _smtp._tcp.example.org", "MX 12801 (slice 1)", "no MX or SRV: the host itself", "address literal"
 
-	Relay   string      // the file and line of the route that names it; else empty
+	Relay     string // the file and line of the route that names it; else empty
+	RelayName string // what that route calls it: a name in lower case and A-labels, or an address without brackets; else empty
+
 	NamedBy *dns.Answer // the answer with its SRV or MX record, or, for the host itself, that without MX; nil for relays and address literals
 
 	// Resolved is the answers that Addrs are from, for AAAA and for A: they say where the

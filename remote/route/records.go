@@ -32,8 +32,8 @@ func (s *search) question(name string, t dns.Type) dns.Question {
 	return dns.Question{Name: name, Type: t, Secure: s.Secure}
 }
 
-// service is the question where p is served for the host.
-func (s *search) service(p *control.Protocol) dns.Question {
+// services is the question where p is served for the host.
+func (s *search) services(p *control.Protocol) dns.Question {
 	return s.question("_"+p.Service+"._tcp."+s.result.Host.String(), dns.TypeSRV)
 }
 
@@ -45,7 +45,7 @@ func (s *search) service(p *control.Protocol) dns.Question {
 func (s *search) ask(ctx context.Context) (services []*dns.Answer, mx *dns.Answer) {
 	questions := make([]dns.Question, len(s.usable))
 	for i, p := range s.usable {
-		questions[i] = s.service(p)
+		questions[i] = s.services(p)
 	}
 	forSRV, cancelSRV := context.WithCancelCause(ctx)
 	defer cancelSRV(nil)
@@ -110,10 +110,10 @@ func (s *search) note(answers ...*dns.Answer) {
 func (s *search) offered(ctx context.Context) *control.Protocol {
 	for i := range s.Protocols {
 		p := &s.Protocols[i]
-		if slices.Contains(s.usable, p) {
+		if p.RelayOnly() || slices.Contains(s.usable, p) {
 			continue
 		}
-		a := (<-dns.Start(ctx, s.Resolver, []dns.Question{s.service(p)})).Answer
+		a := (<-dns.Start(ctx, s.Resolver, []dns.Question{s.services(p)})).Answer
 		s.note(a)
 		if slices.ContainsFunc(a.SRV, func(srv dns.SRV) bool { return srv.Target != "." }) {
 			return p

@@ -3,9 +3,12 @@
 //
 //  1. The host is an address literal, or a domain that is turned into A-labels.
 //  2. The routes files of the protocols are asked, in the order of control/protocols. If
-//     any names a relay, the relays are the candidates.
+//     any names a relay, the relays are the candidates. But routes of the empty domain stand
+//     behind control/senderroutes, which goes by the envelope sender. A relay at port 465 of
+//     SMTP is spoken to with implicit TLS (RFC 8314).
 //  3. Otherwise an address literal is its own only candidate, in every protocol that has a
-//     slice. For a domain SRV of every usable protocol and MX are looked up at once. A null
+//     slice. For a domain SRV of every usable protocol and MX are looked up at once; protocols
+//     that are for relays alone are left out. A null
 //     MX is the end. Candidates are those from SRV, in RFC 2782 order (plain QMTP at its own
 //     port alone), then those from MX by preference, each in the protocol of its MXPS slice
 //     and then, as its twin, in that of slice 0. Without SRV and MX the host itself is the
@@ -47,11 +50,16 @@ type Finder struct {
 	Protocols []control.Protocol // in file order
 	Resolver  dns.Resolver
 	Secure    bool // name servers are asked which answers they have validated, see dns.Question
+
+	// BySender returns the line of control/senderroutes that holds for an envelope sender, nil
+	// if there is none. Nil: there is no such file.
+	BySender func(sender string) *control.Relay
 }
 
 // A Request is what one delivery wants to know.
 type Request struct {
 	Host   string                       // the HOST argument
+	Sender string                       // the envelope sender; empty: the null sender
 	Usable func(*control.Protocol) bool // reports whether a protocol can be spoken, as far as TLS goes; nil: all can
 	Ours   func(netip.Addr) bool        // reports whether an address is in ipme; nil: none is
 	Limit  time.Duration                // the time that the context gives to all lookups together, of which SRV and the like have a share; 0: none
@@ -70,9 +78,10 @@ type Result struct {
 	More       int                 // number of those beyond Dropped
 }
 
-// A Route is a line of a routes file that holds for the host.
+// A Route is a line of a routes file that holds for the host, or of senderroutes.
 type Route struct {
-	Protocol *control.Protocol
+	File     string            // its name in control, for example smtproutes
+	Protocol *control.Protocol // by which its relay is spoken to
 	Relay    *control.Relay
 	Use      Use
 }
@@ -82,15 +91,14 @@ type Use int
 
 // The uses.
 const (
-	Taken Use = iota // it is a candidate
-	Empty            // it has no relay: the protocol is looked up as usual
-	Off              // the protocol is not usable
+	Taken     Use = iota // it is a candidate
+	Empty                // it has no relay: the host is looked up as usual
+	Off                  // the protocol is not usable
+	Overruled            // it is of the empty domain, and senderroutes has a line for the sender
 )
 
 // Place is the file and line of the route, as reports have it.
-func (r *Route) Place() string {
-	return fmt.Sprintf("control/%sroutes:%d", r.Protocol.Service, r.Relay.Line)
-}
+func (r *Route) Place() string { return fmt.Sprintf("control/%s:%d", r.File, r.Relay.Line) }
 
 // A Drop is an exchanger that is not a candidate.
 type Drop struct {
@@ -107,7 +115,7 @@ type search struct {
 	request Request
 	result  *Result
 	rand    *rand.Rand
-	usable  []*control.Protocol // in file order
+	usable  []*control.Protocol // those that are not for relays alone, in file order
 	mail    *control.Protocol   // the one that every MX record leads to, unless its host declines it; may be nil
 	off     *Route              // the first relay that is not used because its protocol is not usable
 }
@@ -120,7 +128,7 @@ type exchanger struct {
 	ways     []way        // in the order in which they are tried
 	rank     string       // exchangers of the same rank are compared by standing
 	standing uint16       // preference or priority: lower is better
-	relay    string       // the file and line that name it as a relay, which is not subject to loop cutting
+	relay    *Route       // what names it as a relay, which is not subject to loop cutting; nil for others
 	namedBy  *dns.Answer  // see Candidate.NamedBy
 
 	resolved [2]*dns.Answer // see Candidate.Resolved
@@ -163,20 +171,19 @@ func (s *search) find(ctx context.Context) error {
 		return err
 	}
 	for i := range s.Protocols {
-		if p := &s.Protocols[i]; s.request.Usable == nil || s.request.Usable(p) {
+		if p := &s.Protocols[i]; !p.RelayOnly() && s.canSpeak(p) {
 			s.usable = append(s.usable, p)
 		}
 	}
 	s.mail = s.protocolOf(otherSlice)
-	if len(s.usable) == 0 {
-		return controlFiles("control/protocols: no protocol is usable while TLS is off")
-	}
 	relays, err := s.relays()
 	switch {
 	case err != nil:
 		return err
 	case len(relays) > 0:
 		return s.resolve(ctx, relays, nil)
+	case len(s.usable) == 0:
+		return s.nothingUsable()
 	case s.result.Host.Addr().IsValid():
 		return s.literal(ctx)
 	default:
@@ -184,39 +191,133 @@ func (s *search) find(ctx context.Context) error {
 	}
 }
 
-// relays returns the relays that the routes files give for the host.
+func (s *search) canSpeak(p *control.Protocol) bool {
+	return s.request.Usable == nil || s.request.Usable(p)
+}
+
+// nothingUsable is the error of a host that no route gives a relay for.
+func (s *search) nothingUsable() error {
+	for i := range s.Protocols {
+		if !s.Protocols[i].RelayOnly() {
+			return controlFiles("control/protocols: no protocol is usable while TLS is off")
+		}
+	}
+	return controlFiles("control/protocols: every protocol is for relays alone, and no route gives one for %q", s.request.Host)
+}
+
+// relays returns the relays that the control files give for the host and the sender.
 func (s *search) relays() ([]*exchanger, error) {
-	var relays []*exchanger
+	routes, byHost, err := s.routes()
+	if err != nil {
+		return nil, err
+	}
+	if !byHost && s.BySender != nil {
+		if relay := s.BySender(s.request.Sender); relay != nil {
+			return s.bySender(relay, routes)
+		}
+	}
+	return s.take(routes)
+}
+
+// routes returns what the routes files have for the host, and whether any of it is more than
+// a line of the empty domain.
+func (s *search) routes() (routes []Route, byHost bool, err error) {
 	for i := range s.Protocols {
 		p := &s.Protocols[i]
 		relay, err := p.Routes.Lookup(s.result.Host.String())
 		if err != nil {
-			return nil, &Error{Kind: ControlFiles, Reason: err.Error(), Err: err}
+			return nil, false, &Error{Kind: ControlFiles, Reason: err.Error(), Err: err}
 		}
-		if relay == nil {
-			continue
+		if relay != nil {
+			byHost = byHost || !relay.EmptyDomain
+			routes = append(routes, Route{File: p.Service + "routes", Protocol: p, Relay: relay})
 		}
-		r := Route{Protocol: p, Relay: relay}
-		why := fmt.Sprintf("%sroutes line %d", p.Service, relay.Line)
+	}
+	return routes, byHost, nil
+}
+
+// bySender returns the relay of a line of senderroutes, the only candidate, or none where the
+// line is empty. Routes of the empty domain are passed over in both cases.
+func (s *search) bySender(relay *control.Relay, passed []Route) ([]*exchanger, error) {
+	r := Route{File: senderRoutes, Protocol: s.service("smtp"), Relay: relay}
+	if r.Protocol == nil && !r.isEmpty() {
+		return nil, controlFiles("%s: expected the service smtp in control/protocols for this relay, and there is none", r.Place())
+	}
+	for i := range passed {
+		passed[i].Use = Overruled
+		s.tracef("%s is passed over: %s holds for the sender", passed[i].why(), r.Place())
+	}
+	s.result.Routes = append(s.result.Routes, passed...)
+	return s.take([]Route{r})
+}
+
+// take returns the exchangers of routes, those that have a relay and a usable protocol.
+func (s *search) take(routes []Route) ([]*exchanger, error) {
+	var relays []*exchanger
+	for _, r := range routes {
+		if submissions := s.service(control.Submissions); r.isImplicit() && submissions != nil {
+			r.Protocol = submissions
+		}
 		switch {
-		case relay.Host == "" && !relay.Addr.IsValid():
+		case r.isEmpty():
 			r.Use = Empty
-			s.tracef("%s is empty: %s is looked up as usual", why, p.Service)
-		case !slices.Contains(s.usable, p):
-			r.Use = Off
-			s.tracef("%s is not used: TLS is off", why)
-			s.off = cmp.Or(s.off, &r)
+			s.tracef("%s is empty: %s is looked up as usual", r.why(), r.looked())
+		case s.canSpeak(r.Protocol):
+			if r.File == senderRoutes {
+				s.tracef("route %s %s port %d", r.Place(), r.Relay.Name(), r.port())
+			}
+			relays = append(relays, newRelay(&r))
+		case r.Protocol.RelayOnly(), r.File == senderRoutes:
+			return nil, controlFiles("%s: expected TLS for this relay, which is spoken to inside it, and there is none: control/trustanchors names nothing", r.Place())
 		default:
-			relays = append(relays, newRelay(&r, why))
+			r.Use = Off
+			s.tracef("%s is not used: TLS is off", r.why())
+			s.off = cmp.Or(s.off, &r)
 		}
 		s.result.Routes = append(s.result.Routes, r)
 	}
 	return relays, nil
 }
 
-func newRelay(r *Route, why string) *exchanger {
-	e := &exchanger{host: r.Relay.Host, relay: r.Place(),
-		ways: []way{{protocol: r.Protocol, port: cmp.Or(r.Relay.Port, r.Protocol.Port), why: why}}}
+// service returns the protocol of a service, nil if there is none.
+func (s *search) service(name string) *control.Protocol {
+	for i := range s.Protocols {
+		if p := &s.Protocols[i]; p.Service == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// senderRoutes is the file of routes by sender.
+const senderRoutes = "senderroutes"
+
+// portOfSubmissions is the port where TLS comes first (RFC 8314 section 7.3). A server there
+// never speaks first.
+const portOfSubmissions = 465
+
+// isImplicit reports whether the relay of r is one of submissions although its file is not.
+func (r *Route) isImplicit() bool {
+	return r.Relay.Port == portOfSubmissions && (r.File == "smtproutes" || r.File == senderRoutes)
+}
+
+func (r *Route) isEmpty() bool { return r.Relay.Name() == "" }
+
+func (r *Route) port() uint16 { return cmp.Or(r.Relay.Port, r.Protocol.Port) }
+
+// why is what makes the relay a candidate, as a trace has it.
+func (r *Route) why() string { return fmt.Sprintf("%s line %d", r.File, r.Relay.Line) }
+
+// looked is what an empty route leaves to the DNS.
+func (r *Route) looked() string {
+	if r.File == senderRoutes {
+		return "the host"
+	}
+	return r.Protocol.Service
+}
+
+func newRelay(r *Route) *exchanger {
+	e := &exchanger{host: r.Relay.Host, relay: r, ways: []way{{protocol: r.Protocol, port: r.port(), why: r.why()}}}
 	if r.Relay.Addr.IsValid() {
 		e.host, e.addrs = "", []netip.Addr{r.Relay.Addr}
 	}

@@ -1017,7 +1017,7 @@ func TestCutLoops(t *testing.T) {
 	for range 20000 {
 		var found []*exchanger
 		for range rnd.IntN(8) {
-			e := &exchanger{rank: []string{"MX", "SRV smtp", "SRV qmtp"}[rnd.IntN(3)], standing: uint16(rnd.IntN(5)), relay: []string{"", "", "", "", "", "control/smtproutes:1"}[rnd.IntN(6)]}
+			e := &exchanger{rank: []string{"MX", "SRV smtp", "SRV qmtp"}[rnd.IntN(3)], standing: uint16(rnd.IntN(5)), relay: []*Route{nil, nil, nil, nil, nil, {}}[rnd.IntN(6)]}
 			if rnd.IntN(4) == 0 {
 				e.ours = us
 			}
@@ -1027,7 +1027,7 @@ func TestCutLoops(t *testing.T) {
 		for _, e := range found {
 			cut := false
 			for _, other := range found {
-				cut = cut || e.relay == "" && other.relay == "" && other.ours.IsValid() && other.rank == e.rank && other.standing <= e.standing
+				cut = cut || e.relay == nil && other.relay == nil && other.ours.IsValid() && other.rank == e.rank && other.standing <= e.standing
 			}
 			if cut == slices.Contains(kept, e) {
 				t.Fatalf("%+v kept: %v", e, !cut)
