@@ -133,6 +133,23 @@ const (
 	ImplicitTLS             // from the first byte
 )
 
+// AtLeast returns r where somebody insists on level, which is Must or Verified, and whether that
+// is more than r has. TLS is never replaced by clear text then, not even at last. What r asks for
+// beyond that stays.
+func (r Requirement) AtLeast(level Level, by string) (raised Requirement, isMore bool) {
+	if r.First >= level && !r.AllowsClear() {
+		return r, false
+	}
+	rungs := make([]Rung, 0, len(r.Rungs))
+	for _, g := range r.Rungs {
+		if g.Do.Clear || level == Verified && g.Do.NoName {
+			continue // without a server name the certificate may be that of another host
+		}
+		rungs = append(rungs, g)
+	}
+	return Requirement{By: by, First: max(r.First, level), Rungs: rungs}, true
+}
+
 // Possible reports whether r can be met by a protocol of kind k.
 func (r *Requirement) Possible(k Kind) bool { return k != NoTLS || r.AllowsClear() }
 

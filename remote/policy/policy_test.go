@@ -127,3 +127,34 @@ func TestLevel(t *testing.T) {
 		}
 	}
 }
+
+// What somebody insists on is added to what the strictness has, and takes clear text away.
+func TestAtLeast(t *testing.T) {
+	const none = ""
+	for n, want := range []map[Level]string{
+		{Must: "must smallHello noName oneByOne", Verified: "verify smallHello oneByOne"},
+		{Must: "must smallHello noName oneByOne", Verified: "verify smallHello oneByOne"},
+		{Must: none, Verified: none},
+	} {
+		for level, rungs := range want {
+			base := Strictness(n)
+			got, isMore := base.AtLeast(level, "control/credentials:3")
+			if rungs == none {
+				if isMore || got.By != base.By || got.First != Verified {
+					t.Errorf("strictness %d, %v: %+v", n, level, got)
+				}
+				continue
+			}
+			said := got.First.String()
+			for _, g := range got.Rungs {
+				said += " " + map[string]string{smallHello.Words: "smallHello", noName.Words: "noName", oneByOne.Words: "oneByOne"}[g.Words]
+			}
+			if said != rungs || !isMore || got.By != "control/credentials:3" || got.AllowsClear() || got.Possible(NoTLS) {
+				t.Errorf("strictness %d, %v: %q, want %q; %+v", n, level, said, rungs, got)
+			}
+			if verified := level == Verified; got.Verifies() != verified {
+				t.Errorf("strictness %d, %v verifies: %v", n, level, !verified)
+			}
+		}
+	}
+}
