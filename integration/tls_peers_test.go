@@ -278,6 +278,31 @@ func testGnuTLS(t *testing.T, rig *tlsRig) {
 	}
 }
 
+// Both ends have the same channel binding. In TLS 1.2 s_server exports without a context, and
+// so another value than RFC 9266 wants.
+func testExporterPeers(t *testing.T, rig *tlsRig) {
+	const script = `printf 'hello\n' >&7; read -r answer <&6; echo "$answer ${SSL_TLS_EXPORTER-none}"`
+	for _, version := range []string{"1_2", "1_3"} {
+		p := rig.sServer(t, "-tls"+version, "-keymatexport", "EXPORTER-Channel-Binding", "-keymatexportlen", "32")
+		got := rig.tcpclient(t, p.port, []string{"SSL_TLS_EXPORTER=stale"}, `echo "$SSL_TLS_EXPORTER"`, "-S", "-k", tlsName)
+		ours := regexp.MustCompile(`\A([0-9a-f]{64})\n\z`).FindStringSubmatch(got.out)
+		theirs := strings.ToLower(p.until(`Keying material: ([0-9A-F]{64})`)[1])
+		if ours == nil || (ours[1] == theirs) != (version == "1_3") {
+			t.Errorf("TLS %s: %+v, the server's is %s", version, got, theirs)
+		}
+		p.end()
+	}
+	old := rig.sServer(t, "-tls1_1", "-rev", "-cipher", "ALL:@SECLEVEL=0")
+	rig.tcpclient(t, old.port, []string{"SSL_TLS_EXPORTER=stale"}, script, "-S", "--no-verify-cert", "-k", tlsName).want(t, "olleh none")
+	// In TLS 1.2 without an extended master secret there is none, whatever $GODEBUG says.
+	port := freePort(t)
+	runPeer(t, `listening on IPv4 .* port `+port, port, "gnutls-serv", "--echo", "--port", port, "--disable-client-cert",
+		"--x509certfile", rig.cert, "--x509keyfile", rig.key, "--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.2:%NO_SESSION_HASH")
+	for _, godebug := range []string{"", "tlsunsafeekm=1"} {
+		rig.tcpclient(t, port, []string{"SSL_TLS_EXPORTER=stale", "GODEBUG=" + godebug}, script, "-S", "-k", tlsName).want(t, "hello none")
+	}
+}
+
 func testStunnel(t *testing.T, rig *tlsRig) {
 	behind := must.Get(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer behind.Close()

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -502,6 +503,7 @@ func TestTLS(t *testing.T) {
 		{"openssl staple", testOpenSSLStaple},
 		{"openssl client certificate", testOpenSSLClientCertificate},
 		{"gnutls", testGnuTLS},
+		{"exporter", testExporterPeers},
 		{"stunnel", testStunnel},
 		{"manual", testManual},
 	} {
@@ -595,7 +597,7 @@ func testChildDescriptors(t *testing.T, child int, f facts) {
 
 func testEnvironment(t *testing.T, rig *tlsRig) {
 	given := []string{"CERTFILE=c", "KEYFILE=k", "CERTFILE:x=c", "KEYFILE:x=k", "TLS_UID=" + strconv.Itoa(os.Getuid()), "TLS_GID=" + strconv.Itoa(os.Getgid()),
-		"CADIR=", "OTHER=stays", "SSL_TLS_SNI_SERVERNAME=stale", "SSL_PROTOCOL=stale", "SSL_PEER_VERIFIED=stale"}
+		"CADIR=", "OTHER=stays", "SSL_TLS_SNI_SERVERNAME=stale", "SSL_PROTOCOL=stale", "SSL_PEER_VERIFIED=stale", "SSL_TLS_EXPORTER=stale"}
 	digest := fmt.Sprintf("SHA256:%x", sha256.Sum256(rig.leaf.Cert.Raw))
 	for _, test := range []struct {
 		name    string
@@ -611,7 +613,7 @@ func testEnvironment(t *testing.T, rig *tlsRig) {
 			func(c *tls.Config) {
 				c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 			}},
-		{"an address", []string{"-k", "192.0.2.1", "--no-verify-cert"}, []string{"SSL_TLS_SNI_SERVERNAME", "SSL_PROTOCOL=TLSv1.1"},
+		{"an address", []string{"-k", "192.0.2.1", "--no-verify-cert"}, []string{"SSL_TLS_SNI_SERVERNAME", "SSL_TLS_EXPORTER", "SSL_PROTOCOL=TLSv1.1"},
 			func(c *tls.Config) { c.MaxVersion = tls.VersionTLS11 }},
 		{"kept", []string{"-Z", "-k", tlsName}, append([]string{"CAFILE=" + rig.ca}, given[:6]...), func(*tls.Config) {}},
 		{"kept and not", []string{"-Zz"}, []string{"CAFILE"}, func(*tls.Config) {}},
@@ -1409,7 +1411,10 @@ func testOnRequest(t *testing.T, rig *tlsRig) {
 					Failed string
 				}
 				c.left("block", &block)
-				told := value(block.Told, "SSL_PROTOCOL") == "TLSv1.3" && value(block.Told, "SSL_PEER_VERIFIED") == "yes"
+				state := server.ConnectionState()
+				binding := must.Get(state.ExportKeyingMaterial("EXPORTER-Channel-Binding", []byte{}, 32))(t)
+				told := value(block.Told, "SSL_PROTOCOL") == "TLSv1.3" && value(block.Told, "SSL_PEER_VERIFIED") == "yes" &&
+					value(block.Told, "SSL_TLS_EXPORTER") == hex.EncodeToString(binding)
 				if told != (ask == "Y") || block.Failed != "<nil>" {
 					t.Errorf("was told %q, %s", block.Told, block.Failed)
 				}

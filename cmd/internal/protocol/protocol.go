@@ -6,6 +6,7 @@ package protocol
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"os"
 	"strings"
@@ -65,6 +66,26 @@ func (s Server) TLS(environ []string) *report.TLS {
 		return &report.TLS{Version: "unknown", Cipher: "unknown", Verified: s.Verify, ServerName: s.Name}
 	}
 	return nil
+}
+
+// exporterLength is that of the channel binding tls-exporter, in bytes (RFC 9266 section 2).
+const exporterLength = 32
+
+// Exporter returns the channel binding tls-exporter (RFC 9266), 32 bytes, of the connection
+// that assignments describe: the environment, or what a TLS client has told over its control
+// descriptor, where a later assignment takes the place of an earlier one. It is nil where
+// there is none, or none that can be read.
+func Exporter(assignments []string) []byte {
+	environ := chain.Change(nil, assignments)
+	if version, _ := chain.Lookup(environ, "SSL_PROTOCOL"); version == "" {
+		return nil // it belongs to nothing
+	}
+	digits, _ := chain.Lookup(environ, "SSL_TLS_EXPORTER")
+	value, err := hex.DecodeString(digits)
+	if err != nil || len(value) != exporterLength {
+		return nil
+	}
+	return value
 }
 
 // noAnchors begins the verdict of mxf-tlsc and mxf-ucspitlsc where it is our fault that nothing

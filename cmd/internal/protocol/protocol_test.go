@@ -2,7 +2,9 @@ package protocol
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,5 +93,33 @@ func TestServer_TLS(t *testing.T) {
 	told.InTLS = false
 	if tls := told.TLS(nothing); tls != nil {
 		t.Errorf("TLS out of nothing: %v", tls)
+	}
+}
+
+func TestExporter(t *testing.T) {
+	const tls = "SSL_PROTOCOL=TLSv1.3"
+	binding := strings.Repeat("0c", 31) + "ff"
+	for _, c := range []struct {
+		assignments []string
+		want        string
+	}{
+		{[]string{tls, "SSL_TLS_EXPORTER=" + binding}, binding},
+		{[]string{"SSL_TLS_EXPORTER=" + strings.ToUpper(binding), tls, "OTHER=x"}, binding},
+		{[]string{tls, "SSL_TLS_EXPORTER=" + strings.Repeat("00", 32), "SSL_TLS_EXPORTER=" + binding}, binding},
+		{[]string{tls, "SSL_TLS_EXPORTER=" + binding, "SSL_TLS_EXPORTER"}, ""}, // removed
+		{[]string{tls, "SSL_TLS_EXPORTER"}, ""},
+		{[]string{tls, "SSL_TLS_EXPORTER="}, ""},
+		{[]string{tls, "SSL_TLS_EXPORTER=" + binding[2:]}, ""},
+		{[]string{tls, "SSL_TLS_EXPORTER=" + binding + "00"}, ""},
+		{[]string{tls, "SSL_TLS_EXPORTER=" + binding[1:] + "g"}, ""},
+		{[]string{tls}, ""},
+		{[]string{"SSL_TLS_EXPORTER=" + binding}, ""}, // of nothing
+		{[]string{tls, "SSL_TLS_EXPORTER=" + binding, "SSL_PROTOCOL"}, ""},
+		{nil, ""},
+	} {
+		got := Exporter(c.assignments)
+		if hex.EncodeToString(got) != c.want || c.want == "" && got != nil {
+			t.Errorf("%q: %x, want %s", c.assignments, got, c.want)
+		}
 	}
 }

@@ -82,7 +82,7 @@ func (p *Program) tunnel(o chain.Tunnel, environ []string, answer *os.File) erro
 			facts.Version, facts.Cipher, o.ServerName, facts.Verdict))
 	}
 	// If prog has ended meanwhile, the relay notices.
-	_ = ucspitls.Tell(answer, assignments(facts))
+	_ = ucspitls.Tell(answer, assignments(facts, conn.Exporter()))
 	_ = answer.Close()
 	var told error
 	err = tunnel.Relay(context.Background(), conn, line, local, tunnel.Options{
