@@ -93,7 +93,7 @@ func (r *Router) steps(ctx context.Context, candidates []route.Candidate, rnd *r
 		if !s.InProcess {
 			s.Err = r.carrier.CheckProgram(c.Protocol)
 		}
-		for _, addr := range dial.Order(c.Addrs, rnd) {
+		for _, addr := range dial.Order(c.Addrs, dial.Sources{}, rnd) {
 			a := Address{AddrPort: netip.AddrPortFrom(addr, c.Port), Identity: identity, Silent: silent[addr]}
 			a.Avoid, a.AvoidLine = r.avoids(c.Protocol, c.Host, addr)
 			s.Addresses = append(s.Addresses, a)

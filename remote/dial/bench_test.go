@@ -18,7 +18,7 @@ func BenchmarkOrder(b *testing.B) {
 		b.Run(fmt.Sprintf("addresses/%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Order(addrs, rnd)
+				Order(addrs, Sources{}, rnd)
 			}
 		})
 	}

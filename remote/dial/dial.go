@@ -3,7 +3,7 @@
 // shares.
 //
 //	RFC 8305             Happy Eyeballs
-//	RFC 6724             source addresses
+//	RFC 6724             source addresses, where none is set
 //	qmail-tcpto(8)       the table of dead hosts
 package dial
 
@@ -36,6 +36,7 @@ const (
 // A Dialer connects to one exchanger at a time.
 type Dialer struct {
 	Timeout time.Duration // for each address; 0: the kernel's
+	From    Sources       // never replaced by another address
 	Dead    *DeadHosts
 	Trace   func(format string, args ...any)
 	Now     func() time.Time // the clock by which an attempt is measured; nil: time.Now
@@ -44,8 +45,8 @@ type Dialer struct {
 // A Failure is an address that could not be connected to.
 type Failure struct {
 	Addr netip.AddrPort
-	Err  error
-	Late bool // it did not answer in time
+	Err  error // a *SourceError if the reason is our own address
+	Late bool  // it did not answer in time
 }
 
 // A Budget is how many addresses may still be tried: how many that take their time, and
@@ -134,13 +135,17 @@ func (c *Dialer) now() time.Time {
 // dial makes one connection and tells the table of dead hosts how it went.
 func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (*net.TCPConn, *Failure) {
 	began := c.now()
-	dialer := net.Dialer{Timeout: c.Timeout}
-	connected, err := dialer.DialContext(ctx, "tcp", addr.String())
+	conn, err := c.connect(ctx, addr)
 	took := c.now().Sub(began).Milliseconds()
 	deadline, limited := ctx.Deadline()
 	if err != nil && (ctx.Err() != nil || limited && !c.now().Before(deadline)) {
 		// It lost the race, which says nothing about the host.
 		return nil, &Failure{Addr: addr, Err: cmp.Or(ctx.Err(), context.DeadlineExceeded)}
+	}
+	var source *SourceError
+	if errors.As(err, &source) {
+		c.Trace("connect %s: %v", addr, source)
+		return nil, &Failure{Addr: addr, Err: source}
 	}
 	late := timedOut(err)
 	switch {
@@ -153,7 +158,7 @@ func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (*
 	}
 	if err == nil {
 		c.Trace("connect %s: connected (%d ms)", addr, took)
-		return connected.(*net.TCPConn), nil
+		return conn, nil
 	}
 	if late {
 		err = fmt.Errorf("no answer within %d s", took/1000)
@@ -191,8 +196,8 @@ func timedOut(err error) bool {
 }
 
 // Order returns an exchanger's addresses in the order in which they are tried: the families
-// alternate, each shuffled, IPv6 first when this host can use it.
-func Order(addrs []netip.Addr, rnd *rand.Rand) []netip.Addr {
+// alternate, each shuffled, IPv6 first when this host can use it from the source that is set.
+func Order(addrs []netip.Addr, from Sources, rnd *rand.Rand) []netip.Addr {
 	var six, four []netip.Addr
 	for _, a := range addrs {
 		if a.Is4() {
@@ -205,7 +210,7 @@ func Order(addrs []netip.Addr, rnd *rand.Rand) []netip.Addr {
 		rnd.Shuffle(len(family), func(i, j int) { family[i], family[j] = family[j], family[i] })
 	}
 	first, second := four, six
-	if len(six) > 0 && len(four) > 0 && hasGlobalIPv6(six[0]) {
+	if len(six) > 0 && len(four) > 0 && usesIPv6(six[0], from.Six) {
 		first, second = six, four
 	}
 	ordered := make([]netip.Addr, 0, len(addrs))
@@ -220,17 +225,21 @@ func Order(addrs []netip.Addr, rnd *rand.Rand) []netip.Addr {
 	return ordered
 }
 
-// hasGlobalIPv6 reports whether the kernel would use a global source address
-// towards to (RFC 6724). Connecting a UDP socket sends nothing.
-func hasGlobalIPv6(to netip.Addr) bool {
+// usesIPv6 reports whether the kernel would connect to an address from source, or, if none is
+// set, from a global one (RFC 6724). Connecting a UDP socket sends nothing.
+func usesIPv6(to, source netip.Addr) bool {
 	const discard = 9
-	conn, err := net.DialUDP("udp6", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discard)))
+	var from *net.UDPAddr
+	if source.IsValid() {
+		from = net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
+	}
+	conn, err := net.DialUDP("udp6", from, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discard)))
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
 	local, ok := conn.LocalAddr().(*net.UDPAddr)
-	return ok && local.IP.IsGlobalUnicast() && !local.IP.IsPrivate()
+	return ok && (source.IsValid() || local.IP.IsGlobalUnicast() && !local.IP.IsPrivate())
 }
 
 // RemoteAddr is the address that conn leads to, unmapped.

@@ -180,7 +180,7 @@ func TestOrder_alternates(t *testing.T) {
 	for i := range byte(2) {
 		addrs = append(addrs, netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: i}))
 	}
-	got := Order(addrs, rand.New(rand.NewPCG(1, 2)))
+	got := Order(addrs, Sources{}, rand.New(rand.NewPCG(1, 2)))
 	if len(got) != len(addrs) {
 		t.Fatalf("%d of %d addresses", len(got), len(addrs))
 	}
@@ -201,7 +201,7 @@ func TestOrder_shuffles(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	first := 0
 	for range 1000 {
-		if Order(addrs, rnd)[0] == addrs[0] {
+		if Order(addrs, Sources{}, rnd)[0] == addrs[0] {
 			first++
 		}
 	}

@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package dial
+
+// choosePortLater does nothing: the system has no such option.
+func choosePortLater(int) {}
