@@ -40,7 +40,7 @@ bücher.example:SIZE
 			t.Errorf("%q %s: %q of line %d", c.host, c.addr, set, line)
 		}
 	}
-	if set, line := (control.Avoided)(nil).Lookup("mx.example.org", netip.MustParseAddr("192.0.2.1")); set != (avoid.Set{}) || line != 0 {
+	if set, line := (control.Avoided{}).Lookup("mx.example.org", netip.MustParseAddr("192.0.2.1")); set != (avoid.Set{}) || line != 0 {
 		t.Errorf("%q of line %d", set, line)
 	}
 }
