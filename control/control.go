@@ -44,8 +44,12 @@ type Client struct {
 type Settings struct {
 	Client
 
-	Home      string     // absolute
-	Protocols []Protocol // at least one, in order of liking
+	Home string // absolute
+
+	// Protocols are in order of liking. Beside those of the file there is always one of
+	// Submissions. See [Protocol.RelayOnly].
+	Protocols    []Protocol
+	SenderRoutes SenderRoutes
 
 	// The TLS clients: an absolute path, or a name without a slash: beside the router's
 	// executable, else in home/bin. Empty: the bundled one.
@@ -83,7 +87,7 @@ func Read(home string) (*Settings, error) {
 	}
 	s := &Settings{Home: d.home}
 	for _, read := range []func(*Settings) error{
-		d.client, d.protocols, d.routes, d.tls, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
+		d.client, d.protocols, d.routes, d.senderRoutes, d.tls, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
 	} {
 		if err := read(s); err != nil {
 			return nil, err

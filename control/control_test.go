@@ -79,6 +79,7 @@ func TestMissingFileTakesItsDefault(t *testing.T) {
 		Protocols: []control.Protocol{
 			{Service: "qmtps", Port: 6209, Slice: -1, Implicit: true, Program: "mxf-remote-qmtpc"},
 			{Service: "qmtp", Port: 209, Slice: 1, Program: "mxf-remote-qmtpc"},
+			{Service: "submissions", Port: 465, Slice: -1, Implicit: true, Program: "mxf-remote-smtpc"},
 			{Service: "smtp", Port: 25, Slice: 0, Explicit: true, Program: "mxf-remote-smtpc"},
 		},
 		IPMeDefault: true,
@@ -236,8 +237,8 @@ func TestPathsAreRelativeToHome(t *testing.T) {
 		{"no directory", s.TrustAnchors.Dir, ""},
 		{"clientcert", s.ClientCert, "/etc/ssl/cert.pem"},
 		{"clientkey", s.ClientKey, h + "/control/key.pem"},
-		{"program", s.Protocols[0].Program, h + "/libexec/client"},
-		{"the rest of the line", s.Protocols[1].Program, "/opt/client with: args"},
+		{"program", s.Service("smtp").Program, h + "/libexec/client"},
+		{"the rest of the line", s.Service("qmtp").Program, "/opt/client with: args"},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s: got %q, want %q", test.what, test.got, test.want)
@@ -310,11 +311,42 @@ func TestProtocols(t *testing.T) {
 		s.Protocols[i].Routes = nil
 	}
 	want := []control.Protocol{
+		{Service: "submissions", Port: 465, Slice: -1, Implicit: true, Program: "mxf-remote-smtpc"},
 		{Service: "smtp", Port: 2525, Program: "sender", Line: 3},
 		{Service: "lmtp-x1", Port: 65535, Slice: 15, Implicit: true, Program: "a:b:c", Line: 5},
 	}
 	if !reflect.DeepEqual(s.Protocols, want) {
 		t.Errorf("got %+v, want %+v", s.Protocols, want)
+	}
+}
+
+// The line for submissions is understood, unless there is one.
+func TestSubmissionsIsUnderstood(t *testing.T) {
+	for content, want := range map[string]string{
+		"smtp:25:0:N:Y:a\n": "submissions smtp",
+		"qmtp:209:1:N:N:a\nsmtp:25:0:N:Y:a\nlmtp:24:2:N:N:a\n": "qmtp submissions smtp lmtp",
+		"qmtp:209:1:N:N:a\nlmtp:24:2:N:N:a\n":                  "qmtp lmtp submissions",
+		"smtp:25:0:N:Y:a\nsubmissions:1465:-1:Y:N:a\n":         "smtp submissions",
+		"smtps:465:-1:Y:N:a\n":                                 "smtps submissions",
+	} {
+		s := read(t, files{"protocols": content, "submissionsroutes": ":relay.example.org\n"})
+		var got []string
+		for _, p := range s.Protocols {
+			got = append(got, p.Service)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: got %q", content, got)
+		}
+		p := s.Service(control.Submissions)
+		if named := strings.Contains(content, "submissions"); p == nil || named != (p.Line > 0) || named != (p.Port == 1465) || !p.RelayOnly() {
+			t.Fatalf("%q: got %+v", content, p)
+		}
+		if relay := must.Get(p.Routes.Lookup("example.com"))(t); relay == nil || relay.Host != "relay.example.org" {
+			t.Errorf("%q: got %v", content, relay)
+		}
+	}
+	if p := read(t, nil).Service("nntp"); p != nil {
+		t.Errorf("got %v", p)
 	}
 }
 
@@ -337,9 +369,9 @@ func TestEveryServiceHasItsRoutes(t *testing.T) {
 	s := must.Get(control.Read(h))(t)
 	for _, p := range s.Protocols {
 		relay := must.Get(p.Routes.Lookup("example.com"))(t)
-		if p.Service == "uucp" {
+		if p.Service == "uucp" || p.Service == "submissions" {
 			if relay != nil {
-				t.Errorf("uucp has a route: %v", relay)
+				t.Errorf("%s has a route: %v", p.Service, relay)
 			}
 		} else if want := p.Service + ".example.org"; relay == nil || relay.Host != want {
 			t.Errorf("%s: got %v, want %s", p.Service, relay, want)
@@ -352,7 +384,7 @@ func TestEveryServiceHasItsRoutes(t *testing.T) {
 
 func TestMalformedAnywhereReadsNothing(t *testing.T) {
 	for name, content := range (files{
-		"me": "two words", "protocols": "smtp", "qmtpsroutes": "x", "qmtproutes": "x", "smtproutes": "x", "tlsclient": " x", "ucspitlsclient": " x",
+		"me": "two words", "protocols": "smtp", "qmtpsroutes": "x", "qmtproutes": "x", "submissionsroutes": "x", "smtproutes": "x", "senderroutes": "x", "tlsclient": " x", "ucspitlsclient": " x",
 		"trustanchors": "\tx", "clientcert": " x", "clientkey": " x", "tlsstrictness": "x", "ipme": "x", "timeoutconnect": "x", "timeoutremote": "x",
 		"timeoutdns": "x",
 	}) {
@@ -369,7 +401,7 @@ func TestMalformedAnywhereReadsNothing(t *testing.T) {
 
 // every names the control files of the default protocols.
 var every = []string{
-	"helohost", "me", "protocols", "qmtpsroutes", "qmtproutes", "smtproutes", "tlsclient", "ucspitlsclient", "trustanchors",
+	"helohost", "me", "protocols", "qmtpsroutes", "qmtproutes", "submissionsroutes", "smtproutes", "senderroutes", "tlsclient", "ucspitlsclient", "trustanchors",
 	"clientcert", "clientkey", "tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns",
 }
 
@@ -441,7 +473,7 @@ func TestLineLimit(t *testing.T) {
 		"trustanchors": "/" + strings.Repeat("x", 4095) + "\n",
 		"protocols":    comment + "smtp:25:0:N:Y:" + strings.Repeat("p", 4082) + "\n",
 	})
-	if len(s.TrustAnchors.File) != 4096 || len(s.Protocols[0].Program) != 4082 || len(s.IPMe) != 1 {
+	if len(s.TrustAnchors.File) != 4096 || len(s.Service("smtp").Program) != 4082 || len(s.IPMe) != 1 {
 		t.Error("a line of 4096 bytes was not read whole")
 	}
 }
@@ -453,7 +485,7 @@ func TestFileLimit(t *testing.T) {
 		return (first + strings.Repeat(comment, n/len(comment)+1))[:n]
 	}
 	for _, name := range every {
-		if strings.HasSuffix(name, "routes") {
+		if strings.HasSuffix(name, "routes") && name != "senderroutes" {
 			continue
 		}
 		malformed(t, files{name: lines("\n", control.MaxFile+1)}, name, 0, "at most 1048576 bytes")
@@ -488,22 +520,33 @@ func TestErrorsQuoteForeignText(t *testing.T) {
 func TestSecretsAreNotQuoted(t *testing.T) {
 	const secret = "s3cret-word"
 	for _, test := range []struct{ file, line, found string }{
-		{"smtproutes", "host.test:relay.test:587 user " + secret, `found "587" and more behind it`},
-		{"smtproutes", ".branch.test:192.0.2.5 user " + secret, `found "192.0.2.5" and more behind it`},
-		{"smtproutes", ":relay.test|user|" + secret, `found "relay.test" and more behind it`},
+		{"smtproutes", "host.test:relay.test:587 user " + secret, "logins belong in control/credentials"},
+		{"smtproutes", ".branch.test:192.0.2.5 user " + secret, "logins belong in control/credentials"},
+		{"smtproutes", ":relay.test|user|" + secret, "logins belong in control/credentials"},
+		{"smtproutes", ":relay.test|" + secret + "@x", "logins belong in control/credentials"},
+		{"smtproutes", ":relay.test|587|user|" + secret, "logins belong in control/credentials"},
+		{"smtproutes", ":" + secret + "|relay.test", "logins belong in control/credentials"},
+		{"smtproutes", secret + "|x", "logins belong in control/credentials"},
 		{"smtproutes", ":relay.test;user;" + secret, `found "relay.test" and more behind it`},
-		{"smtproutes", ":relay.test\tuser\t" + secret, `found "relay.test" and more behind it`},
+		{"smtproutes", ":relay.test\tuser\t" + secret, "logins belong in control/credentials"},
 		{"smtproutes", ":relay.test:587:user:" + secret, `found "587" and more behind it`},
 		{"smtproutes", ":relay.test:587," + secret, `found "587" and more behind it`},
-		{"smtproutes", ":[192.0.2.5]|user|" + secret, `found "[192.0.2.5]" and more behind it`},
-		{"smtproutes", ":[192.0.2.5]:587|user|" + secret, `found "587" and more behind it`},
+		{"smtproutes", ":[192.0.2.5]|user|" + secret, "logins belong in control/credentials"},
+		{"smtproutes", ":[192.0.2.5]:587|user|" + secret, "logins belong in control/credentials"},
 		{"smtproutes", ":user:" + secret + "@relay.test", "a word with an @"},
 		{"smtproutes", ":" + secret + "@relay.test", "a word with an @"},
 		{"smtproutes", "https://user:" + secret + "@relay.test", "a word with an @"},
-		{"smtproutes", "machine relay.test password " + secret, `found "machine" and more behind it`},
-		{"smtproutes", "machine relay.test password " + secret + ":25", `found "machine" and more behind it`},
-		{"smtproutes", ": " + secret, `found " " first`},
-		{"smtproutes", ":relay.test: " + secret, `found " " first`},
+		{"smtproutes", "machine relay.test password " + secret, "logins belong in control/credentials"},
+		{"smtproutes", "machine relay.test password " + secret + ":25", "logins belong in control/credentials"},
+		{"smtproutes", ": " + secret, "logins belong in control/credentials"},
+		{"smtproutes", ":relay.test: " + secret, "logins belong in control/credentials"},
+		{"submissionsroutes", ":relay.test user " + secret, "logins belong in control/credentials"},
+		{"senderroutes", "@host.test:relay.test:587 user " + secret, "logins belong in control/credentials"},
+		{"senderroutes", ":relay.test|user|" + secret, "logins belong in control/credentials"},
+		{"senderroutes", "machine relay.test password " + secret, "logins belong in control/credentials"},
+		{"senderroutes", "joe@x.test|relay.test|user|" + secret, "logins belong in control/credentials"},
+		{"senderroutes", ":relay.test:587:user:" + secret, `found "587" and more behind it`},
+		{"senderroutes", "joe@x.test " + secret + ":relay.test", "logins belong in control/credentials"},
 		{"helohost", "mx.example.org " + secret, `found "mx.example.org" and more behind it`},
 		{"me", "mx.exämple.org " + secret, `found "mx.exämple.org" and more behind it`},
 		{"ipme", "192.0.2.1 " + secret, `found "192.0.2.1" and more behind it`},

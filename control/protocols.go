@@ -14,6 +14,23 @@ qmtp:209:1:N:N:mxf-remote-qmtpc
 smtp:25:0:N:Y:mxf-remote-smtpc
 `
 
+// submissionsProtocol is understood if control/protocols has no line for submissions
+// (RFC 8314 3.3). It changes nothing until a route leads to it.
+const submissionsProtocol = "submissions:465:-1:Y:N:mxf-remote-smtpc"
+
+// Services that more than their own line depends on.
+const (
+	SMTP        = "smtp"        // its protocol is that of routes by sender
+	Submissions = "submissions" // its protocol is that of every relay with SubmissionsPort in smtproutes and senderroutes
+)
+
+// SubmissionsPort is the TCP port where a server waits for TLS and never speaks first
+// (RFC 8314 7.3).
+const SubmissionsPort = 465
+
+// bySender is no service: its routes file would be senderroutes.
+const bySender = "sender"
+
 // The bundled protocol programs, as a line names them.
 const (
 	SMTPProgram = "mxf-remote-smtpc"
@@ -23,15 +40,6 @@ const (
 // maxService is the length of the longest service name. With an underscore in front it
 // is one label in the name of an SRV record (RFC 2782, RFC 1035 2.3.4).
 const maxService = 62
-
-// Submissions is the service of submission inside TLS (RFC 8314 section 7.3).
-const Submissions = "submissions"
-
-// RelayOnly reports whether p is spoken to relays alone. The SRV records of these services are
-// for mail readers (RFC 6186, RFC 8314).
-func (p *Protocol) RelayOnly() bool {
-	return p.Service == Submissions || p.Service == "submission" || p.Service == "smtps"
-}
 
 // Slices of MXPS.
 const (
@@ -47,9 +55,18 @@ type Protocol struct {
 	Implicit bool   // TLS from the first byte
 	Explicit bool   // TLS on request; never together with Implicit
 	Program  string // an absolute path, or a name without a slash: beside the router's executable, then in home/bin
-	Line     int    // of control/protocols, from 1; 0: there is no such file
+	Line     int    // of control/protocols, from 1; 0: the line is not there, it is a default
 
 	Routes *Routes // never nil after Read
+}
+
+// RelayOnly reports whether the protocol is spoken to relays alone. The SRV records of
+// such a service are for mail readers (RFC 6186, RFC 8314), and no host takes mail of
+// strangers there: nobody looks these records up or tries the host itself.
+func (p *Protocol) RelayOnly() bool { return isRelayOnly(p.Service) }
+
+func isRelayOnly(service string) bool {
+	return service == Submissions || service == "submission" || service == "smtps"
 }
 
 func (d dir) protocols(s *Settings) error {
@@ -67,7 +84,36 @@ func (d dir) protocols(s *Settings) error {
 			s.Protocols[i].Line = 0
 		}
 	}
+	if err == nil {
+		s.Protocols = withSubmissions(s.Protocols)
+	}
 	return err
+}
+
+// withSubmissions adds the line that is understood: directly before smtp, else at the end.
+func withSubmissions(protocols []Protocol) []Protocol {
+	if serviceIndex(protocols, Submissions) >= 0 {
+		return protocols
+	}
+	submissions, _ := parseProtocol(submissionsProtocol)
+	at := serviceIndex(protocols, SMTP)
+	if at < 0 {
+		at = len(protocols)
+	}
+	return slices.Insert(protocols, at, submissions)
+}
+
+func serviceIndex(protocols []Protocol, service string) int {
+	return slices.IndexFunc(protocols, func(p Protocol) bool { return p.Service == service })
+}
+
+// Service returns the protocol of a service, nil if there is none. After Read there is
+// always one of Submissions.
+func (s *Settings) Service(service string) *Protocol {
+	if i := serviceIndex(s.Protocols, service); i >= 0 {
+		return &s.Protocols[i]
+	}
+	return nil
 }
 
 func (d dir) parseProtocols(data []byte) (protocols []Protocol, err error) {
@@ -76,7 +122,7 @@ func (d dir) parseProtocols(data []byte) (protocols []Protocol, err error) {
 		if problem != "" {
 			return problem
 		}
-		if slices.ContainsFunc(protocols, func(q Protocol) bool { return q.Service == p.Service }) {
+		if serviceIndex(protocols, p.Service) >= 0 {
 			return fmt.Sprintf("expected each service once, found %q for the second time", p.Service)
 		}
 		if strings.Contains(p.Program, "/") {
@@ -108,6 +154,9 @@ func parseProtocol(entry string) (p Protocol, problem string) {
 	if !isService(field[0]) {
 		return wrong("a service of 1 to 62 lower-case letters, digits and hyphens", field[0])
 	}
+	if field[0] == bySender {
+		return wrong("a service whose routes file is not control/senderroutes", field[0])
+	}
 	port, ok := parsePort(field[1])
 	if !ok {
 		return wrong("a port from 1 to 65535 as the second field", field[1])
@@ -115,6 +164,9 @@ func parseProtocol(entry string) (p Protocol, problem string) {
 	slice, ok := parseSlice(field[2])
 	if !ok {
 		return wrong("a slice from -1 to 15 as the third field", field[2])
+	}
+	if isRelayOnly(field[0]) && slice != NoSlice {
+		return wrong("slice -1 for "+field[0]+", which is for relays only", field[2])
 	}
 	if !isYesNo(field[3]) {
 		return wrong("Y or N for implicit TLS as the fourth field", field[3])

@@ -22,6 +22,10 @@ var goodProtocols = []struct {
 	{"0:0025:01:N:N:p", Protocol{Service: "0", Port: 25, Slice: 1, Program: "p"}},
 	{"x:1:0:N:N:./p", Protocol{Service: "x", Port: 1, Program: "./p"}},
 	{"x:1:0:N:N::", Protocol{Service: "x", Port: 1, Program: ":"}},
+	{"submissions:465:-1:Y:N:p", Protocol{Service: "submissions", Port: 465, Slice: -1, Implicit: true, Program: "p"}},
+	{"submission:587:-1:N:Y:p", Protocol{Service: "submission", Port: 587, Slice: -1, Explicit: true, Program: "p"}},
+	{"smtps:465:-1:Y:N:p", Protocol{Service: "smtps", Port: 465, Slice: -1, Implicit: true, Program: "p"}},
+	{"senders:25:0:N:Y:p", Protocol{Service: "senders", Port: 25, Explicit: true, Program: "p"}},
 	{strings.Repeat("s", 62) + ":1:0:N:N:p", Protocol{Service: strings.Repeat("s", 62), Port: 1, Program: "p"}},
 }
 
@@ -53,6 +57,10 @@ var badProtocols = []struct{ entry, expected string }{
 	{"smtp:25:-0:N:Y:prog", "a slice"},                  // sign
 	{"smtp:25:+1:N:Y:prog", "a slice"},                  // sign
 	{"smtp:25:a:N:Y:prog", "a slice"},                   // not decimal
+	{"submissions:465:0:Y:N:prog", "slice -1"},          // for relays only
+	{"submission:587:15:N:Y:prog", "slice -1"},          // for relays only
+	{"smtps:465:1:Y:N:prog", "slice -1"},                // for relays only
+	{"sender:25:0:N:Y:prog", "control/senderroutes"},    // a routes file with another meaning
 	{"smtp:25:0::Y:prog", "implicit"},                   // none
 	{"smtp:25:0:y:N:prog", "implicit"},                  // lower case
 	{"smtp:25:0:No:Y:prog", "implicit"},                 // a word
@@ -78,6 +86,16 @@ func TestParseProtocol(t *testing.T) {
 		got, problem := parseProtocol(test.entry)
 		if !strings.HasPrefix(problem, "expected ") || !strings.Contains(problem, test.expected) || got != (Protocol{}) {
 			t.Errorf("%q: got %+v, %q, want %q", test.entry, got, problem, test.expected)
+		}
+	}
+}
+
+func TestRelayOnly(t *testing.T) {
+	for service, want := range map[string]bool{
+		"submissions": true, "submission": true, "smtps": true, "smtp": false, "qmtps": false, "submissionss": false, "": false,
+	} {
+		if p := (&Protocol{Service: service}); p.RelayOnly() != want {
+			t.Errorf("%s: got %v", service, !want)
 		}
 	}
 }
@@ -136,6 +154,8 @@ func checkProtocol(t *testing.T, p Protocol) {
 	switch {
 	case strings.Trim(p.Service, "abcdefghijklmnopqrstuvwxyz0123456789-") != "", p.Service == "", len(p.Service) > 62:
 		t.Errorf("service %q", p.Service)
+	case p.Service == "sender", p.RelayOnly() && p.Slice != NoSlice:
+		t.Errorf("%+v", p)
 	case p.Port == 0, p.Slice < -1, p.Slice > 15, p.Implicit && p.Explicit:
 		t.Errorf("%+v", p)
 	case p.Program == "", trimString(p.Program) != p.Program, strings.Contains(p.Program, "/") && p.Program[0] != '/':

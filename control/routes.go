@@ -22,11 +22,13 @@ type Relay struct {
 	Port uint16     // 0: the protocol's
 	Line int        // of the route, from 1
 
-	EmptyDomain bool // the route is that of the empty domain
+	// Wildcard says that the line is one of the empty domain, which every host matches.
+	// False for routes by sender.
+	Wildcard bool
 }
 
-// Name is what a relay is known by: a host in lower case, or an address without brackets. It
-// is empty where the route names no relay.
+// Name returns the name or the address that the route says, in the form by which other
+// files know a relay: lower case, no brackets. It is "" if the route has no relay.
 func (r *Relay) Name() string {
 	if r.Addr.IsValid() {
 		return r.Addr.String()
@@ -103,7 +105,7 @@ func (r *Routes) Lookup(host string) (*Relay, error) {
 	if problem != "" {
 		return nil, r.dir.malformed(r.file, s.line, problem)
 	}
-	relay.Line, relay.EmptyDomain = s.line, s.rank == 0
+	relay.Line, relay.Wildcard = s.line, s.rank == 0
 	return &relay, nil
 }
 
@@ -189,21 +191,33 @@ func (c *checker) check(r *Routes, block []byte, before int) error {
 		if len(entry) == 0 || entry[0] == '#' {
 			continue
 		}
-		pattern, relay, ok := cutRoute(entry)
-		if !ok {
-			return r.dir.malformed(r.file, line, fmt.Sprintf("expected domain:relay or domain:relay:port, found %s", found(string(entry))))
-		}
-		if problem := c.checkPattern(pattern); problem != "" {
-			return r.dir.malformed(r.file, line, problem)
-		}
-		if isPlainRelay(relay) {
-			continue
-		}
-		if _, problem := parseRelay(string(relay)); problem != "" {
-			return r.dir.malformed(r.file, line, problem)
+		if problem := c.checkRoute(entry); problem != "" {
+			return r.dir.malformed(r.file, line, withoutLogin(entry, problem))
 		}
 	}
 	return nil
+}
+
+func (c *checker) checkRoute(entry []byte) (problem string) {
+	pattern, relay, ok := cutRoute(entry)
+	if !ok {
+		return fmt.Sprintf("expected domain:relay or domain:relay:port, found %s", found(string(entry)))
+	}
+	if problem := c.checkPattern(pattern); problem != "" || isPlainRelay(relay) {
+		return problem
+	}
+	_, problem = parseRelay(string(relay))
+	return problem
+}
+
+// withoutLogin returns what is wrong with a route. Other qmails keep a login in the line,
+// behind a blank or a '|'. Neither is in any good route, and nothing of such a line may
+// be repeated.
+func withoutLogin(entry []byte, problem string) string {
+	if !bytes.ContainsAny(entry, " \t\r|") {
+		return problem
+	}
+	return `expected a route without blanks and without "|"; logins belong in control/credentials`
 }
 
 func (c *checker) checkPattern(pattern []byte) string {

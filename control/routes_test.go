@@ -121,6 +121,9 @@ func TestPatterns(t *testing.T) {
 			t.Errorf("%q: got %q", pattern, got)
 		}
 		what := "expected a domain"
+		if strings.ContainsAny(pattern, " \t|") {
+			what = "expected a route without blanks"
+		}
 		if pattern[0] == '[' && strings.IndexByte(pattern, ']') != len(pattern)-1 {
 			what = "expected domain:relay" // where the domain ends is not clear
 		}
@@ -131,7 +134,11 @@ func TestPatterns(t *testing.T) {
 		}
 	}
 	for _, line := range []string{"example.com", "[192.0.2.1", "[192.0.2.1]", "[192.0.2.1]relay", "[192.0.2.1] :relay", "[2001:db8::1", "x", "relay 26"} {
-		if _, err := parseTable(line); err == nil || !strings.Contains(err.Error(), "domain:relay or domain:relay:port") {
+		what := "domain:relay or domain:relay:port"
+		if strings.Contains(line, " ") {
+			what = "expected a route without blanks"
+		}
+		if _, err := parseTable(line); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%q: got %v", line, err)
 		}
 	}
@@ -211,7 +218,7 @@ not.example.com:192.0.2.25
 				}
 				continue
 			}
-			if relay == nil || relay.Line != test.line || relay.Port != test.port || whither(relay) != test.relay {
+			if relay == nil || relay.Wildcard != (test.line == 16) || relay.Line != test.line || relay.Port != test.port || whither(relay) != test.relay {
 				t.Errorf("%s: got %+v, want %q port %d line %d", test.domain, relay, test.relay, test.port, test.line)
 			}
 		}
@@ -223,6 +230,19 @@ func whither(r *Relay) string {
 		return r.Addr.String()
 	}
 	return r.Host
+}
+
+// Other files know a relay by its name.
+func TestRelayName(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "Relay.Example.ORG.:26": "relay.example.org", "B\u00fccher.example": "xn--bcher-kva.example", "192.0.2.1": "192.0.2.1",
+		"[192.0.2.1]:26": "192.0.2.1", "[IPv6:2001:DB8:0::1]": "2001:db8::1", "[::ffff:192.0.2.1]": "192.0.2.1",
+	} {
+		relay, problem := parseRelay(text)
+		if got := relay.Name(); got != want || problem != "" {
+			t.Errorf("%q: got %q, %q, want %q", text, got, problem, want)
+		}
+	}
 }
 
 func TestNilAndEmptyRoutesHaveNothing(t *testing.T) {
@@ -345,7 +365,7 @@ func reference(text, domain string) (relay *Relay, bad int) {
 		if err != nil || problem != "" {
 			return nil, i + 1
 		}
-		relay.Line, relay.EmptyDomain = i+1, pattern == ""
+		relay.Line = i + 1
 		routes[pattern] = relay
 	}
 	keys := []string{domain}
@@ -356,6 +376,7 @@ func reference(text, domain string) (relay *Relay, bad int) {
 	}
 	for _, key := range append(keys, "") {
 		if relay, ok := routes[key]; ok {
+			relay.Wildcard = key == ""
 			return &relay, 0
 		}
 	}

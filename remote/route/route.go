@@ -229,7 +229,7 @@ func (s *search) routes() (routes []Route, byHost bool, err error) {
 			return nil, false, &Error{Kind: ControlFiles, Reason: err.Error(), Err: err}
 		}
 		if relay != nil {
-			byHost = byHost || !relay.EmptyDomain
+			byHost = byHost || !relay.Wildcard
 			routes = append(routes, Route{File: p.Service + "routes", Protocol: p, Relay: relay})
 		}
 	}
@@ -292,13 +292,9 @@ func (s *search) service(name string) *control.Protocol {
 // senderRoutes is the file of routes by sender.
 const senderRoutes = "senderroutes"
 
-// portOfSubmissions is the port where TLS comes first (RFC 8314 section 7.3). A server there
-// never speaks first.
-const portOfSubmissions = 465
-
 // isImplicit reports whether the relay of r is one of submissions although its file is not.
 func (r *Route) isImplicit() bool {
-	return r.Relay.Port == portOfSubmissions && (r.File == "smtproutes" || r.File == senderRoutes)
+	return r.Relay.Port == control.SubmissionsPort && (r.File == "smtproutes" || r.File == senderRoutes)
 }
 
 func (r *Route) isEmpty() bool { return r.Relay.Name() == "" }

@@ -474,17 +474,17 @@ var routingTable = []struct {
 
 func TestSpeaksFirst(t *testing.T) {
 	for line, want := range map[string]bool{
-		"qmtp:209:1:N:N:mxf-remote-qmtpc":                true,
-		"qmtp:209:1:N:N:/usr/bin/other":                  true,
-		"qmtp:209:1:N:Y:/usr/bin/other":                  true,
-		"other:209:1:N:N:/usr/bin/mxf-remote-qmtpc":      true,
-		"other:209:1:N:Y:mxf-remote-qmtpc":               true,
-		"other:1209:1:N:N:/usr/bin/other":                true, // nobody knows
-		"qmtps:6209:-1:Y:N:mxf-remote-qmtpc":             false,
-		"smtp:25:0:N:Y:mxf-remote-smtpc":                 false,
-		"smtp:25:0:N:N:/usr/bin/other":                   false,
-		"submission:587:0:N:Y:/usr/bin/other":            false,
-		"submission:587:0:N:N:/usr/bin/mxf-remote-smtpc": false,
+		"qmtp:209:1:N:N:mxf-remote-qmtpc":                 true,
+		"qmtp:209:1:N:N:/usr/bin/other":                   true,
+		"qmtp:209:1:N:Y:/usr/bin/other":                   true,
+		"other:209:1:N:N:/usr/bin/mxf-remote-qmtpc":       true,
+		"other:209:1:N:Y:mxf-remote-qmtpc":                true,
+		"other:1209:1:N:N:/usr/bin/other":                 true, // nobody knows
+		"qmtps:6209:-1:Y:N:mxf-remote-qmtpc":              false,
+		"smtp:25:0:N:Y:mxf-remote-smtpc":                  false,
+		"smtp:25:0:N:N:/usr/bin/other":                    false,
+		"submission:587:-1:N:Y:/usr/bin/other":            false,
+		"submission:587:-1:N:N:/usr/bin/mxf-remote-smtpc": false,
 	} {
 		s := settings(t, files("protocols", line+"\n"))
 		if got := speaksFirst(&s.Protocols[0]); got != want {
