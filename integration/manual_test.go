@@ -58,6 +58,7 @@ func TestManual_whole(t *testing.T) {
 	for _, name := range []string{
 		"me", "helohost", "protocols", "smtproutes", "tlsclient", "ucspitlsclient", "trustanchors", "clientcert", "clientkey",
 		"tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns", "trace",
+		"senderroutes", "submissionsroutes", "credentials", "sources", "families", "clientcerts", "signingkeys",
 	} {
 		if !regexp.MustCompile(`(?m)^\.(It )?Pa .*\b` + name + `\b`).MatchString(router) {
 			t.Errorf("mxf-remote.8 does not name control/%s", name)
