@@ -296,13 +296,21 @@ func (d dir) path(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if value != "" && isBlank(value[0]) {
-		return "", d.malformed(name, 1, fmt.Sprintf("expected a path without blanks before it, found %s", found(value)))
-	}
-	if strings.HasPrefix(value, "-----BEGIN ") {
-		return "", d.malformed(name, 1, "expected the path of a file, found what should be in that file")
+	if problem := checkPath(value); problem != "" {
+		return "", d.malformed(name, 1, problem)
 	}
 	return value, nil
+}
+
+// checkPath returns what is wrong with a path, "" if nothing is. An empty one passes.
+func checkPath(path string) (problem string) {
+	switch {
+	case path != "" && isBlank(path[0]):
+		return fmt.Sprintf("expected a path without blanks before it, found %s", found(path))
+	case strings.HasPrefix(path, "-----BEGIN "):
+		return "expected the path of a file, found what should be in that file"
+	}
+	return ""
 }
 
 // absolute returns path, which is relative to home if it is not absolute.

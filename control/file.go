@@ -58,13 +58,16 @@ func (d dir) malformed(file string, line int, what string) error {
 	return &Error{File: "control/" + file, Line: line, What: what}
 }
 
-func (d dir) unreadable(file string, err error) error {
+func (d dir) unreadable(file string, err error) error { return d.unreadableAt(file, 0, err) }
+
+// unreadableAt is unreadable for a file that a line of file names.
+func (d dir) unreadableAt(file string, line int, err error) error {
 	reason := err
 	var p *fs.PathError
 	if errors.As(err, &p) {
 		reason = p.Err // Error names the file already
 	}
-	return &Error{File: "control/" + file, What: fmt.Sprintf("expected a file that can be read: %v", reason), err: err}
+	return &Error{File: "control/" + file, Line: line, What: fmt.Sprintf("expected a file that can be read: %v", reason), err: err}
 }
 
 // stat finds a control file without opening it: to open a FIFO is to wait for its
