@@ -65,6 +65,13 @@ type Settings struct {
 	IPMe        []netip.Addr // our own addresses; no zones, IPv4-mapped addresses as IPv4
 	IPMeDefault bool         // there is no ipme, and IPMe is empty: ours are those of the interfaces and all of loopback
 
+	// Who we are to the other side. What a file does not say is as above.
+	Sources     Sources
+	Families    Families
+	ClientCerts ClientCerts
+	SigningKeys SigningKeys
+	Me          string // the domain of control/me in lower case and A-labels; "" if there are no SigningKeys, or if me has no domain
+
 	SMTPAvoid  Avoided
 	TimeoutDNS time.Duration // for all lookups together; 0: no limit
 
@@ -87,7 +94,8 @@ func Read(home string) (*Settings, error) {
 	}
 	s := &Settings{Home: d.home}
 	for _, read := range []func(*Settings) error{
-		d.client, d.protocols, d.routes, d.senderRoutes, d.tls, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
+		d.client, d.protocols, d.routes, d.senderRoutes, d.tls,
+		d.sources, d.families, d.clientCerts, d.signingKeys, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
 	} {
 		if err := read(s); err != nil {
 			return nil, err

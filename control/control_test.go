@@ -382,11 +382,28 @@ func TestEveryServiceHasItsRoutes(t *testing.T) {
 	refused(t, err, "lmtproutes", 2, "domain:relay")
 }
 
+// TestIdentity reads the files that say who we are.
+func TestIdentity(t *testing.T) {
+	s := read(t, files{
+		"senderroutes": ":relay.example.org\n", "sources": ":192.0.2.1\n", "families": ":ipv6\n", "clientcerts": "::cert\n", "signingkeys": "shop.example:s:k\n",
+		"credentials": "nobody reads this before a route has given a relay\n",
+	})
+	addr := netip.MustParseAddr("192.0.2.9")
+	four, _, _ := s.Sources.For("")
+	only, _ := s.Families.For("", addr)
+	if relay := s.SenderRoutes.Lookup("x"); relay == nil || relay.Host != "relay.example.org" || four.Line != 1 || only != control.IPv6 ||
+		s.ClientCerts.For("", addr, "").Certificate != s.Home+"/cert" || len(s.SigningKeys.For("shop.example")) != 1 || s.Me != "mx.example.org" {
+		t.Errorf("got %+v", s)
+	}
+	_, err := s.Credential("relay.example.org", "")
+	refused(t, err, "credentials", 0, "found mode 0644")
+}
+
 func TestMalformedAnywhereReadsNothing(t *testing.T) {
 	for name, content := range (files{
 		"me": "two words", "protocols": "smtp", "qmtpsroutes": "x", "qmtproutes": "x", "submissionsroutes": "x", "smtproutes": "x", "senderroutes": "x", "tlsclient": " x", "ucspitlsclient": " x",
 		"trustanchors": "\tx", "clientcert": " x", "clientkey": " x", "tlsstrictness": "x", "ipme": "x", "timeoutconnect": "x", "timeoutremote": "x",
-		"timeoutdns": "x",
+		"timeoutdns": "x", "sources": "x", "families": "x", "clientcerts": "x", "signingkeys": "x", "smtpavoid": "x",
 	}) {
 		malformed(t, files{name: content + "\n"}, name, 1, "expected ")
 	}
@@ -403,6 +420,7 @@ func TestMalformedAnywhereReadsNothing(t *testing.T) {
 var every = []string{
 	"helohost", "me", "protocols", "qmtpsroutes", "qmtproutes", "submissionsroutes", "smtproutes", "senderroutes", "tlsclient", "ucspitlsclient", "trustanchors",
 	"clientcert", "clientkey", "tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns",
+	"sources", "families", "clientcerts", "signingkeys", "smtpavoid",
 }
 
 func TestUnreadable(t *testing.T) {
@@ -558,6 +576,12 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 		{"smtpavoid", "mx.example.org:PASSWORD " + secret, `found "PASSWORD" and more behind it`},
 		{"trace", "/tmp/t a_b/c|" + secret, `found "a_b/c" and more behind it`},
 		{"trace", "/tmp/t me:" + secret + "@x/y", "a word with an @"},
+		{"sources", ":192.0.2.1 " + secret, `found "192.0.2.1" and more behind it`},
+		{"families", ":ipv4 " + secret, `found "ipv4" and more behind it`},
+		{"clientcerts", "::-----BEGIN " + secret, "found what should be in that file"},
+		{"clientcerts", ":" + secret + "@:x", "a word with an @"},
+		{"signingkeys", "shop.test:s:-----BEGIN " + secret, "found what should be in that file"},
+		{"signingkeys", "shop.test:s " + secret + ":k", `found "s" and more behind it`},
 		{"clientkey", "-----BEGIN " + secret, "found what should be in that file"},
 		{"clientcert", "-----BEGIN " + secret, "found what should be in that file"},
 		{"trustanchors", "-----BEGIN " + secret, "found what should be in that file"},
