@@ -13,6 +13,8 @@
 //	mxf-control(5)            every file, its format and its default
 //	qmail-control(5)          me, helohost, smtproutes, timeoutconnect, timeoutremote
 //	RFC 2782                  the service names of protocols
+//	RFC 6409, RFC 8314        the services that are for relays only, and port 465
+//	RFC 6376 3.1              selectors
 //	MXPS                      slices (cr.yp.to/proto/mxps.txt)
 package control
 
@@ -85,8 +87,8 @@ type Anchors struct {
 	Dir  string // a directory of files like that
 }
 
-// Read reads every control file of the router in home/control, routes included.
-// An error is an *Error.
+// Read reads every control file of the router in home/control, routes included, except
+// credentials: see [Settings.Credential]. An error is an *Error.
 func Read(home string) (*Settings, error) {
 	d, err := openDir(home)
 	if err != nil {
