@@ -16,18 +16,28 @@ const (
 	ext8BitMIME   = "8BITMIME"
 	extSMTPUTF8   = "SMTPUTF8"
 	extStartTLS   = "STARTTLS"
+	extAuth       = "AUTH"
 )
 
 // parseCapabilities reads the reply to EHLO, whose first line is a greeting.
 func parseCapabilities(r *reply) capabilities {
 	c := make(capabilities)
-	lines := strings.Split(r.Text, "\n")
+	lines := strings.Split(r.raw, "\n")
 	for _, line := range lines[1:] {
 		if len(line) < 4 {
 			continue
 		}
 		keyword, parameters, _ := strings.Cut(strings.TrimSpace(line[4:]), " ")
 		keyword = strings.ToUpper(keyword)
+		// Before RFC 2554 some wrote AUTH=, for clients that know no other form. Many
+		// write both.
+		if old, ok := strings.CutPrefix(keyword, extAuth+"="); ok {
+			keyword, parameters = extAuth, old+" "+parameters
+		}
+		if keyword == extAuth {
+			c[extAuth] = strings.TrimSpace(c[extAuth] + " " + parameters)
+			continue
+		}
 		if _, twice := c[keyword]; keyword != "" && !twice {
 			c[keyword] = strings.TrimSpace(parameters)
 		}
@@ -38,6 +48,19 @@ func parseCapabilities(r *reply) capabilities {
 func (c capabilities) offers(keyword string) bool {
 	_, ok := c[keyword]
 	return ok
+}
+
+// mechanisms are those of AUTH (RFC 4954 section 3), in capitals, each once.
+func (c capabilities) mechanisms() []string {
+	var names []string
+	seen := make(map[string]bool)
+	for name := range strings.FieldsSeq(strings.ToUpper(c[extAuth])) {
+		if !seen[name] {
+			names = append(names, name)
+		}
+		seen[name] = true
+	}
+	return names
 }
 
 // sizeLimit is the largest message that SIZE allows, in bytes, or 0 when no

@@ -8,7 +8,7 @@ func (s *Session) open() error {
 		return err
 	}
 	s.talking = s.options.Start != FromGreeting
-	for _, step := range []func() error{s.greet, s.hello, s.starttls} {
+	for _, step := range []func() error{s.greet, s.hello, s.starttls, s.login} {
 		if err := step(); err != nil {
 			return s.ended(err, false)
 		}
@@ -129,6 +129,15 @@ func (s *Session) tlsLost(err error) error {
 		return err
 	}
 	return s.breaks(ErrTLSFailed, err)
+}
+
+// firstLost is the error of a connection that was lost before MAIL or AUTH, whichever comes
+// first, was answered.
+func (s *Session) firstLost(err error) error {
+	if isLost(err) && s.refused {
+		return s.tlsLost(err) // and nothing was said since
+	}
+	return err
 }
 
 // handshake makes TLS of the connection after the server's 220 to STARTTLS, and says

@@ -47,6 +47,18 @@ type Options struct {
 	// of the outcome. Nil: there is no TLS client.
 	StartTLS func(ctx context.Context) (net.Conn, error)
 
+	// Login is how the session logs in after the last EHLO. Nil: it does not.
+	Login *Login
+	// Verified says that TLS, which is up or will be, is verified: a handshake that does
+	// not verify the server fails.
+	Verified bool
+	// Exporter returns the binding tls-exporter (RFC 9266) of the TLS that is up when it is
+	// called, or nil if that has none. May be nil itself.
+	Exporter func() []byte
+	// Relay says that the server is a relay that a route names. A refusal with 530 (RFC 4954
+	// section 6) is temporary then: the login that it asks for is ours to set up.
+	Relay bool
+
 	Limits Limits
 	Trace  func(line string) // each command and each line of a reply; may be nil
 }
@@ -58,6 +70,8 @@ func (o *Options) check() error {
 		return errors.New("no name to say in EHLO")
 	case hasControl(o.HeloHost):
 		return errors.New("a control byte in the name to say in EHLO")
+	case o.Login != nil && o.Login.Mechanisms == nil:
+		return errors.New("a login without mechanisms")
 	}
 	return nil
 }

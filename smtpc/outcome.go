@@ -15,6 +15,7 @@ const (
 	StageHELO      Stage = "HELO"
 	StageSTARTTLS  Stage = "STARTTLS"
 	StageHandshake Stage = "the TLS handshake"
+	StageAUTH      Stage = "AUTH"
 	StageMAIL      Stage = "MAIL"
 	StageRCPT      Stage = "RCPT"
 	StageDATA      Stage = "DATA"

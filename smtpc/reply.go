@@ -20,7 +20,10 @@ const (
 )
 
 // A reply is a [Reply] under the questions that the conversation asks.
-type reply struct{ Reply }
+type reply struct {
+	Reply
+	raw string // Text before anything in it was concealed. It decides, and is not shown
+}
 
 // class is the first digit of the code, on which decisions are taken
 // (RFC 5321 section 4.3.2).
@@ -62,52 +65,63 @@ func (r *reply) unexpected(to Stage) error {
 	return protocolErrorf("it answered %s to %s", seen(first), to)
 }
 
-// readReply reads one reply from r and gives each of its lines to trace. The error is a
+// readReply reads one reply from r. Each of its lines goes through clean, and what comes of
+// that is what the reply and the errors say, and what is given to trace. The error is a
 // *ProtocolError, or it is ErrLost because r ends before the reply does.
-func readReply(r *bufio.Reader, trace func(line string)) (*reply, error) {
-	var lines []string
+func readReply(r *bufio.Reader, clean func(line string) string, trace func(line string)) (*reply, error) {
+	var lines, raws []string
 	var enhanced EnhancedCode
 	for total, empty := 0, 0; ; {
-		line, n, err := readLine(r)
+		raw, n, err := readLine(r, clean)
 		if err != nil {
 			return nil, err
 		}
+		line := clean(raw)
 		trace(line)
 		if line == "" && len(lines) == 0 && empty < maxEmptyLines {
 			empty++
 			continue
 		}
 		total += n
-		code, more, ok := parseReplyLine(line)
+		code, more, ok := parseReplyLine(raw)
 		switch {
 		case !ok:
 			return nil, protocolErrorf("it sent %s, which is not a reply", seen(line))
-		case len(lines) > 0 && line[:3] != lines[0][:3]:
+		case len(lines) > 0 && raw[:3] != raws[0][:3]:
 			return nil, protocolErrorf("it sent a reply of several codes, %s after %s", seen(line), seen(lines[0]))
 		case len(lines) == maxReplyLines:
 			return nil, protocolErrorf("it sent a reply of more than %d lines, %s first", maxReplyLines, seen(lines[0]))
 		case total > maxReplyBytes:
 			return nil, protocolErrorf("it sent a reply of more than %d bytes, %s first", maxReplyBytes, seen(line))
 		}
-		lines = append(lines, line)
+		lines, raws = append(lines, line), append(raws, raw)
 		if enhanced == (EnhancedCode{}) {
-			enhanced = parseEnhanced(code, line)
+			enhanced = parseEnhanced(code, raw)
 		}
 		if !more {
-			return &reply{Reply{code, enhanced, strings.Join(lines, "\n")}}, nil
+			return &reply{Reply{code, enhanced, strings.Join(lines, "\n")}, strings.Join(raws, "\n")}, nil
 		}
 	}
 }
 
+// seenInPart is seen for a line whose end was cut off: there the beginning of a secret may
+// stand that clean did not know.
+func seenInPart(line string, clean func(string) string) string {
+	if strings.Contains(clean(line), concealed) {
+		return seen(concealed)
+	}
+	return seen(line)
+}
+
 // readLine reads a line that ends in LF or CR LF. It returns the line without that end, and
-// the number of bytes read.
-func readLine(r *bufio.Reader) (line string, n int, err error) {
+// the number of bytes read. Errors quote it as clean returns it.
+func readLine(r *bufio.Reader, clean func(line string) string) (line string, n int, err error) {
 	var long []byte
 	for {
 		part, err := r.ReadSlice('\n')
 		n += len(part)
 		if n > maxReplyLine+len("\r\n") {
-			return "", n, protocolErrorf("it sent a line of more than %d bytes, %s", maxReplyLine, seen(string(long)+string(part)))
+			return "", n, protocolErrorf("it sent a line of more than %d bytes, %s", maxReplyLine, seenInPart(string(long)+string(part), clean))
 		}
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
@@ -123,7 +137,7 @@ func readLine(r *bufio.Reader) (line string, n int, err error) {
 		}
 		line := strings.TrimSuffix(string(part[:len(part)-1]), "\r")
 		if len(line) > maxReplyLine {
-			return "", n, protocolErrorf("it sent a line of more than %d bytes, %s", maxReplyLine, seen(line))
+			return "", n, protocolErrorf("it sent a line of more than %d bytes, %s", maxReplyLine, seen(clean(line)))
 		}
 		return line, n, nil
 	}

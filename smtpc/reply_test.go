@@ -10,9 +10,15 @@ import (
 	"nightmare.mail/mxf/integration/must"
 )
 
-func parse(text string) (*reply, error) {
-	return readReply(bufio.NewReaderSize(strings.NewReader(text), readerSize), func(string) {})
+func bufferOf(text string) *bufio.Reader {
+	return bufio.NewReaderSize(strings.NewReader(text), readerSize)
 }
+
+func parse(text string) (*reply, error) {
+	return readReply(bufferOf(text), asItIs, func(string) {})
+}
+
+func asItIs(line string) string { return line }
 
 var goodReplies = []struct {
 	text     string
@@ -139,17 +145,17 @@ func TestCapabilities(t *testing.T) {
 		"250-AUTH PLAIN LOGIN\r\n250-AUTH=PLAIN\r\n250-\r\n250-8bitMIME \r\n250-X-UNKNOWN  a  B\r\n250-STARTTLSX\r\n250 CHUNKING\r\n")
 	must.OK(t, err)
 	c := parseCapabilities(r)
-	for _, keyword := range []string{extPipelining, extSize, ext8BitMIME, "CHUNKING", "AUTH", "AUTH=PLAIN"} {
+	for _, keyword := range []string{extPipelining, extSize, ext8BitMIME, "CHUNKING", "AUTH"} {
 		if !c.offers(keyword) {
 			t.Errorf("%s is not offered", keyword)
 		}
 	}
-	for _, keyword := range []string{extStartTLS, extSMTPUTF8, "MX.EXAMPLE.ORG", ""} {
+	for _, keyword := range []string{"AUTH=PLAIN", extStartTLS, extSMTPUTF8, "MX.EXAMPLE.ORG", ""} {
 		if c.offers(keyword) {
 			t.Errorf("%q is offered", keyword)
 		}
 	}
-	if c.sizeLimit() != 1000 || c["AUTH"] != "PLAIN LOGIN" || c["X-UNKNOWN"] != "a  B" {
+	if c.sizeLimit() != 1000 || c["AUTH"] != "PLAIN LOGIN PLAIN" || c["X-UNKNOWN"] != "a  B" {
 		t.Errorf("capabilities %q", c)
 	}
 }
@@ -168,6 +174,25 @@ func TestSizeLimit(t *testing.T) {
 	}
 }
 
+func TestMechanisms(t *testing.T) {
+	for text, want := range map[string]string{
+		"250-a\r\n250 b":                                  "",
+		"250-a\r\n250 AUTH":                               "",
+		"250-a\r\n250 AUTH plain  Login ":                 "PLAIN LOGIN",
+		"250-a\r\n250 auth=plain login":                   "PLAIN LOGIN",
+		"250-a\r\n250-AUTH PLAIN\r\n250 AUTH=LOGIN PLAIN": "PLAIN LOGIN",
+		"250-a\r\n250-AUTH=LOGIN\r\n250 AUTH PLAIN":       "LOGIN PLAIN",
+		"250-a\r\n250-AUTH PLAIN\r\n250 AUTH NTLM":        "PLAIN NTLM",
+		"250-AUTH PLAIN\r\n250 AUTHX PLAIN":               "", // the first line is a greeting
+	} {
+		r, err := parse(text + "\r\n")
+		must.OK(t, err)
+		if got := strings.Join(parseCapabilities(r).mechanisms(), " "); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func FuzzCapabilities(f *testing.F) {
 	f.Add("PIPELINING", "SIZE 100")
 	f.Add("auth=x y", "  ")
@@ -175,7 +200,7 @@ func FuzzCapabilities(f *testing.F) {
 		if strings.ContainsAny(one+two, "\r\n") {
 			return
 		}
-		r := &reply{Reply{Code: 250, Text: "250-x\n250-" + one + "\n250 " + two}}
+		r := &reply{Reply: Reply{Code: 250}, raw: "250-x\n250-" + one + "\n250 " + two}
 		c := parseCapabilities(r)
 		for keyword := range c {
 			if keyword == "" || strings.ContainsAny(keyword, " ") || keyword != strings.ToUpper(keyword) {
@@ -197,6 +222,6 @@ func BenchmarkReply(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
 		source.Reset(text)
-		must.Get(readReply(r, func(string) {}))(b)
+		must.Get(readReply(r, asItIs, func(string) {}))(b)
 	}
 }

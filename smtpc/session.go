@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"nightmare.mail/mxf/control/secret"
 )
 
 const (
@@ -40,8 +42,8 @@ var (
 	errUsed      = errors.New("the mail was sent before")
 )
 
-// A Session is a server that has been greeted, and secured where that was wanted, and that
-// can take one message after another. One goroutine at a time may use it.
+// A Session is a server that has been greeted, secured and logged in to where that was
+// wanted, and that can take one message after another. One goroutine at a time may use it.
 //
 // It closes neither the connection that it was opened on nor the one that StartTLS
 // made of it: who made them does, as [Session.Quit] says. When its methods have
@@ -56,6 +58,9 @@ type Session struct {
 	reader *bufio.Reader
 	heard  func(line string) // traces a line of a reply
 	caps   capabilities
+
+	secrets []secret.Secret // in what the server says, they are concealed
+
 	notes  []Note // of Open
 	failed error  // that of Open
 
@@ -82,12 +87,12 @@ type Session struct {
 }
 
 // Open begins a conversation on conn: the greeting, EHLO or HELO, STARTTLS and EHLO again,
-// as o says. The end of ctx ends it; ctx should end with the cause ErrFuse when the time
+// AUTH, as o says. The end of ctx ends it; ctx should end with the cause ErrFuse when the time
 // for a whole conversation is over.
 //
 // There is a session beside an error too: its Quit ends the conversation, and its Send
-// returns the error in an outcome. The error is a *RefusedError or a *BrokenError, or
-// ErrTLSNotOffered, or a mistake of the caller.
+// returns the error in an outcome. The error is a *RefusedError or a *BrokenError, a
+// *LoginError or a *NoLoginError, or ErrTLSNotOffered, or a mistake of the caller.
 func Open(ctx context.Context, conn net.Conn, o *Options) (*Session, error) {
 	s := newSession(conn, o)
 	s.failed = s.within(ctx, s.open)
@@ -97,6 +102,9 @@ func Open(ctx context.Context, conn net.Conn, o *Options) (*Session, error) {
 func newSession(conn net.Conn, o *Options) *Session {
 	s := &Session{options: o, base: conn, conn: conn, secure: o.InTLS, noTLS: o.TLSFailed, reader: bufio.NewReaderSize(conn, readerSize)}
 	s.serve(o.Limits, o.Trace)
+	if o.Login != nil {
+		s.keepSecret(o.Login.Secret.Reveal())
+	}
 	if tcp, ok := conn.(interface{ SetNoDelay(bool) error }); ok {
 		_ = tcp.SetNoDelay(true) // a matter of speed
 	}
@@ -107,7 +115,7 @@ func newSession(conn net.Conn, o *Options) *Session {
 func (s *Session) serve(limits Limits, trace func(line string)) {
 	s.limits, s.told, s.heard = limits, trace, func(string) {}
 	if trace != nil {
-		s.heard = func(line string) { s.trace("< " + line) }
+		s.heard = func(line string) { s.trace("< " + s.withoutChallenge(line)) }
 	}
 }
 
@@ -305,12 +313,26 @@ func printable(line string) string {
 	return string(bytes.TrimRight(out, "\n"))
 }
 
+// withoutChallenge is a line of a reply as the trace has it.
+func (s *Session) withoutChallenge(line string) string {
+	switch code, more, ok := parseReplyLine(line); {
+	case s.stage != StageAUTH || !ok || code != 334:
+		return line
+	case more:
+		return "334-(challenge)"
+	}
+	return "334 (challenge)"
+}
+
 // send writes one command. Its answer has to be read before another is sent.
-func (s *Session) send(command string) error {
+func (s *Session) send(command string) error { return s.sendAs(command, command) }
+
+// sendAs is send for a command that the trace shows as another.
+func (s *Session) sendAs(command, shown string) error {
 	if err := s.unasked(); err != nil {
 		return err
 	}
-	s.trace("> " + command)
+	s.trace("> " + shown)
 	if _, err := s.conn.Write([]byte(command + "\r\n")); err != nil {
 		// The server may have said why before it left: that is read first.
 		s.cutOff(time.Now().Add(lingerLimit))
@@ -336,7 +358,7 @@ func (s *Session) unasked() error {
 // early is the error of a server whose words have come before they were asked for.
 func (s *Session) early() error {
 	waiting, _ := s.reader.Peek(s.reader.Buffered())
-	return protocolErrorf("it sent %s without being asked", seen(string(waiting)))
+	return protocolErrorf("it sent %s without being asked", seen(s.conceal(string(waiting))))
 }
 
 // receive reads the reply to a command. It may take limit.
@@ -349,7 +371,7 @@ func (s *Session) receive(to Stage, limit time.Duration) (*reply, error) {
 // has failed for a reason of ours, that reason is the error.
 func (s *Session) read(to Stage, limit time.Duration) (*reply, error) {
 	s.stage = to
-	r, err := readReply(s.reader, s.heard)
+	r, err := readReply(s.reader, s.concealLine, s.heard)
 	if err == nil {
 		s.refused = false
 		s.spent = s.spent || r.closing()
@@ -395,8 +417,10 @@ func (s *Session) ended(err error, begun bool) error {
 	var broken *BrokenError
 	var unreadable *MessageError
 	var protocol *ProtocolError
+	var login *LoginError
+	var none *NoLoginError
 	switch {
-	case errors.As(err, &refused), errors.As(err, &broken), errors.Is(err, ErrTLSNotOffered):
+	case errors.As(err, &refused), errors.As(err, &broken), errors.Is(err, ErrTLSNotOffered), errors.As(err, &login), errors.As(err, &none):
 		return err
 	case errors.As(err, &unreadable), errors.Is(err, ErrPartialLine):
 		s.broken = true

@@ -225,14 +225,6 @@ func (t *transaction) rcptAnswered(n int, r *reply) error {
 	return nil
 }
 
-// mailLost is the error of a connection that was lost before MAIL was answered.
-func (t *transaction) mailLost(err error) error {
-	if isLost(err) && t.refused {
-		return t.tlsLost(err) // and nothing was said since
-	}
-	return err
-}
-
 // lockstep waits for the answer to each command.
 func (t *transaction) lockstep() error {
 	r, err := t.ask(StageMAIL, t.mailCommand())
@@ -247,7 +239,7 @@ func (t *transaction) lockstep() error {
 	if err == nil {
 		err = t.mailAnswered(r)
 	} else {
-		err = t.mailLost(err)
+		err = t.firstLost(err)
 	}
 	if err != nil {
 		return t.fails(err)
@@ -302,7 +294,7 @@ func (t *transaction) group() (*reply, error) {
 	t.write(nil, func(w *writer) error { return w.commands(group) })
 	mail, err := t.receive(StageMAIL, limit)
 	if err != nil {
-		return nil, t.mailLost(err)
+		return nil, t.firstLost(err)
 	}
 	if err := t.mailAnswered(mail); err != nil {
 		return nil, err
@@ -424,8 +416,12 @@ func (t *transaction) refuse(stage Stage, r *reply) error {
 }
 
 // forGood reports whether a refusal is permanent. In clear text that follows a failure
-// of TLS one that TLS might have spared is not: TLS may work tomorrow.
+// of TLS one that TLS might have spared is not: TLS may work tomorrow. That a relay wants
+// a login is for us to mend.
 func (s *Session) forGood(stage Stage, r *reply) bool {
+	if s.options.Relay && r.Code == 530 && stage != StageMessage {
+		return false
+	}
 	if s.noTLS && !s.secure && (r.ofSecurity() || stage == StageMAIL) {
 		return false
 	}

@@ -26,6 +26,9 @@ const (
 	NullMX                         // RFC 7505
 	NoAddress                      // there are names but no addresses
 	OnlyOurselves                  // every exchanger is this host
+	SourceNotOurs                  // a source address is none of this host
+	SourceUnusable                 // a source address cannot be bound for another reason
+	FamilyNotUsed                  // no exchanger has an address of a family that is used
 	NoConnection                   // no exchanger could be connected to
 	TLSUnavailable                 // TLS was wanted, and failed
 	TLSNotOffered                  // TLS was wanted, and the server does not offer it
@@ -34,6 +37,8 @@ const (
 	PartialLine                    // the message's last line has no newline
 	GreetingFailed                 // the greeting was not 220
 	NameRejected                   // HELO was not answered with 250
+	NoLogin                        // no mechanism is offered that a login can use
+	LoginRefused                   // AUTH was refused, or what was said to it is not to be trusted
 	TooLarge                       // over the limit that SIZE announced
 	NeedsSMTPUTF8                  // an address above ASCII and a server without SMTPUTF8
 	AvoidsSMTPUTF8                 // the same, because we are not to use it
@@ -58,8 +63,8 @@ const (
 	recipientByReply Letter = 'c'
 )
 
-// The catalogue. {ip}, {host}, {protocol}, {reason}, {seconds}, {size} and
-// {limit} stand for facts; {why} for ": " and the reason, where there is one; {dup}
+// The catalogue. {ip}, {host}, {protocol}, {reason}, {line}, {mechanism}, {seconds}, {size}
+// and {limit} stand for facts; {why} for ": " and the reason, where there is one; {dup}
 // for "Possible duplicate! " when the message's last byte may have been sent.
 var catalogue = [...]struct {
 	letter Letter
@@ -78,6 +83,9 @@ var catalogue = [...]struct {
 	NullMX:             {Permanent, "{host} does not accept mail (null MX). (#5.1.10)"},
 	NoAddress:          {Permanent, "Sorry, I couldn't find a mail exchanger or IP address. (#5.4.4)"},
 	OnlyOurselves:      {Permanent, "Sorry. Although I'm listed as a best-preference MX or A for that host,\nit isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"},
+	SourceNotOurs:      {Temporary, "Sorry, {ip} of {line} is no address of this host. (#4.3.0)"},
+	SourceUnusable:     {Temporary, "Sorry, {ip} of {line} cannot be used: {reason}. (#4.3.0)"},
+	FamilyNotUsed:      {Temporary, "Sorry, {line} leaves {host} without an address. (#4.4.4)"},
 	NoConnection:       {Temporary, "Sorry, I wasn't able to establish an {protocol} connection. (#4.4.1)"},
 	TLSUnavailable:     {Temporary, "Connected to {ip} but TLS could not be had: {reason}. (#4.7.5)"},
 	TLSNotOffered:      {Temporary, "Connected to {ip} but TLS could not be had: STARTTLS is not offered. (#4.7.5)"},
@@ -86,6 +94,8 @@ var catalogue = [...]struct {
 	PartialLine:        {Permanent, "SMTP cannot transfer messages with partial final lines. (#5.6.2)"},
 	GreetingFailed:     {Temporary, "Connected to {ip} but greeting failed."},
 	NameRejected:       {Temporary, "Connected to {ip} but my name was rejected."},
+	NoLogin:            {Temporary, "Connected to {ip} but it offers no login that {line} can use ({reason}). (#4.7.8)"},
+	LoginRefused:       {Temporary, "Connected to {ip} but the login of {line} was refused ({mechanism}). (#4.7.8)"},
 	TooLarge:           {Permanent, "{ip}: message of {size} bytes is over the limit of {limit}. (#5.3.4)"},
 	NeedsSMTPUTF8:      {Permanent, "{ip} cannot take an address that is not ASCII: SMTPUTF8 is not offered. (#5.6.7)"},
 	AvoidsSMTPUTF8:     {Temporary, "{ip} is not asked for SMTPUTF8, which an address that is not ASCII needs. (#4.6.7)"},
@@ -106,10 +116,12 @@ var catalogue = [...]struct {
 // Facts fill the gaps of a case's wording. Those that a case does not mention
 // are left at zero. Strings from outside need no care: New makes them harmless.
 type Facts struct {
-	IP        string // the peer's address, without brackets; empty reads as unknown
+	IP        string // the peer's address, or ours, without brackets; empty reads as unknown
 	Host      string // a name or an address, as it was asked for
 	Protocol  string // in capitals
 	Reason    string // lower case, no full stop
+	Line      string // of a control file: control/credentials:3
+	Mechanism string // of a login
 	Reply     string // the server's words, all lines
 	Seconds   int64  // timeoutremote
 	Size      int64  // of the message, bytes
@@ -156,6 +168,8 @@ func (c Case) wording(f *Facts) string {
 		"{host}", Diagnostic(f.Host),
 		"{protocol}", f.Protocol,
 		"{reason}", Diagnostic(f.Reason),
+		"{line}", Diagnostic(f.Line),
+		"{mechanism}", Diagnostic(f.Mechanism),
 		"{seconds}", strconv.FormatInt(f.Seconds, 10),
 		"{size}", strconv.FormatInt(f.Size, 10),
 		"{limit}", strconv.FormatInt(f.Limit, 10),

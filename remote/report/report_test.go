@@ -12,7 +12,7 @@ import (
 
 // The wording, letter by letter.
 func TestCatalogue(t *testing.T) {
-	tls := &TLS{"TLSv1.3", "TLS_AES_128_GCM_SHA256", true, "mx.example.org", ""}
+	tls := &TLS{"TLSv1.3", "TLS_AES_128_GCM_SHA256", true, "mx.example.org", "", ""}
 	ip := "192.0.2.1"
 	for _, test := range []struct {
 		c     Case
@@ -22,6 +22,10 @@ func TestCatalogue(t *testing.T) {
 		{MessageAccepted, Facts{IP: ip, Reply: "250 ok"}, "K192.0.2.1 accepted message.\nRemote host said: 250 ok"},
 		{MessageAccepted, Facts{IP: ip, Reply: "250 ok", TLS: tls},
 			"K192.0.2.1 accepted message.\nRemote host said: 250 ok\nTLS: TLSv1.3 TLS_AES_128_GCM_SHA256 verified mx.example.org"},
+		{MessageAccepted, Facts{IP: ip, TLS: &TLS{"TLSv1.3", "C", true, "mx.example.org", WordLogin, ""}},
+			"K192.0.2.1 accepted message.\nTLS: TLSv1.3 C verified mx.example.org login"},
+		{MessageAccepted, Facts{IP: ip, TLS: &TLS{"TLSv1.3", "C", false, "mx.example.org", WordLogin, AnchorsFault("it is empty")}},
+			"K192.0.2.1 accepted message.\nTLS: TLSv1.3 C unverified mx.example.org login (control/trustanchors:1: it is empty)"},
 		{RecipientRejected, Facts{IP: ip, Permanent: true, Reply: "550 no", TLS: tls}, "h192.0.2.1 does not like recipient.\nRemote host said: 550 no"},
 		{RecipientRejected, Facts{IP: ip, Reply: "450 later"}, "s192.0.2.1 does not like recipient.\nRemote host said: 450 later"},
 		{AllRejected, Facts{IP: ip, Permanent: true}, "DGiving up on 192.0.2.1."},
@@ -50,6 +54,18 @@ func TestCatalogue(t *testing.T) {
 		{ControlFiles, Facts{Reason: "protocols:3: slice from -1 to 15"}, "ZUnable to read control files: protocols:3: slice from -1 to 15. (#4.3.0)"},
 		{TLSUnavailable, Facts{IP: ip, Reason: "not offered"}, "ZConnected to 192.0.2.1 but TLS could not be had: not offered. (#4.7.5)"},
 		{Usage, Facts{}, "DI (qmail-remote) was invoked improperly. (#5.3.5)"},
+		{LoginRefused, Facts{IP: ip, Line: "control/credentials:3", Mechanism: "PLAIN", Reply: "535-5.7.8 no\n535 5.7.8 never", Permanent: true, TLS: tls},
+			"ZConnected to 192.0.2.1 but the login of control/credentials:3 was refused (PLAIN). (#4.7.8)\nRemote host said: 535-5.7.8 no\n535 5.7.8 never\nTLS: TLSv1.3 TLS_AES_128_GCM_SHA256 verified mx.example.org"},
+		{LoginRefused, Facts{IP: ip, Line: "control/credentials:3", Mechanism: "SCRAM-SHA-256", Detail: "the server has not proved it"},
+			"ZConnected to 192.0.2.1 but the login of control/credentials:3 was refused (SCRAM-SHA-256). (#4.7.8)\nthe server has not proved it"},
+		{NoLogin, Facts{IP: ip, Line: "control/credentials:3", Reason: "none"},
+			"ZConnected to 192.0.2.1 but it offers no login that control/credentials:3 can use (none). (#4.7.8)"},
+		{SourceNotOurs, Facts{IP: "2001:db8::10", Line: "control/sources:2"},
+			"ZSorry, 2001:db8::10 of control/sources:2 is no address of this host. (#4.3.0)"},
+		{SourceUnusable, Facts{IP: "192.0.2.10", Line: "control/sources:2", Reason: "permission denied"},
+			"ZSorry, 192.0.2.10 of control/sources:2 cannot be used: permission denied. (#4.3.0)"},
+		{FamilyNotUsed, Facts{Line: "control/families:1", Host: "mx.example.org"},
+			"ZSorry, control/families:1 leaves mx.example.org without an address. (#4.4.4)"},
 		{TooLarge, Facts{IP: ip, Size: 11, Limit: 10}, "D192.0.2.1: message of 11 bytes is over the limit of 10. (#5.3.4)"},
 		{Internal, Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},
 		{Case(-1), Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -74,8 +75,10 @@ func smtpMayGoOn(o *smtpc.Outcome) bool {
 	var refused *smtpc.RefusedError
 	var broken *smtpc.BrokenError
 	var unable *smtpc.UTF8Error
+	var login *smtpc.LoginError
+	var none *smtpc.NoLoginError
 	switch {
-	case errors.Is(o.Err, smtpc.ErrTLSNotOffered), errors.As(o.Err, &unable):
+	case errors.Is(o.Err, smtpc.ErrTLSNotOffered), errors.As(o.Err, &unable), errors.As(o.Err, &none):
 		return true
 	case errors.As(o.Err, &refused):
 		switch refused.Stage {
@@ -83,6 +86,8 @@ func smtpMayGoOn(o *smtpc.Outcome) bool {
 			return true
 		}
 		return refused.Cause != nil
+	case errors.As(o.Err, &login):
+		return !login.Final()
 	case errors.As(o.Err, &broken):
 		return broken.Cause != nil || !o.Begun
 	}
@@ -98,6 +103,8 @@ func smtpCase(o *smtpc.Outcome, peer *Peer) (Case, Facts) {
 	var size *smtpc.SizeError
 	var unable *smtpc.UTF8Error
 	var message *smtpc.MessageError
+	var login *smtpc.LoginError
+	var none *smtpc.NoLoginError
 	switch err := o.Err; {
 	case errors.As(err, &refused):
 		return smtpRefused(refused)
@@ -105,6 +112,10 @@ func smtpCase(o *smtpc.Outcome, peer *Peer) (Case, Facts) {
 		return smtpBroken(broken, peer)
 	case errors.Is(err, smtpc.ErrTLSNotOffered):
 		return TLSNotOffered, Facts{}
+	case errors.As(err, &login):
+		return LoginRefused, Facts{Line: login.Place, Mechanism: login.Mechanism, Reply: login.Reply.Text, Detail: login.Reason}
+	case errors.As(err, &none):
+		return NoLogin, Facts{Line: none.Place, Reason: cmp.Or(none.Offered, "none")}
 	case errors.Is(err, smtpc.ErrPartialLine):
 		return PartialLine, Facts{}
 	case errors.As(err, &sender):
@@ -182,11 +193,13 @@ func smtpNoTLS(e *smtpc.BrokenError) string {
 		return why
 	case errors.As(e, &protocol):
 		return protocol.What
+	case e.Stage == smtpc.StageAUTH && !errors.Is(e, smtpc.ErrLost):
+		return e.Err.Error() // what a login needs
 	case errors.As(e, &silence):
 		return silence.Error()
 	case e.Stage == smtpc.StageSTARTTLS:
 		return "server ended the connection instead of answering STARTTLS"
-	case e.Stage == smtpc.StageMAIL:
+	case e.Stage == smtpc.StageMAIL, e.Stage == smtpc.StageAUTH:
 		return "server refused STARTTLS and ended the connection"
 	}
 	return "server ended the connection inside TLS instead of answering EHLO"

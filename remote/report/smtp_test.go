@@ -24,6 +24,7 @@ func quiet(at smtpc.Stage) error {
 func TestSMTP(t *testing.T) {
 	type answers = []smtpc.Answer
 	type (
+		login   = smtpc.LoginError
 		refused = smtpc.RefusedError
 		broken  = smtpc.BrokenError
 	)
@@ -37,6 +38,7 @@ func TestSMTP(t *testing.T) {
 	nonsense := &smtpc.ProtocolError{What: `it sent "hello", which is not a reply`}
 	canceled := &broken{Stage: smtpc.StageEHLO, Err: context.Canceled}
 	panicked := errors.New("panic in the SMTP conversation: x")
+	const place = "control/credentials:3"
 	const connected = "Connected to 192.0.2.1 but "
 	const diedText = connected + "connection died"
 	const (
@@ -93,6 +95,25 @@ func TestSMTP(t *testing.T) {
 			false, "?" + noTLS + "STARTTLS was refused. (#4.7.5)\nRemote host said: 454 no", 0},
 		{"EHLO in TLS", smtpc.Outcome{Err: &refused{Stage: smtpc.StageEHLO, Reply: said("454 no"), Cause: smtpc.ErrTLSFailed}},
 			true, "?" + noTLS + "it refused EHLO inside TLS. (#4.7.5)\nRemote host said: 454 no", 0},
+
+		// Logins.
+		{"a login", smtpc.Outcome{Recipients: answers{odd, none}, Err: &login{Place: place, Mechanism: "PLAIN", Reply: smtpc.Reply{Code: 535, Text: "535 no"}}},
+			true, "hI cannot send to this recipient: there is a control byte in it. (#5.1.3)|Z" + connected + "the login of control/credentials:3 was refused (PLAIN). (#4.7.8)\nRemote host said: 535 no" + tlsLine + "|", 0},
+		{"a login without a proof", smtpc.Outcome{Recipients: answers{none}, Err: &login{Place: place, Mechanism: "SCRAM-SHA-256", Reason: "there is no proof"},
+			Notes: []smtpc.Note{{Stage: smtpc.StageSTARTTLS, Reply: said("454 no")}}},
+			false, "Z" + connected + "the login of control/credentials:3 was refused (SCRAM-SHA-256). (#4.7.8)\nthere is no proof\nSTARTTLS was refused before: 454 no|", 0},
+		{"421 to a login", smtpc.Outcome{Recipients: answers{none}, Err: &login{Place: place, Mechanism: "LOGIN", Reply: smtpc.Reply{Code: 421, Text: "421 busy"}}},
+			true, "?" + connected + "the login of control/credentials:3 was refused (LOGIN). (#4.7.8)\nRemote host said: 421 busy", 0},
+		{"no login", smtpc.Outcome{Recipients: answers{none}, Err: &smtpc.NoLoginError{Place: place}},
+			true, "?" + connected + "it offers no login that control/credentials:3 can use (none). (#4.7.8)", 0},
+		{"no mechanism", smtpc.Outcome{Recipients: answers{none}, Err: &smtpc.NoLoginError{Place: place, Offered: "GSSAPI NTLM"}},
+			true, "?" + connected + "it offers no login that control/credentials:3 can use (GSSAPI NTLM). (#4.7.8)", 0},
+		{"a login without a certificate", smtpc.Outcome{Err: &broken{Stage: smtpc.StageAUTH, Cause: smtpc.ErrTLSFailed, Err: errors.New("a login needs it")}},
+			true, "?" + noTLS + "a login needs it. (#4.7.5)", 0},
+		{"AUTH lost", smtpc.Outcome{Recipients: answers{none}, Err: &broken{Stage: smtpc.StageAUTH, Err: quiet(smtpc.StageAUTH)}},
+			false, "?" + diedText + ": no answer to AUTH within 5 seconds. (#4.4.2)", 0},
+		{"AUTH lost after STARTTLS was refused", smtpc.Outcome{Recipients: answers{none}, Err: &broken{Stage: smtpc.StageAUTH, Cause: smtpc.ErrTLSFailed, Err: lost}},
+			false, "?" + noTLS + "server refused STARTTLS and ended the connection. (#4.7.5)", 0},
 
 		// Lost before a transaction.
 		{"lost", smtpc.Outcome{Recipients: answers{odd, none}, Err: &broken{Stage: smtpc.StageMAIL, Err: lost}}, true, "?" + diedText + ". (#4.4.2)", 0},

@@ -11,8 +11,12 @@ type TLS struct {
 	Cipher     string // IANA name of the cipher suite, or unknown
 	Verified   bool   // the verdict on the certificate, enforced or not
 	ServerName string // the name that was asked for, an address for an address literal
+	Word       string // who demanded the level, where that has a word: WordLogin; else empty
 	Fault      string // of ours, why there is no verdict: file, line and what
 }
+
+// WordLogin is the word of a level that was raised by a line of control/credentials.
+const WordLogin = "login"
 
 // tlsOpening begins the line on TLS.
 const tlsOpening = "TLS: "
@@ -24,6 +28,9 @@ func (t TLS) String() string {
 		verdict = "verified"
 	}
 	line := fmt.Sprintf(tlsOpening+"%s %s %s %s", t.Version, t.Cipher, verdict, t.ServerName)
+	if t.Word != "" {
+		line += " " + t.Word
+	}
 	if t.Fault != "" {
 		line += " (" + t.Fault + ")"
 	}

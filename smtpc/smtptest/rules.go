@@ -26,7 +26,7 @@ const (
 
 // parameterOf has the extension that a parameter of MAIL or RCPT belongs to.
 var parameterOf = map[string]string{
-	"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "AUTH": "AUTH", "REQUIRETLS": "REQUIRETLS",
+	"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "REQUIRETLS": "REQUIRETLS",
 	"RET": "DSN", "ENVID": "DSN", "NOTIFY": "DSN", "ORCPT": "DSN",
 }
 
@@ -36,6 +36,10 @@ type rules struct {
 	offered map[string]bool // the extensions of the last reply to EHLO
 	mail    bool            // MAIL was sent, accepted or not
 	rcpt    bool            // RCPT was sent after it
+
+	mechanisms []string // of AUTH, in the last reply to EHLO
+	loggedIn   bool
+	sent       bool // MAIL was sent since the greeting or EHLO
 }
 
 // greet notes what a positive reply to EHLO or HELO offers.
@@ -47,6 +51,7 @@ func (r *rules) greet(phase Phase, reply string) {
 	for _, line := range strings.Split(reply, "\n")[1:] {
 		if words := strings.Fields(strings.ToUpper(line[min(len("250-"), len(line)):])); len(words) > 0 {
 			r.offered[words[0]] = true
+			r.learn(words)
 		}
 	}
 }
@@ -68,7 +73,7 @@ func (r *rules) check(verb, line string, more, secure bool, tx *Transaction) err
 		return violation("more before the answer to %.40q, without PIPELINING", line)
 	}
 	switch verb {
-	case "EHLO", "HELO", "STARTTLS", "DATA", "QUIT":
+	case "EHLO", "HELO", "STARTTLS", "AUTH", "DATA", "QUIT":
 		if more {
 			return violation("more before the answer to %q", line)
 		}
@@ -89,13 +94,15 @@ func (r *rules) order(verb, line string, secure, waits bool, tx *Transaction) er
 	case "MAIL":
 		due = r.greeted && !tx.Begun
 		wellFormed = r.acceptable(line)
-		r.mail, r.rcpt = true, false
+		r.mail, r.rcpt, r.sent = true, false, true
 	case "RCPT":
 		due = r.mail && (tx.Begun || !waits)
 		wellFormed = r.acceptable(line)
 		r.rcpt = true
 	case "DATA":
 		due = r.rcpt && (len(tx.Recipients) > 0 || !waits)
+	case "AUTH":
+		wellFormed = true // checkAuth looks at it
 	case "RSET", "QUIT":
 	case "NOOP":
 		wellFormed = true

@@ -23,6 +23,8 @@ const (
 	HELO      Phase = "HELO"
 	STARTTLS  Phase = "STARTTLS"
 	Handshake Phase = "handshake" // the ClientHello has come; Answer alone
+	AUTH      Phase = "AUTH"
+	Response  Phase = "response" // a line of the client within AUTH
 	MAIL      Phase = "MAIL"
 	RCPT      Phase = "RCPT"
 	DATA      Phase = "DATA"
@@ -69,6 +71,7 @@ type Server struct {
 	Act        func(Point) Action // nil: as it should be
 	Lazy       bool               // answers only when the client has stopped sending
 	Blank      bool               // an empty line in front of each reply
+	Auth       *Auth              // nil: AUTH is not offered
 
 	// Answer takes the place of Act where more has to be known.
 	Answer func(*Exchange) Action
@@ -106,6 +109,7 @@ type Conversation struct {
 	Accepted bool     // sender, a recipient and then a message were answered with 2xx
 	Mails    int      // how often that was so
 	Ended    bool     // QUIT came
+	Logins   []*Login // in order
 
 	// Turns is how often the client had to wait, the TLS handshake included. A lazy
 	// server knows; another counts the answers that it gave when it had read all
@@ -325,6 +329,9 @@ func (d *dialogue) command(line string) error {
 		err = d.greet(e, "250 fake.example.org")
 	case STARTTLS:
 		err = d.startTLS(e)
+	case AUTH:
+		d.violated(d.rules.checkAuth(line, d.secure, d.server.Auth, d.tx))
+		err = d.auth(e)
 	case MAIL:
 		err = d.mail(e)
 	case RCPT:
@@ -366,6 +373,9 @@ func (d *dialogue) capabilities() string {
 	lines := append([]string{"fake.example.org greets you"}, d.server.Extensions...)
 	if d.server.TLS != nil && !d.secure {
 		lines = append(lines, "STARTTLS")
+	}
+	if offer := d.server.Auth.offer(d.secure); offer != "" {
+		lines = append(lines, offer)
 	}
 	return Reply("250", lines...)
 }
@@ -433,7 +443,11 @@ func (d *dialogue) mail(e Exchange) error {
 	d.tx = new(Transaction)
 	sender, parameters, _ := Path(e.Line)
 	d.tx.Sender, d.tx.Parameters = sender, parameters
-	reply, err := d.say(e, "250 sender ok")
+	proper := "250 sender ok"
+	if d.server.Auth != nil && d.server.Auth.Demand && !d.rules.loggedIn {
+		proper = "530 5.7.0 log in first"
+	}
+	reply, err := d.say(e, proper)
 	d.tx.Begun = positive(reply)
 	return err
 }

@@ -8,6 +8,7 @@
 //	RFC 5321   the conversation, the message, lengths
 //	RFC 2920   which commands may be sent without waiting
 //	RFC 3207   STARTTLS
+//	RFC 4954   AUTH, with the server's side of seven mechanisms
 package smtptest
 
 import (
