@@ -8,16 +8,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"nightmare.mail/mxf/qmtpc/spool"
 )
 
 // spoolInMemory bounds what is kept in memory of a message whose size cannot be
 // known beforehand, in bytes: most mail fits, and a hundred deliveries at a time
 // do not fill a machine.
 const spoolInMemory = 1 << 20
-
-// spoolLimit bounds what is spooled of a message in all, in bytes: no mail is as large,
-// and a pipe or a device without end must not fill the disk.
-const spoolLimit = 1 << 30
 
 // A Mail is a message with its sender and its recipients, ready to be sent. It can be
 // sent to one server after another, from the beginning each time, but not to two at
@@ -103,39 +101,20 @@ func measure(ctx context.Context, text io.Reader) (*message, error) {
 	return &message{text: seeker, start: start, size: max(end-start, 0)}, nil
 }
 
-// spoolUntil spools text, but no longer than ctx allows: a pipe can be silent for
-// ever. The goroutine that is left then ends with the pipe.
+// spoolUntil spools text, but no longer than ctx allows.
 func spoolUntil(ctx context.Context, text io.Reader) (*message, error) {
-	type result struct {
-		message *message
-		err     error
-	}
-	done := make(chan result)
-	go func() {
-		var r result
-		r.err = guard(func() (err error) {
-			r.message, err = spool(text, spoolLimit)
+	return spool.Until(ctx, func() (m *message, err error) {
+		err = guard(func() (err error) {
+			m, err = keep(text, spool.Limit)
 			return err
 		})
-		select {
-		case done <- r:
-		case <-ctx.Done():
-			if r.message != nil {
-				r.message.close()
-			}
-		}
-	}()
-	select {
-	case r := <-done:
-		return r.message, r.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+		return m, err
+	}, (*message).close)
 }
 
-// spool reads text to its end, into memory or a temporary file that has no name
-// any more. The error is a *MessageError also when text is longer than limit.
-func spool(text io.Reader, limit int64) (*message, error) {
+// keep reads text to its end, into memory or into a file. The error is a *MessageError also when
+// text is longer than limit.
+func keep(text io.Reader, limit int64) (*message, error) {
 	text = &marked{text}
 	var memory bytes.Buffer
 	n, err := io.CopyN(&memory, text, spoolInMemory+1)
@@ -145,33 +124,14 @@ func spool(text io.Reader, limit int64) (*message, error) {
 	if n <= spoolInMemory {
 		return &message{text: bytes.NewReader(memory.Bytes()), size: n}, nil
 	}
-	file, err := os.CreateTemp("", "mxf-qmtp-")
-	if err != nil {
-		return nil, fmt.Errorf("spooling the message: %w", err)
-	}
-	// Unlinked at once: whatever becomes of this process, nothing stays.
-	err = os.Remove(file.Name())
-	var size int64
-	if err == nil {
-		size, err = spoolTo(file, io.MultiReader(&memory, text), limit)
+	file, size, err := spool.File(io.MultiReader(&memory, text), limit)
+	if errors.Is(err, spool.ErrLong) {
+		err = &MessageError{fmt.Errorf("it is not a file, and longer than the %d bytes that are spooled", limit)}
 	}
 	if err != nil {
-		file.Close()
 		return nil, fmt.Errorf("spooling the message: %w", err)
 	}
 	return &message{text: file, size: size, spool: file}, nil
-}
-
-func spoolTo(file *os.File, text io.Reader, limit int64) (int64, error) {
-	size, err := io.Copy(file, io.LimitReader(text, limit+1))
-	if err != nil {
-		return 0, err
-	}
-	if size > limit {
-		return 0, &MessageError{fmt.Errorf("it is not a file, and longer than the %d bytes that are spooled", limit)}
-	}
-	_, err = file.Seek(0, io.SeekStart)
-	return size, err
 }
 
 // A marked reader marks the errors of the text, so that they are not taken for those

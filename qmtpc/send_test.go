@@ -21,6 +21,7 @@ import (
 
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/qmtpc/qmtptest"
+	"nightmare.mail/mxf/qmtpc/spool"
 )
 
 // patience is far beyond what any of these conversations takes.
@@ -292,7 +293,7 @@ func TestSpool(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	for _, size := range []int{0, 1, spoolInMemory, spoolInMemory + 1, spoolInMemory * 2} {
-		m := must.Get(spool(readerOf(t, make([]byte, size)), spoolLimit))(t)
+		m := must.Get(keep(readerOf(t, make([]byte, size)), spool.Limit))(t)
 		f, onDisk := m.text.(*os.File)
 		if onDisk != (size > spoolInMemory) || m.size != int64(size) {
 			t.Errorf("%d bytes: on disk %t, size %d", size, onDisk, m.size)
@@ -780,7 +781,7 @@ func TestNoRecipients(t *testing.T) {
 func TestSpool_limit(t *testing.T) {
 	const limit = 2 * spoolInMemory
 	for _, size := range []int{limit - 1, limit, limit + 1, 4 * limit} {
-		m, err := spool(readerOf(t, make([]byte, size)), limit)
+		m, err := keep(readerOf(t, make([]byte, size)), limit)
 		var message *MessageError
 		switch {
 		case size <= limit && err != nil, size > limit && !errors.As(err, &message):
