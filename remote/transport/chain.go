@@ -30,8 +30,7 @@ func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *
 	ctx, broken := context.WithCancelCause(ctx)
 	defer broken(nil)
 	stdin, done, err := m.Message.descriptor(func(err error) {
-		broken(&report.Error{Case: report.Unreadable,
-			Facts: report.Facts{Reason: dial.Reason(err).Error()}, Err: err})
+		broken(unreadable(err))
 	})
 	if err != nil {
 		return report.Stream{}, err
