@@ -28,7 +28,7 @@ var built struct {
 
 func TestMain(m *testing.M) {
 	status := m.Run()
-	if built.folder != "" {
+	if built.folder != "" && built.folder != os.Getenv(apartPrograms) {
 		os.RemoveAll(built.folder)
 	}
 	os.Exit(status)
@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 func programs(t testing.TB) string {
 	t.Helper()
 	built.once.Do(func() {
+		if built.folder = os.Getenv(apartPrograms); built.folder != "" {
+			return
+		}
 		if built.folder, built.err = os.MkdirTemp("", "mxf-programs"); built.err != nil {
 			return
 		}

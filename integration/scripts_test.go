@@ -66,6 +66,7 @@ import (
 //	wired N FILE                 message N came exactly as in FILE, with CR LF
 //	envelope N SENDER RECIPIENT...
 //	connections N                so many connections were made
+//	peer N ADDR                  connection N came from that address
 //	commands N                   the commands of connection N are the standard output
 //	turns N COUNT                how often the client waited on connection N
 //	queries                      the questions to the name server are the standard output
@@ -73,12 +74,15 @@ import (
 //	tcpto ADDR COUNT AGE         a record in the table of dead hosts
 //	clientcert                   control/clientcert and control/clientkey
 //	grow FILE SIZE               a message of that size, with dots and 8-bit bytes
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
+
+// runScripts runs the scripts in a folder, both ways, and compares.
+func runScripts(t *testing.T, folder string) {
 	ways := map[string]*record{"process": newRecord(), "chain": newRecord()}
 	for way, record := range ways {
 		t.Run(way, func(t *testing.T) {
 			testscript.Run(t, testscript.Params{
-				Dir:                "testdata/script",
+				Dir:                folder,
 				Setup:              func(env *testscript.Env) error { return setUp(t, env, way, record) },
 				Cmds:               scriptCommands,
 				Condition:          condition,
@@ -177,6 +181,7 @@ var scriptCommands = map[string]command{
 	"wired":       onMessage(2, wired),
 	"envelope":    onMessage(2, envelope),
 	"connections": plain(1, (*rig).connections),
+	"peer":        onConnection(2, cameFrom),
 	"commands":    onConnection(1, commands),
 	"turns":       onConnection(2, turns),
 	"queries":     plain(0, (*rig).queries),
@@ -633,6 +638,13 @@ func envelope(m *lab.Message, _ *testscript.TestScript, args []string) error {
 	got := append([]string{m.Sender}, m.Recipients...)
 	if strings.Join(got, "\n") != strings.Join(args[1:], "\n") {
 		return fmt.Errorf("the envelope is %q", got)
+	}
+	return nil
+}
+
+func cameFrom(s *lab.Session, _ *testscript.TestScript, args []string) error {
+	if got := s.Remote.Addr().String(); got != args[1] {
+		return fmt.Errorf("connection %s, to %s, came from %s", args[0], s.Local, got)
 	}
 	return nil
 }
