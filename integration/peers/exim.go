@@ -18,6 +18,10 @@ func Exim(t testing.TB, o Options) *Server {
 	for _, dir := range []string{"var/spool/exim4", "var/log/exim4", "run/exim4", "home/mail"} {
 		own(t, r.path(dir), 0o750, serverUser, serverUser)
 	}
+	if l := o.Login; l != nil {
+		r.write("etc/exim4/user", l.User)
+		r.write("etc/exim4/password", l.Password)
+	}
 	r.write("etc/exim4/exim4.conf", eximConfig(r.certificates(o, serverUser)))
 	s := launch{name: "exim", log: r.path("log"), greets: true, command: func(port string) *exec.Cmd {
 		// Logs go to standard error too: -v is the least of debugging.
@@ -70,12 +74,21 @@ func eximConfig(o Options) string {
 	if o.NoPipelining {
 		main = append(main, "pipelining_advertise_hosts =")
 	}
-	return strings.Join(main, "\n") + eximSections
+	authenticators := ""
+	if o.Login != nil {
+		main = append(main, "acl_smtp_mail = mail", "auth_advertise_hosts = *")
+		authenticators = eximAuthenticators(o.Login)
+	}
+	return strings.Join(main, "\n") + eximSections + authenticators
 }
 
 const eximSections = `
 
 begin acl
+mail:
+  accept authenticated = *
+  deny message = 530 5.7.0 Authentication required
+
 rcpt:
   deny local_parts = ^` + RefusedPrefix + `
        message = no such mailbox

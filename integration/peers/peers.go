@@ -8,6 +8,8 @@
 // as packages, so a program and its libraries are looked for beneath
 // $MXF_PEERS_ROOT first, where packages can be unpacked without being installed.
 //
+// Postfix can demand logins, which Cyrus SASL or a Dovecot checks, and Exim can by itself.
+//
 // Postfix, Exim and OpenSMTPD are several processes with several users, which
 // takes root to start. Exim and OpenSMTPD have paths and user names compiled in;
 // they get a root folder and a list of users made for them (Root).
@@ -54,6 +56,7 @@ type Options struct {
 	Certificate, Key string // PEM files; without them there is no TLS
 	ClientCA         string // PEM file; a client must show a certificate from it (Postfix, Exim)
 	NoPipelining     bool   // do not offer PIPELINING (Postfix, Exim)
+	Login            *Login // demanded of everybody (Postfix, Exim); nil: none is offered
 }
 
 func (o Options) tls() bool { return o.Certificate != "" }
@@ -120,11 +123,13 @@ func Missing(t testing.TB, needs, format string, args ...any) {
 
 // debian is the package that brings a program, where their names differ.
 var debian = map[string]string{
+	"dovecot":        "dovecot-core",
 	"exim4":          "exim4-daemon-light",
 	"gnutls-serv":    "gnutls-bin",
 	"mail.maildir":   "opensmtpd",
 	"postconf":       "postfix",
 	"qmtpfront-echo": "mailfront",
+	"saslpasswd2":    "sasl2-bin",
 	"smtp-sink":      "postfix",
 	"smtpd":          "opensmtpd",
 	"stdbuf":         "coreutils",

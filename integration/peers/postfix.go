@@ -70,7 +70,18 @@ func Postfix(t testing.TB, o Options) *Server {
 	must.OK(t, err)
 	master := filepath.Join(strings.TrimSpace(string(daemons)), "master")
 	write(t, filepath.Join(etc, "access"), "/^"+RefusedPrefix+"/ 550 5.1.1 no such mailbox\n")
-	settle(t, write(t, filepath.Join(etc, "main.cf"), postfixMain(dir, uid, gid, o)))
+	main := postfixMain(dir, uid, gid, o)
+	if l := o.Login; l != nil {
+		var auth *Server
+		sasl := filepath.Join(etc, "sasl") // where Debian's Postfix looks first
+		if l.Dovecot {
+			auth = dovecot(t, l)
+		} else {
+			cyrusFiles(t, sasl, l, uid, gid)
+		}
+		main += strings.Join(postfixLogin(sasl, l, auth), "\n") + "\n"
+	}
+	settle(t, write(t, filepath.Join(etc, "main.cf"), main))
 
 	log := filepath.Join(dir, "log")
 	s := launch{name: "postfix", log: log, greets: true, command: func(port string) *exec.Cmd {
