@@ -23,7 +23,7 @@ import (
 type Plan struct {
 	Route *route.Result // what routes files and DNS say
 	Steps []Step        // in the order in which they are tried
-	Err   error         // why there are none; a *route.Error
+	Err   error         // why there are none: a *route.Error, or settings that cannot be kept
 }
 
 // A Step is one candidate, with what is required of it and what we say about ourselves.
@@ -33,16 +33,17 @@ type Step struct {
 	Addresses   []Address // of the candidate, in the order in which they are tried
 
 	InProcess bool  // attempts are carried out in this process, not by a chain of programs
-	Err       error // why the step is passed over: its program cannot be run; nil where it is tried
+	Err       error // why the step is passed over: its program cannot be run, or no address is left; nil where it is tried
 }
 
 // An Address is one address of a step.
 type Address struct {
 	netip.AddrPort
-	Identity  transport.Identity // what we say about ourselves there
-	Silent    time.Duration      // it timed out lately and is passed over, for how much longer; 0: it is tried
-	Avoid     smtpc.Avoid        // what it is not asked for
-	AvoidLine int                // the line of control/smtpavoid that says so; 0: none
+	Identity   transport.Identity // what we say about ourselves there
+	SourceLine int                // the line of control/sources that says from where; 0: none
+	Silent     time.Duration      // it timed out lately and is passed over, for how much longer; 0: it is tried
+	Avoid      smtpc.Avoid        // what it is not asked for
+	AvoidLine  int                // the line of control/smtpavoid that says so; 0: none
 }
 
 // Plan returns the plan for job, of which it needs host, number and trace. The lookups take
@@ -58,7 +59,7 @@ func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan
 	found, err := r.find(ctx, job, rnd, ours)
 	p := &Plan{Route: found, Err: err}
 	if err == nil {
-		p.Steps = r.steps(ctx, found.Candidates, rnd, dead)
+		p.Steps, p.Err = r.steps(ctx, found.Candidates, job, rnd, dead)
 	}
 	return p
 }
@@ -71,36 +72,51 @@ func (r *Router) find(ctx context.Context, job *Job, rnd *rand.Rand, ours func(n
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	finder := route.Finder{Protocols: r.Settings.Protocols, Resolver: r.Resolver}
-	return finder.Find(ctx, route.Request{Host: job.Host, Usable: r.usable, Ours: ours, Limit: limit, Rand: rnd, Trace: job.Trace})
+	finder := route.Finder{Protocols: r.Settings.Protocols, Resolver: r.Resolver, BySender: r.Settings.SenderRoutes.Lookup}
+	return finder.Find(ctx, route.Request{Host: job.Host, Sender: job.Sender, Usable: r.usable, Ours: ours, Limit: limit, Rand: rnd, Trace: job.Trace})
 }
 
-// steps makes steps of candidates.
-func (r *Router) steps(ctx context.Context, candidates []route.Candidate, rnd *rand.Rand, dead *dial.DeadHosts) []Step {
+// steps makes steps of candidates. The error is of settings that cannot be kept towards one of
+// them, and nothing is connected then: a *control.Error.
+func (r *Router) steps(ctx context.Context, candidates []route.Candidate, job *Job, rnd *rand.Rand, dead *dial.DeadHosts) ([]Step, error) {
 	var all []netip.Addr
 	for i := range candidates {
 		all = append(all, candidates[i].Addrs...)
 	}
 	silent := dead.Skipped(ctx, all)
-	identity := transport.Identity{HeloHost: r.Settings.HeloHost, Certificate: r.Settings.ClientCert, Key: r.Settings.ClientKey}
 	steps := make([]Step, 0, len(candidates))
 	for _, c := range candidates {
-		s := Step{
-			Candidate:   c,
-			Requirement: r.requirement.On(tlsOf(r.Settings, c.Protocol)),
-			InProcess:   r.carrier.InProcess(c.Protocol),
-		}
-		if !s.InProcess {
-			s.Err = r.carrier.CheckProgram(c.Protocol)
-		}
-		for _, addr := range dial.Order(c.Addrs, dial.Sources{}, rnd) {
-			a := Address{AddrPort: netip.AddrPortFrom(addr, c.Port), Identity: identity, Silent: silent[addr]}
-			a.Avoid, a.AvoidLine = r.avoids(c.Protocol, c.Host, addr)
-			s.Addresses = append(s.Addresses, a)
+		s, err := r.step(c, job, rnd, silent)
+		if err != nil {
+			return nil, err
 		}
 		steps = append(steps, s)
 	}
-	return steps
+	return steps, nil
+}
+
+// step makes a step of a candidate. silent has the addresses that timed out lately.
+func (r *Router) step(c route.Candidate, job *Job, rnd *rand.Rand, silent map[netip.Addr]time.Duration) (Step, error) {
+	required, identity, err := r.introduce(&c, job)
+	if err != nil {
+		return Step{}, err
+	}
+	s := Step{Candidate: c, Requirement: required.On(tlsOf(r.Settings, c.Protocol)), InProcess: r.carrier.InProcess(c.Protocol)}
+	if !s.InProcess {
+		s.Err = r.carrier.CheckProgram(c.Protocol)
+	}
+	four, six := r.families(&c, job.Sender)
+	addrs := dial.OfFamilies(c.Addrs, four.off == "", six.off == "")
+	if len(addrs) == 0 {
+		s.Err = noFamily(&c, four, six)
+	}
+	for _, addr := range dial.Order(addrs, dial.Sources{Four: four.source.Addr, Six: six.source.Addr}, rnd) {
+		f := of(addr, four, six)
+		a := Address{AddrPort: netip.AddrPortFrom(addr, c.Port), Identity: f.speak(identity), SourceLine: f.source.Line, Silent: silent[addr]}
+		a.Avoid, a.AvoidLine = r.avoids(c.Protocol, c.Host, addr)
+		s.Addresses = append(s.Addresses, a)
+	}
+	return s, nil
 }
 
 // avoids returns what control/smtpavoid says of an exchanger, and the line that says so, 0
@@ -114,7 +130,10 @@ func (r *Router) avoids(protocol *control.Protocol, exchanger string, addr netip
 
 // target is the server at a, as it is spoken to in manner m.
 func (s *Step) target(a *Address, m policy.Manner) *transport.Target {
-	return &transport.Target{Protocol: s.Protocol, Exchanger: s.Host, Addr: a.AddrPort, Manner: m, Avoid: a.Avoid, Identity: a.Identity}
+	return &transport.Target{
+		Protocol: s.Protocol, Exchanger: s.Host, Relay: s.RelayName, Addr: a.AddrPort,
+		Manner: m, Word: s.Requirement.Word, Avoid: a.Avoid, Identity: a.Identity,
+	}
 }
 
 // Report is what a delivery reports that ends without a connection, because there is no step
@@ -134,7 +153,7 @@ func (p *Plan) Report() report.Report {
 			}
 		}
 		switch {
-		case silent == len(s.Addresses):
+		case silent == len(s.Addresses) && silent > 0:
 		case s.Err != nil:
 			reasons = append(reasons, report.For(s.Err))
 		default:

@@ -66,7 +66,7 @@ func TestRouter_steps(t *testing.T) {
 	c := w.candidate(addr)
 	missing := c
 	missing.Protocol = &w.Settings.Protocols[1]
-	steps := w.steps(context.Background(), []route.Candidate{c, missing}, w.random(), w.dialer.Dead)
+	steps := w.planned(context.Background(), c, missing)
 	if s := steps[0]; s.Err != nil || !s.InProcess || s.Requirement.First != policy.Clear || s.Addresses[0].AddrPort != addr {
 		t.Errorf("%+v", s)
 	}

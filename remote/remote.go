@@ -7,6 +7,9 @@
 //  2. Each candidate becomes a step of the [Plan]: with its addresses in the order in which
 //     they are tried, without those that timed out lately (tcpto), and with the requirement
 //     (package policy) of control/tlsstrictness.
+//     What is said about ourselves goes with it: by which login, from which address, by which
+//     name, with which certificate. If there is something to try, the message is signed
+//     (package sign).
 //  3. Steps are walked one after the other, a twin only if its elder could not be
 //     connected to. The addresses of one exchanger are raced (RFC 8305). One delivery tries
 //     twenty at most, and a hundred more that refuse at once, and starts no attempt once
@@ -113,12 +116,14 @@ func (r *Router) loadTLS() error {
 	if err := r.carrier.CheckClients(); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return tlsOf(r.Settings, &p) != policy.NoTLS }) {
-		return r.carrier.Load(r.requirement.Verifies())
-	}
-	if !r.requirement.AllowsClear() {
+	hasTLS := func(p control.Protocol) bool { return tlsOf(r.Settings, &p) != policy.NoTLS }
+	isNamed := func(p control.Protocol) bool { return p.Service != control.Submissions || p.Line > 0 }
+	if !r.requirement.AllowsClear() && !slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return hasTLS(p) && isNamed(p) }) {
 		return &control.Error{File: "control/tlsstrictness", Line: 1,
 			What: fmt.Sprintf("%d wants TLS always, and there is none: trustanchors names nothing, or no protocol has TLS", r.Settings.TLSStrictness)}
+	}
+	if slices.ContainsFunc(r.Settings.Protocols, hasTLS) {
+		return r.carrier.Load(r.requirement.Verifies())
 	}
 	return nil
 }
@@ -183,7 +188,14 @@ func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
 	if plan.Err != nil {
 		return report.Stream{}, plan.Err
 	}
-	return newWalk(r, job, dead).run(ctx, plan.Steps), nil
+	message := transport.NewMessage(job.Message)
+	defer message.Close()
+	if plan.Report() == (report.Report{}) { // there is something to try
+		if err := r.sign(ctx, job, message); err != nil {
+			return report.Stream{}, err
+		}
+	}
+	return newWalk(r, job, message, dead).run(ctx, plan.Steps), nil
 }
 
 // check refuses what no SMTP command can carry.

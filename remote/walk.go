@@ -51,12 +51,12 @@ type visit struct {
 	notes   []string              // what was changed so far and why, for the report
 }
 
-func newWalk(r *Router, job *Job, dead *dial.DeadHosts) *walk {
+func newWalk(r *Router, job *Job, message *transport.Message, dead *dial.DeadHosts) *walk {
 	return &walk{
 		Router: r,
 		job:    job,
 		mail: &transport.Mail{Host: job.Host, Sender: job.Sender, Recipients: job.Recipients,
-			Message: transport.NewMessage(job.Message), Trace: job.Trace},
+			Message: message, Trace: job.Trace},
 		dialer: dial.Dialer{Timeout: r.Settings.TimeoutConnect, Dead: dead, Trace: job.tracef},
 		tried:  make(map[spot]bool),
 	}
@@ -93,11 +93,11 @@ func (w *walk) run(ctx context.Context, steps []Step) report.Stream {
 // was spoken with one of them.
 func (w *walk) try(ctx context.Context, s *Step, conversed *bool) (stream report.Stream, final bool) {
 	addrs := w.open(s)
-	if len(addrs) == 0 {
+	if len(addrs) == 0 && len(s.Addresses) > 0 {
 		return report.Stream{}, false
 	}
 	if s.Err != nil {
-		w.job.tracef("skip %s: %v", s.Protocol.Service, s.Err)
+		w.job.tracef("skip %s: %s", s.Protocol.Service, oneLine(s.Err.Error()))
 		w.reasons = append(w.reasons, report.For(s.Err))
 		return report.Stream{}, false
 	}
@@ -188,6 +188,7 @@ func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*n
 		w.enough(s)
 		return nil, nil
 	}
+	w.dialer.From = s.sources()
 	conn, failures := w.dialer.Race(ctx, addrs, left, s.ForeignPort)
 	if again {
 		return conn, failures // it was counted
@@ -212,6 +213,11 @@ func (w *walk) late() bool {
 }
 
 func (w *walk) noConnection(s *Step, f dial.Failure, notes []string) {
+	var source *dial.SourceError
+	if errors.As(f.Err, &source) {
+		w.reasons = append(w.reasons, s.noSource(f.Addr, source).With(notes...))
+		return
+	}
 	w.reasons = append(w.reasons, report.New(report.NoConnection, report.Facts{
 		Protocol: strings.ToUpper(s.Protocol.Service),
 		Detail:   fmt.Sprintf("%s: %v", place(s, f.Addr), f.Err),
@@ -283,6 +289,9 @@ func (w *walk) climb(v *visit) {
 func (w *walk) attempt(ctx context.Context, v *visit, conn *net.TCPConn) (report.Stream, error) {
 	defer conn.Close()
 	w.job.tracef("attempt %s with %s: %s", v.addr, v.step.Protocol.Service, v.step.Why)
+	if v.addr.SourceLine > 0 {
+		w.job.tracef("from %s helo %s (control/sources:%d)", dial.LocalAddr(conn).Addr(), v.addr.Identity.HeloHost, v.addr.SourceLine)
+	}
 	return w.carrier.Carry(ctx, conn, v.step.target(v.addr, v.manner), w.mail, v.step.InProcess)
 }
 

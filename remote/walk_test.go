@@ -60,7 +60,7 @@ func newTestWalk(t *testing.T, change func(*control.Settings)) *walk {
 		t.Fatal(err)
 	}
 	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}, Message: message, Trace: trace}
-	return newWalk(r, job, r.deadHosts(job))
+	return newWalk(r, job, transport.NewMessage(job.Message), r.deadHosts(job))
 }
 
 // exits are those of the bundled programs.
@@ -69,7 +69,16 @@ var exits = transport.Exits{Next: 75, NoTLS: 76, Group: 77, NoEHLO: 78, Fuse: 12
 // through walks through candidates.
 func (w *walk) through(ctx context.Context, candidates []route.Candidate) report.Stream {
 	w.tried, w.reasons = make(map[spot]bool), nil
-	return w.run(ctx, w.steps(ctx, candidates, w.random(), w.dialer.Dead))
+	return w.run(ctx, w.planned(ctx, candidates...))
+}
+
+// planned returns the steps of candidates.
+func (w *walk) planned(ctx context.Context, candidates ...route.Candidate) []Step {
+	steps, err := w.steps(ctx, candidates, w.job, w.random(), w.dialer.Dead)
+	if err != nil {
+		panic(err)
+	}
+	return steps
 }
 
 // candidate is a server as an exchanger in the first protocol.
@@ -80,7 +89,7 @@ func (w *walk) candidate(addr netip.AddrPort) route.Candidate {
 
 // step is a candidate as the only step.
 func (w *walk) step(c route.Candidate) *Step {
-	return &w.steps(context.Background(), []route.Candidate{c}, w.random(), w.dialer.Dead)[0]
+	return &w.planned(context.Background(), c)[0]
 }
 
 func newAuthority() *tlstest.Party { return tlstest.NewAuthority("authority") }

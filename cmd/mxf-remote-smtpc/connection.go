@@ -9,7 +9,9 @@ import (
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/cmd/internal/protocol"
+	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/control/avoid"
+	"nightmare.mail/mxf/remote/login"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/ucspitls"
@@ -24,6 +26,7 @@ type connection struct {
 	network *chain.Conn
 	tunnel  *chain.Conn // of the TLS client; nil before
 	tls     *report.TLS // nil in the clear
+	facts   []string    // what the TLS client says of the TLS
 }
 
 // connect opens the network as environ says.
@@ -32,6 +35,7 @@ func connect(environ []string) (*connection, error) {
 	c := &connection{server: protocol.ReadServer(environ)}
 	c.port, _ = strconv.Atoi(get("TCPREMOTEPORT"))
 	o := &c.options
+	o.Verified, o.Relay, o.Exporter = c.server.Verify, get("MXF_RELAY") != "", c.exporter
 	o.TLSFailed, o.Trace = get("MXF_TLSFAILED") != "", chain.OpenTrace()
 	var err error
 	if o.TLS, err = parseTLS(get("MXF_TLS")); err != nil {
@@ -41,7 +45,7 @@ func connect(environ []string) (*connection, error) {
 		return nil, chain.Fail(chain.ExitUsage, "MXF_SMTPAVOID: %w", err)
 	}
 	if control := get(ucspitls.ControlVariable); control == "" {
-		c.tls = c.server.TLS(environ)
+		c.tls, c.facts = c.server.TLS(environ), environ
 	} else {
 		c.tls = c.server.TLS(nil) // environ is about something else
 		if o.StartTLS, err = c.startTLS(control, get(ucspitls.ReadVariable), get(ucspitls.WriteVariable)); err != nil {
@@ -90,6 +94,7 @@ func (c *connection) startTLS(control, read, write string) (func(context.Context
 		if c.tunnel, err = chain.OpenInherited(fds[1], fds[2]); err != nil {
 			return nil, err
 		}
+		c.facts = facts
 		inside := c.server
 		inside.InTLS = true // even if the TLS client says nothing about it
 		c.tls = inside.TLS(facts)
@@ -98,6 +103,27 @@ func (c *connection) startTLS(control, read, write string) (func(context.Context
 		}
 		return c.tunnel, nil
 	}, nil
+}
+
+// exporter returns the channel binding of the TLS that is up, nil where it has none.
+func (c *connection) exporter() []byte { return protocol.Exporter(c.facts) }
+
+// login has the session log in at the relay that the router names, if control/credentials has a
+// line for it and for sender.
+func (c *connection) login(home, relay, sender string) error {
+	if relay == "" {
+		return nil
+	}
+	line, err := control.ReadCredential(home, relay, sender)
+	if line == nil || err != nil {
+		return err
+	}
+	words, err := line.Read()
+	if err != nil {
+		return err
+	}
+	c.options.Login = login.New(line, words, relay, uint16(c.port))
+	return nil
 }
 
 // startOn asks for TLS on the descriptor control and returns what the TLS client says about it.

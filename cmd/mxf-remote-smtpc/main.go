@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
@@ -29,7 +30,10 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	c.options.HeloHost = settings.HeloHost
+	c.options.HeloHost = cmp.Or(os.Getenv("MXF_HELO"), settings.HeloHost)
+	if err := c.login(chain.Home(), os.Getenv("MXF_RELAY"), args[1]); err != nil {
+		return err
+	}
 	c.options.Limits = smtpc.LimitsOf(settings.TimeoutRemote, settings.TimeoutConnect)
 	ctx := protocol.Fuse(settings.TimeoutRemote, smtpc.ErrFuse)
 	outcome, ended := smtpc.Deliver(ctx, c.network, &c.options, smtpc.NewMail(args[1], args[2:], os.Stdin, false))

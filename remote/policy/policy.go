@@ -111,6 +111,7 @@ func (g *Rung) leads(m Manner, failure error) bool {
 // and the rungs that are tried after it, in this order.
 type Requirement struct {
 	By    string // who decided: "control/tlsstrictness 1"
+	Word  string // what the line on TLS of a report says of it: "login"; empty: nothing
 	First Level
 	Rungs []Rung
 }
@@ -134,9 +135,9 @@ const (
 )
 
 // AtLeast returns r where somebody insists on level, which is Must or Verified, and whether that
-// is more than r has. TLS is never replaced by clear text then, not even at last. What r asks for
+// is more than r has: then By and Word are by and word. TLS is never replaced by clear text then, not even at last. What r asks for
 // beyond that stays.
-func (r Requirement) AtLeast(level Level, by string) (raised Requirement, isMore bool) {
+func (r Requirement) AtLeast(level Level, by, word string) (raised Requirement, isMore bool) {
 	if r.First >= level && !r.AllowsClear() {
 		return r, false
 	}
@@ -147,7 +148,7 @@ func (r Requirement) AtLeast(level Level, by string) (raised Requirement, isMore
 		}
 		rungs = append(rungs, g)
 	}
-	return Requirement{By: by, First: max(r.First, level), Rungs: rungs}, true
+	return Requirement{By: by, Word: word, First: max(r.First, level), Rungs: rungs}, true
 }
 
 // Possible reports whether r can be met by a protocol of kind k.

@@ -138,9 +138,9 @@ func TestAtLeast(t *testing.T) {
 	} {
 		for level, rungs := range want {
 			base := Strictness(n)
-			got, isMore := base.AtLeast(level, "control/credentials:3")
+			got, isMore := base.AtLeast(level, "control/credentials:3", "login")
 			if rungs == none {
-				if isMore || got.By != base.By || got.First != Verified {
+				if isMore || got.By != base.By || got.Word != "" || got.First != Verified {
 					t.Errorf("strictness %d, %v: %+v", n, level, got)
 				}
 				continue
@@ -149,7 +149,7 @@ func TestAtLeast(t *testing.T) {
 			for _, g := range got.Rungs {
 				said += " " + map[string]string{smallHello.Words: "smallHello", noName.Words: "noName", oneByOne.Words: "oneByOne"}[g.Words]
 			}
-			if said != rungs || !isMore || got.By != "control/credentials:3" || got.AllowsClear() || got.Possible(NoTLS) {
+			if said != rungs || !isMore || got.By != "control/credentials:3" || got.Word != "login" || got.AllowsClear() || got.Possible(NoTLS) {
 				t.Errorf("strictness %d, %v: %q, want %q; %+v", n, level, said, rungs, got)
 			}
 			if verified := level == Verified; got.Verifies() != verified {

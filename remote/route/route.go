@@ -237,12 +237,9 @@ func (s *search) routes() (routes []Route, byHost bool, err error) {
 }
 
 // bySender returns the relay of a line of senderroutes, the only candidate, or none where the
-// line is empty. Routes of the empty domain are passed over in both cases.
+// line is empty; package control has seen to it that there is SMTP for a relay. Routes of the empty domain are passed over in both cases.
 func (s *search) bySender(relay *control.Relay, passed []Route) ([]*exchanger, error) {
-	r := Route{File: senderRoutes, Protocol: s.service("smtp"), Relay: relay}
-	if r.Protocol == nil && !r.isEmpty() {
-		return nil, controlFiles("%s: expected the service smtp in control/protocols for this relay, and there is none", r.Place())
-	}
+	r := Route{File: senderRoutes, Protocol: s.service(control.SMTP), Relay: relay}
 	for i := range passed {
 		passed[i].Use = Overruled
 		s.tracef("%s is passed over: %s holds for the sender", passed[i].why(), r.Place())

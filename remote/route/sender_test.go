@@ -57,7 +57,6 @@ func TestRoutesBySender(t *testing.T) {
 			[]string{"qmtp :465 192.0.2.50; qmtproutes line 1"}, ""},
 		{"submissionsroutes", "itself.test", files("protocols", withSubmissions, "trustanchors", "ca.pem", "submissionsroutes", ":192.0.2.50\n"), control.Relay{Line: -1},
 			[]string{"submissions :465 192.0.2.50; submissionsroutes line 1"}, ""},
-		{"no smtp", "itself.test", files("protocols", "qmtp:209:0:N:N:p\n"), relay, []string{"control files"}, ""},
 		{"no smtp and no relay", "itself.test", files("protocols", "qmtp:209:0:N:N:p\n"), empty,
 			[]string{"qmtp itself.test:209 192.0.2.9 2001:db8::9; no MX or SRV: the host itself"}, ""},
 		{"smtp that cannot be spoken: never round the relay", "itself.test", files("protocols", "smtp:25:0:Y:N:p\nqmtp:209:-1:N:N:p\n"), relay, []string{"control files"}, ""},

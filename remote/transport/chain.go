@@ -125,6 +125,9 @@ func (c *Carrier) environ(t *Target, local netip.AddrPort) []string {
 		"MXF_TLSHELLO":  "",
 		"MXF_TLSFAILED": "",
 		"MXF_SMTPAVOID": t.avoid().String(),
+		"MXF_RELAY":     t.Relay,
+		"MXF_HELO":      t.Identity.HeloHost,
+		"MXF_POLICY":    t.Word,
 	}
 	if t.Protocol.Explicit || t.Protocol.Implicit {
 		set["MXF_TLS"] = t.Manner.TLS.String()

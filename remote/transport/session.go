@@ -11,6 +11,7 @@ import (
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/qmtpc"
+	"nightmare.mail/mxf/remote/login"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
@@ -90,12 +91,12 @@ func (s *session) secure(ctx context.Context, trace func(string)) error {
 		TimeLimit:  s.handshakeLimit(s.target.Protocol),
 		Trace:      trace,
 
-		Certificate: s.certificate,
+		Certificate: s.target.Identity.Pair,
 	}
 	if manner.TLS == policy.Verified {
 		demand.Judge = tlsc.TrustAnchors{}
 	}
-	if s.target.Identity.Certificate == "" {
+	if demand.Certificate == nil {
 		demand.Certificate = tlsc.NoCertificate
 	}
 	conn, err := s.TLS.Handshake(ctx, s.under, demand)
@@ -113,7 +114,7 @@ func (s *session) secure(ctx context.Context, trace func(string)) error {
 // describe is what reports say of TLS. That trust anchors cannot be read is a fault of the
 // control file that names them, and their path stands there.
 func (s *session) describe(f tlsc.Facts) *report.TLS {
-	t := &report.TLS{Version: f.Version, Cipher: f.Cipher, Verified: f.Verdict.Good(), ServerName: cmp.Or(f.ServerName, s.target.serverName())}
+	t := &report.TLS{Version: f.Version, Cipher: f.Cipher, Verified: f.Verdict.Good(), ServerName: cmp.Or(f.ServerName, s.target.serverName()), Word: s.target.Word}
 	if unusable := new(tlsc.AnchorsError); errors.As(f.Verdict.Cause, &unusable) {
 		t.Fault = report.AnchorsFault(unusable.WithoutPath())
 	}
@@ -196,8 +197,14 @@ func (s *session) options(trace func(string)) *smtpc.Options {
 		Avoid:     s.target.avoid(),
 		TLSFailed: s.target.Manner.TLSFailed,
 		InTLS:     s.tls != nil,
+		Relay:     s.target.Relay != "",
+		Verified:  s.target.Manner.TLS == policy.Verified,
+		Exporter:  s.exporter,
 		Limits:    s.limits(),
 		Trace:     trace,
+	}
+	if account := &s.target.Identity.Login; account.Line > 0 {
+		o.Login = login.New(&account.Credential, account.Secret, s.target.Relay, s.target.Addr.Port())
 	}
 	if s.target.Protocol.Explicit && s.target.Manner.TLS != policy.Clear {
 		o.StartTLS = func(ctx context.Context) (net.Conn, error) {
@@ -211,6 +218,14 @@ func (s *session) options(trace func(string)) *smtpc.Options {
 		}
 	}
 	return o
+}
+
+// exporter returns the channel binding of the TLS that is up, nil where it has none.
+func (s *session) exporter() []byte {
+	if s.tls == nil {
+		return nil
+	}
+	return s.tls.Exporter()
 }
 
 // starttls returns how a conversation at level uses STARTTLS.
@@ -256,7 +271,7 @@ func (c *Carrier) Load(verify bool) error {
 	s := c.Settings
 	if s.ClientCert != "" {
 		var err error
-		if c.certificate, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
+		if c.own, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
 			file := "control/clientcert"
 			if fault := new(tlsc.Error); errors.As(err, &fault) && fault.File == s.ClientKey {
 				file = "control/clientkey"
@@ -264,11 +279,25 @@ func (c *Carrier) Load(verify bool) error {
 			return &control.Error{File: file, Line: 1, What: err.Error()}
 		}
 	}
-	if !verify || s.TrustAnchors == (control.Anchors{}) {
-		return nil // they are not needed yet, or a client that is named sees to its own
+	if !verify {
+		return nil // they are not needed yet
+	}
+	return c.LoadAnchors()
+}
+
+// LoadAnchors reads the trust anchors, for a server whose certificate is verified. The error is a
+// *control.Error. Where none are named there is none: a client that is named sees to its own.
+func (c *Carrier) LoadAnchors() error {
+	if c.Settings.TrustAnchors == (control.Anchors{}) {
+		return nil
 	}
 	if err := c.TLS.Load(); err != nil {
 		return &control.Error{File: "control/trustanchors", Line: 1, What: err.Error()}
 	}
 	return nil
+}
+
+// Identity is what we say about ourselves where no file says otherwise.
+func (c *Carrier) Identity() Identity {
+	return Identity{HeloHost: c.Settings.HeloHost, Certificate: c.Settings.ClientCert, Key: c.Settings.ClientKey, Pair: c.own}
 }

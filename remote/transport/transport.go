@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/control/secret"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
@@ -35,7 +36,7 @@ type Carrier struct {
 	// nil.
 	OnEnd func(clean func()) (stop func())
 
-	certificate *tlsc.Certificate // see Load
+	own *tlsc.Certificate // that of control/clientcert: see Load
 }
 
 // Exits are the exit codes by which programs of a chain report that they began no
@@ -54,6 +55,8 @@ type Exits struct {
 type Target struct {
 	Protocol  *control.Protocol
 	Exchanger string         // its name, as its record spells it; empty for an address
+	Relay     string         // what the route that names it calls it; empty: no route does, and nobody logs in
+	Word      string         // of package policy, for the line on TLS; empty: none
 	Addr      netip.AddrPort // where it is
 	Manner    policy.Manner
 	Avoid     smtpc.Avoid // what control/smtpavoid says of it
@@ -65,6 +68,16 @@ type Identity struct {
 	HeloHost    string // the argument of EHLO and HELO
 	Certificate string // path of the certificate that the server gets if it asks for one; empty: none
 	Key         string // path of its key
+
+	Pair   *tlsc.Certificate // what was read of the two; nil: none
+	Source netip.Addr        // the address that we speak from; invalid: the system picks one
+	Login  Login             // at a relay; zero: none
+}
+
+// A Login is an account at a relay, and what is to be known of it when an attempt is carried out.
+type Login struct {
+	control.Credential
+	Secret secret.Secret
 }
 
 // A Mail is what all attempts for one job have in common.

@@ -23,6 +23,8 @@ type Server struct {
 	Name string // TCPREMOTEHOST, else the address: for the TLS line of a report
 	// Verify says that the TLS client was told to verify (MXF_TLS).
 	Verify bool
+	// Word is what the line on TLS says of who demanded its level (MXF_POLICY).
+	Word string
 	// InTLS says that the connection is inside TLS, whatever else is said (MXF_INTLS).
 	InTLS bool
 }
@@ -30,7 +32,7 @@ type Server struct {
 // ReadServer reads the variables that a UCSPI client and the router set.
 func ReadServer(environ []string) Server {
 	get := func(name string) string { v, _ := chain.Lookup(environ, name); return v }
-	s := Server{IP: get("TCPREMOTEIP"), Verify: get("MXF_TLS") == "verify", InTLS: get("MXF_INTLS") != ""}
+	s := Server{IP: get("TCPREMOTEIP"), Verify: get("MXF_TLS") == "verify", InTLS: get("MXF_INTLS") != "", Word: get("MXF_POLICY")}
 	s.Name = cmp.Or(get("TCPREMOTEHOST"), s.IP)
 	return s
 }
@@ -41,7 +43,7 @@ func ReadServer(environ []string) Server {
 // where none was sent as SNI. A TLS client that does not word its verdict as "yes" or
 // "no:" and why has verified if it was told to verify: it went on.
 func (s Server) TLS(environ []string) *report.TLS {
-	t := report.TLS{Cipher: "unknown", Verified: s.Verify, ServerName: s.Name}
+	t := report.TLS{Cipher: "unknown", Verified: s.Verify, ServerName: s.Name, Word: s.Word}
 	for _, assignment := range environ {
 		name, value, _ := strings.Cut(assignment, "=")
 		if value == "" {
@@ -63,7 +65,7 @@ func (s Server) TLS(environ []string) *report.TLS {
 	case t.Version != "":
 		return &t
 	case s.InTLS:
-		return &report.TLS{Version: "unknown", Cipher: "unknown", Verified: s.Verify, ServerName: s.Name}
+		return &report.TLS{Version: "unknown", Cipher: "unknown", Verified: s.Verify, ServerName: s.Name, Word: s.Word}
 	}
 	return nil
 }

@@ -90,6 +90,10 @@ func TestServer_TLS(t *testing.T) {
 	if tls := told.TLS(nothing); tls == nil || tls.String() != "TLS: unknown unknown verified name.example" {
 		t.Errorf("TLS that nothing is told of: %v", tls)
 	}
+	told.Word = "login"
+	if tls := told.TLS(nothing); tls == nil || tls.String() != "TLS: unknown unknown verified name.example login" {
+		t.Errorf("TLS that a login wants: %v", tls)
+	}
 	told.InTLS = false
 	if tls := told.TLS(nothing); tls != nil {
 		t.Errorf("TLS out of nothing: %v", tls)

@@ -1,0 +1,179 @@
+package remote
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dial"
+	"nightmare.mail/mxf/remote/policy"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/route"
+	"nightmare.mail/mxf/remote/transport"
+	"nightmare.mail/mxf/tlsc"
+)
+
+// introduce returns what is required of a candidate, and what we say about ourselves there,
+// whatever the family of its address: control/credentials and control/clientcerts. The error is
+// a *control.Error, and nothing is connected then.
+func (r *Router) introduce(c *route.Candidate, job *Job) (policy.Requirement, transport.Identity, error) {
+	required, identity := r.requirement, r.carrier.Identity()
+	kind := tlsOf(r.Settings, c.Protocol)
+	login, err := r.login(c, job.Sender)
+	if err != nil {
+		return required, identity, err
+	}
+	if login.Line > 0 {
+		identity.Login = login
+		if required, err = r.floor(&login.Credential, kind, job); err != nil {
+			return required, identity, err
+		}
+	}
+	if kind != policy.NoTLS {
+		err = r.certify(c, job.Sender, &identity)
+	}
+	return required, identity, err
+}
+
+// login returns the login at a candidate, the zero Login if there is none. QMTP has none.
+func (r *Router) login(c *route.Candidate, sender string) (login transport.Login, err error) {
+	if c.RelayName == "" || c.Protocol.Program == control.QMTPProgram {
+		return login, nil
+	}
+	found, err := r.Settings.Credential(c.RelayName, sender)
+	if found == nil || err != nil {
+		return login, err
+	}
+	login.Credential = *found
+	login.Secret, err = found.Read()
+	return login, err
+}
+
+// floor returns what is required where the secret of a login is sent. Settings under which it
+// could never be sent are a *control.Error.
+func (r *Router) floor(login *control.Credential, kind policy.Kind, job *Job) (policy.Requirement, error) {
+	level := policy.Verified
+	switch {
+	case login.Clear:
+		return r.requirement, nil
+	case login.Unverified:
+		level = policy.Must
+	}
+	place := fmt.Sprintf("control/credentials:%d", login.Line)
+	if kind == policy.NoTLS {
+		return r.requirement, &control.Error{File: "control/credentials", Line: login.Line,
+			What: "expected TLS for this login, and there is none: control/trustanchors names nothing, or the protocol has no TLS; the option clear does without"}
+	}
+	required, isMore := r.requirement.AtLeast(level, place, report.WordLogin)
+	if !isMore {
+		return required, nil
+	}
+	job.tracef("floor %v (%s)", level, place)
+	if required.Verifies() {
+		return required, r.carrier.LoadAnchors()
+	}
+	return required, nil
+}
+
+// certify has identity show the client certificate that control/clientcerts has for a candidate
+// and a sender.
+func (r *Router) certify(c *route.Candidate, sender string, identity *transport.Identity) error {
+	own := r.Settings.ClientCerts.For(c.Host, c.Addrs[0], sender)
+	if own == nil {
+		return nil
+	}
+	identity.Certificate, identity.Key, identity.Pair = own.Certificate, own.Key, nil
+	if own.Certificate == "" {
+		return nil
+	}
+	if err := own.CheckKey(); err != nil {
+		return err
+	}
+	var err error
+	if identity.Pair, err = tlsc.LoadCertificate(own.Certificate, own.Key); err != nil {
+		return &control.Error{File: "control/clientcerts", Line: own.Line, What: err.Error()}
+	}
+	return nil
+}
+
+// A family is what the control files say of one family of addresses.
+type family struct {
+	source control.Source // where there is a line of control/sources; the zero Source: none
+	off    string         // the file and line that leave the family out; empty: it is used
+}
+
+// families returns what holds for IPv4 and IPv6 towards the exchanger of a candidate.
+func (r *Router) families(c *route.Candidate, sender string) (four, six family) {
+	source4, source6, any := r.Settings.Sources.For(sender)
+	four.source, six.source = source4, source6
+	if any {
+		// A key has a line for one family at least.
+		if source4.Line == 0 {
+			four.off = fmt.Sprintf("control/sources:%d", source6.Line)
+		}
+		if source6.Line == 0 {
+			six.off = fmt.Sprintf("control/sources:%d", source4.Line)
+		}
+	}
+	if only, line := r.Settings.Families.For(c.Host, c.Addrs[0]); line > 0 {
+		place := fmt.Sprintf("control/families:%d", line)
+		if only == control.IPv4 {
+			six.off = cmp.Or(six.off, place)
+		} else {
+			four.off = cmp.Or(four.off, place)
+		}
+	}
+	return four, six
+}
+
+// of returns what holds for the family of addr.
+func of(addr netip.Addr, four, six family) family {
+	if addr.Is4() {
+		return four
+	}
+	return six
+}
+
+// speak has identity speak from the source of f, by its name.
+func (f *family) speak(identity transport.Identity) transport.Identity {
+	if f.source.Line > 0 {
+		identity.Source, identity.HeloHost = f.source.Addr, cmp.Or(f.source.Helo, identity.HeloHost)
+	}
+	return identity
+}
+
+// noFamily is the error of a step whose exchanger has addresses of families alone that are not
+// used.
+func noFamily(c *route.Candidate, four, six family) error {
+	off := of(c.Addrs[0], four, six).off
+	return &report.Error{Case: report.FamilyNotUsed, Facts: report.Facts{Line: off, Host: cmp.Or(c.Host, c.Addrs[0].String())}}
+}
+
+// sources returns where connections to s come from.
+func (s *Step) sources() (from dial.Sources) {
+	for i := range s.Addresses {
+		if a := &s.Addresses[i]; a.Addr().Is4() {
+			from.Four = a.Identity.Source
+		} else {
+			from.Six = a.Identity.Source
+		}
+	}
+	return from
+}
+
+// noSource is the report of a connection to addr that could not be bound to the source of its
+// family.
+func (s *Step) noSource(addr netip.AddrPort, failed *dial.SourceError) report.Report {
+	facts := report.Facts{IP: failed.Addr.String()}
+	for i := range s.Addresses {
+		if a := &s.Addresses[i]; a.AddrPort == addr {
+			facts.Line = fmt.Sprintf("control/sources:%d", a.SourceLine)
+		}
+	}
+	if failed.NotOurs {
+		return report.New(report.SourceNotOurs, facts)
+	}
+	facts.Reason = dial.Reason(failed.Err).Error()
+	return report.New(report.SourceUnusable, facts)
+}
