@@ -1,5 +1,5 @@
 // Package smtpc is the client's side of SMTP. [Open] begins a conversation, from the greeting
-// to the last EHLO; [Session.Send] sends a [Mail] and says what became of it, an [Outcome], as
+// to the last EHLO and a login; [Session.Send] sends a [Mail] and says what became of it, an [Outcome], as
 // often as wanted; [Session.Quit] ends the conversation. [Deliver] is all three for one mail.
 //
 //	RFC 5321        SMTP
@@ -7,6 +7,7 @@
 //	RFC 2034, 3463  enhanced status codes (read, not needed)
 //	RFC 2920        PIPELINING
 //	RFC 3207        STARTTLS
+//	RFC 4954        AUTH
 //	RFC 5890        A-labels
 //	RFC 6152        8BITMIME
 //	RFC 6531        SMTPUTF8
@@ -18,15 +19,17 @@
 // whatever can be long, while replies are read in order. So no server can block the client by
 // not reading, or by not answering.
 //
-// The package knows neither TLS nor descriptors: it gets a connection, and a function that
-// makes a TLS connection of it. It knows no reports and no exit codes either: an outcome is
+// The package knows neither TLS nor descriptors nor the mechanisms of a login: it gets a
+// connection, a function that makes a TLS connection of it, and a function that returns the
+// [Mechanism] values of a [Login], which package smtpc/sasl has. It knows no reports and no exit codes either: an outcome is
 // a value, and remote/report has the words for it.
 //
 // Errors that end a conversation are of two kinds. A [RefusedError] is the server's no, at a
 // stage, for now or for good. A [BrokenError] is a conversation that could not go on: the
 // connection was lost, the server fell silent ([SilenceError]) or said something that is not
 // SMTP ([ProtocolError]), or the time was over (ErrFuse). Both carry what that means for the
-// next attempt: ErrTLSFailed, ErrStumbled, ErrEHLOLost. The other errors are about the mail:
+// next attempt: ErrTLSFailed, ErrStumbled, ErrEHLOLost. A [LoginError] is a login that was
+// refused, a [NoLoginError] a server at which there is no way to log in. The other errors are about the mail:
 // SenderError, ErrPartialLine, MessageError for any server, SizeError and UTF8Error for
 // this one.
 package smtpc

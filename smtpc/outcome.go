@@ -36,7 +36,8 @@ type Outcome struct {
 
 	// Reply accepted the message, where Err is nil.
 	Reply Reply
-	// Err is why the message was not accepted: a *RefusedError, a *BrokenError, an
+	// Err is why the message was not accepted: a *RefusedError, a *BrokenError, a
+	// *LoginError or *NoLoginError, an
 	// error that makes this mail impossible for this server or for any (see the list of
 	// errors), or the text of a mistake or of a panic. Nil: the message was accepted.
 	Err error

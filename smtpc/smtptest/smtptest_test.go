@@ -109,6 +109,67 @@ func TestViolations(t *testing.T) {
 	}
 }
 
+// What a client must not do about logins.
+func TestViolations_login(t *testing.T) {
+	const (
+		plain = "AUTH PLAIN AGpvZQBwZW5jaWw=\r\n" // joe, pencil
+		login = "AUTH LOGIN\r\n"
+		name  = "am9l\r\n"
+		word  = "cGVuY2ls\r\n"
+	)
+	offered := Auth{Mechanisms: []string{"PLAIN", "LOGIN"}, Users: map[string]string{"joe": "pencil"}, Clear: true}
+	inTLS := offered
+	inTLS.Clear = false
+	for _, c := range []struct {
+		name    string
+		auth    *Auth
+		act     func(Point) Action
+		flights []string
+		want    string // of the violation; empty: there is none
+		good    bool   // the login
+	}{
+		{"PLAIN", &offered, nil, []string{ehlo, plain, mail, rcpt, data, text, quit}, "", true},
+		{"LOGIN", &offered, nil, []string{ehlo, login, name, word, mail, quit}, "", true},
+		{"PLAIN without initial response", &offered, nil, []string{ehlo, "AUTH PLAIN\r\n", "AGpvZQBwZW5jaWw=\r\n", quit}, "", true},
+		{"a wrong password", &offered, nil, []string{ehlo, login, name, name, quit}, "", false},
+		{"canceled", &offered, nil, []string{ehlo, login, "*\r\n", login, name, word, quit}, "", true},
+		{"again after a refusal", &offered, At(AUTH, Action{Reply: "504 no"}), []string{ehlo, plain, login, quit}, "", false},
+		{"not offered", nil, nil, []string{ehlo, plain}, "is not offered", false},
+		{"another mechanism", &offered, nil, []string{ehlo, "AUTH CRAM-MD5\r\n"}, "is not offered", false},
+		{"not offered outside of TLS", &inTLS, nil, []string{ehlo, plain}, "is not offered", true},
+		{"outside of TLS", &inTLS, At(EHLO, Action{Reply: "250-x\n250 AUTH PLAIN"}), []string{ehlo, plain}, "outside of TLS", true},
+		{"before EHLO", &offered, nil, []string{plain}, "is not offered", true},
+		{"after HELO", &offered, nil, []string{"HELO a\r\n", plain}, "is not offered", true},
+		{"after MAIL", &offered, nil, []string{ehlo, mail, plain}, "after MAIL", true},
+		{"between mails", &offered, nil, []string{ehlo, mail, "RSET\r\n", plain}, "after MAIL", true},
+		{"twice", &offered, nil, []string{ehlo, plain, plain}, "after a login", true},
+		{"in small letters", &offered, nil, []string{ehlo, "AUTH plain AGpvZQBwZW5jaWw=\r\n"}, "malformed", false},
+		{"words behind", &offered, nil, []string{ehlo, "AUTH LOGIN am9l x\r\n"}, "malformed", false},
+		{"no mechanism", &offered, nil, []string{ehlo, "AUTH\r\n"}, "malformed", false},
+		{"not base64", &offered, nil, []string{ehlo, "AUTH PLAIN joe\r\n"}, "no initial response in base64", false},
+		{"with MAIL", &offered, nil, []string{ehlo, plain + mail}, "more before the answer", true},
+		{"in a group", &offered, nil, []string{ehlo, login, name + word}, "more before the answer to a line of LOGIN", true},
+		{"a parameter of MAIL", &offered, nil, []string{ehlo, plain, "MAIL FROM:<a@b> AUTH=<>\r\n"}, "not offered", true},
+		{"a long command", &offered, nil, []string{ehlo, "AUTH PLAIN " + strings.Repeat("A", 500) + "\r\n"}, "command of 513 bytes", false},
+		{"a long response", &offered, nil, []string{ehlo, login, strings.Repeat("A", 12288) + "\r\n"}, "a response of 12288 bytes", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			seen := talk(t, &Server{Extensions: []string{"PIPELINING"}, Auth: c.auth, Act: c.act}, c.flights...)
+			err := seen.Violation()
+			if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q; %q", err, c.want, seen.Commands)
+			}
+			good := false
+			for _, login := range seen.Logins {
+				good = good || login.Accepted
+			}
+			if good != c.good {
+				t.Errorf("logged in: %v, want %v; %q", good, c.good, seen.Commands)
+			}
+		})
+	}
+}
+
 // The count of turns is the same whether a server waits for the client or not.
 func TestTurns(t *testing.T) {
 	for _, lazy := range []bool{false, true} {
