@@ -87,14 +87,21 @@ func parseSourceAddr(s string) (family Family, addr netip.Addr, problem string) 
 		return family, addr, ""
 	}
 	wrong := fmt.Sprintf("expected an IPv4 address, an IPv6 address in brackets, ipv4 or ipv6 as the source, found %s", found(s))
-	if addr, err := netip.ParseAddr(s); err == nil && addr.Is4() && !addr.IsUnspecified() {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Is4() && isHost(addr) {
 		return IPv4, addr, ""
 	}
 	literal, err := domain.Parse(s)
-	if addr = literal.Addr(); err != nil || !addr.Is6() || addr.IsUnspecified() {
+	if addr = literal.Addr(); err != nil || !addr.Is6() || !isHost(addr) {
 		return Both, netip.Addr{}, wrong
 	}
 	return IPv6, addr, ""
+}
+
+// isHost reports whether addr can be that of one host. The kernel binds others, and speaks from
+// an address of its own choice.
+func isHost(addr netip.Addr) bool {
+	broadcast := addr == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return !addr.IsUnspecified() && !addr.IsMulticast() && !broadcast
 }
 
 // For returns what holds for an envelope sender, for each family, and whether any line fits

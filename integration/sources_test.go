@@ -5,7 +5,6 @@ import "testing"
 // Where deliveries come from, and by what name, in a network that has several addresses. The
 // scripts are like those of TestScripts.
 func TestSources(t *testing.T) {
-	t.Skip("control/sources and control/families are not read yet")
 	if apart(t, apartAddresses) {
 		runScripts(t, "testdata/apart")
 	}
