@@ -1,6 +1,7 @@
 // Package peers starts servers that others wrote, for tests: Postfix, Exim and
 // OpenSMTPD, Postfix's smtp-sink, and mailfront's QMTP servers under tcpserver,
-// behind stunnel for QMTPS. Each runs from a folder of its own, with its own
+// behind stunnel for QMTPS. It also runs verifiers of DKIM signatures.
+// Each server runs from a folder of its own, with its own
 // configuration and queue, on a loopback port, and is gone when the test ends.
 //
 // Where a program is missing the test is skipped, loudly; when the environment
