@@ -2,7 +2,7 @@
 // to be signed, and returns the fields that go on top of it. It is given keys and a reader,
 // and opens nothing.
 //
-//	message ─▶ Read ─▶ Header: From, SentByUs ─▶ Sign ─▶ DKIM-Signature fields
+//	message ─▶ Read ─▶ Header: From, NullSender ─▶ Sign ─▶ DKIM-Signature fields
 //
 // What is signed is the message as SMTP has it: each LF, CR LF and bare CR is one line end.
 // Both canonicalizations are relaxed.

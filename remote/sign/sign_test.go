@@ -200,7 +200,7 @@ func each(parts []string, n int, use func(string)) {
 // bodyParts are what a body is made of that is hard to canonicalize.
 var bodyParts = []string{"\r", "\n", ".", " ", "\t", "a"}
 
-// Every short body, and every short header, is signed as it arrives.
+// Every short body is signed as it arrives, and every short end of a header.
 func TestSign_everyBody(t *testing.T) {
 	key, n := edKey(t), 0
 	each(bodyParts, 5, func(body string) {
