@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -42,12 +43,16 @@ import (
 // scripts that say "uneven", in which chance or the clock has a say, the letters and
 // codes of the reports alone.
 //
-// Variables: SMTP, QMTP, QMTPS are the lab's ports, SMTPC and QMTPC the programs
+// After each delivery nothing of a login is in its reports and its trace, and in the chain
+// of scripts of logins not in arguments and environments either.
+//
+// Variables: SMTP, SUBMISSIONS, QMTP, QMTPS are the lab's ports, SMTPC and QMTPC the programs
 // for control/protocols, BIN the folder of the programs, WAY the way.
 //
 // Commands:
 //
 //	control NAME LINE...         write a control file
+//	secret NAME LINE...          write a control file that others cannot read
 //	trust lab|stranger           control/trustanchors
 //	zone FILE                    the name server's zone; $NAMES are expanded
 //	smtpserver NAME ADDR OPTION... (see smtpOptions), qmtpserver, qmtpsserver
@@ -135,16 +140,22 @@ func setUp(t *testing.T, env *testscript.Env, way string, record *record) error 
 	smtpc, qmtpc := "mxf-remote-smtpc", "mxf-remote-qmtpc"
 	if way == "chain" {
 		smtpc, qmtpc = filepath.Join(bin, smtpc), filepath.Join(bin, qmtpc)
+		if strings.HasPrefix(filepath.Base(env.WorkDir), "script-login_") {
+			if smtpc, err = r.spy(smtpc); err != nil {
+				return err
+			}
+		}
 	}
 	for name, value := range map[string]string{
-		"SMTP":  strconv.Itoa(int(l.Port("smtp"))),
-		"QMTP":  strconv.Itoa(int(l.Port("qmtp"))),
-		"QMTPS": strconv.Itoa(int(l.Port("qmtps"))),
-		"SMTPC": smtpc,
-		"QMTPC": qmtpc,
-		"BIN":   bin,
-		"WAY":   way,
-		"DNS":   l.DNS.Addr(),
+		"SMTP":        strconv.Itoa(int(l.Port("smtp"))),
+		"SUBMISSIONS": strconv.Itoa(int(l.Port("submissions"))),
+		"QMTP":        strconv.Itoa(int(l.Port("qmtp"))),
+		"QMTPS":       strconv.Itoa(int(l.Port("qmtps"))),
+		"SMTPC":       smtpc,
+		"QMTPC":       qmtpc,
+		"BIN":         bin,
+		"WAY":         way,
+		"DNS":         l.DNS.Addr(),
 	} {
 		env.Setenv(name, value)
 	}
@@ -165,6 +176,7 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 
 var scriptCommands = map[string]command{
 	"control":     plain(1, (*rig).control),
+	"secret":      plain(1, (*rig).secret),
 	"trust":       plain(1, (*rig).trust),
 	"zone":        plain(1, (*rig).zone),
 	"smtpserver":  plain(2, (*rig).smtpServer),
@@ -209,6 +221,15 @@ func (r *rig) control(_ *testscript.TestScript, args []string) error {
 	return r.Home.Set(args[0], args[1:]...)
 }
 
+// secret is control for a file that has the mode of secrets.
+func (r *rig) secret(ts *testscript.TestScript, args []string) error {
+	path := r.Home.Path("control/" + args[0])
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return errors.Join(r.control(ts, args), os.Chmod(path, 0o640))
+}
+
 // unescape lets scripts write bytes that their lines cannot hold.
 func unescape(s string) string {
 	return strings.NewReplacer(`\n`, "\n", `\r`, "\r", `\t`, "\t", `\e`, "\x1b", `\0`, "\x00").Replace(s)
@@ -248,7 +269,8 @@ func (r *rig) started(protocol, name string, s io.Closer, err error) error {
 // smtpServer starts an SMTP server. Options: those of tlsOptions and faults;
 // nopipelining, no8bitmime, noehlo, smtputf8, size=BYTES,
 // from:SENDER=REPLY, rcpt:RECIPIENT=REPLY, message=REPLY, extension=LINE,
-// inject=TEXT, parameters=REPLY, clear=REPLY, blank, implicit. STARTTLS is offered with a good certificate unless cert=none.
+// inject=TEXT, parameters=REPLY, clear=REPLY, blank, implicit, submissions (on the
+// port of these, TLS from the first byte), port=NUMBER, and those of loginOption. STARTTLS is offered with a good certificate unless cert=none.
 func (r *rig) smtpServer(_ *testscript.TestScript, args []string) error {
 	name, addr, err := r.begin("smtp", args)
 	if err != nil {
@@ -263,12 +285,15 @@ func (r *rig) smtpServer(_ *testscript.TestScript, args []string) error {
 		key, value, _ := strings.Cut(option, "=")
 		known, err := r.common(&config.TLS, config.Faults, &cert, key, value)
 		if err == nil && !known {
-			err = smtpOption(&config, key, value)
+			if known, err = loginOption(&config.Auth, key, value); !known {
+				err = smtpOption(&config, key, value)
+			}
 		}
 		if err != nil {
 			return err
 		}
 	}
+	config.Implicit = config.Implicit || config.Submissions
 	if config.TLS.Certificate, err = r.certificate(cert, name, addr); err != nil {
 		return err
 	}
@@ -279,7 +304,7 @@ func (r *rig) smtpServer(_ *testscript.TestScript, args []string) error {
 func smtpOption(config *lab.SMTP, key, value string) (err error) {
 	kind, address, _ := strings.Cut(key, ":")
 	flags := map[string]*bool{"nopipelining": &config.NoPipelining, "no8bitmime": &config.No8BitMIME, "noehlo": &config.NoEHLO,
-		"smtputf8": &config.SMTPUTF8, "blank": &config.Blank, "implicit": &config.Implicit}
+		"smtputf8": &config.SMTPUTF8, "submissions": &config.Submissions, "blank": &config.Blank, "implicit": &config.Implicit}
 	texts := map[string]*string{"message": &config.Message, "inject": &config.Inject, "parameters": &config.Parameters, "clear": &config.Clear}
 	tables := map[string]map[string]string{"from": config.Senders, "rcpt": config.Recipients}
 	switch {
@@ -289,6 +314,10 @@ func smtpOption(config *lab.SMTP, key, value string) (err error) {
 		*texts[kind] = value
 	case tables[kind] != nil:
 		tables[kind][address] = value
+	case kind == "port":
+		var port uint64
+		port, err = strconv.ParseUint(value, 10, 16)
+		config.Port = uint16(port)
 	case kind == "size":
 		config.Size, err = strconv.ParseInt(value, 10, 64)
 	case kind == "extension":
@@ -483,6 +512,7 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 	o, err := lab.Rspawn(context.Background(), d)
 	ts.Check(err)
 	r.outcome = o
+	ts.Check(r.discreet(o, cmp.Or(ts.Getenv("MXF_TRACE"), r.trace())))
 	r.note(ts, o)
 	ts.Stdout().Write(o.Raw)
 	ts.Logf("[%c %.1000q, exit %d, %v]", o.Letter, o.Text, o.Exit, o.Elapsed)

@@ -46,7 +46,8 @@ func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {
 	for _, s := range r.Inbox.Sessions() {
 		// A connection on which nothing was said may be gone before it is accepted.
 		if all := s.Commands(); len(all) > 0 {
-			b.WriteString(s.Server + "\n  " + strings.Join(all, "\n  ") + "\n")
+			// A nonce and what comes of it are different each time.
+			b.WriteString(r.hidden(s.Server + "\n  " + strings.Join(all, "\n  ") + "\n"))
 		}
 	}
 	for _, m := range r.Inbox.Messages() {
@@ -137,7 +138,7 @@ func direction(line string) string { return strings.TrimPrefix(line, "qmtp ")[:1
 // neutral replaces what is particular to one lab.
 func (r *rig) neutral(text string) string {
 	text = strings.NewReplacer(r.work, "$WORK", r.bin+"/", "", r.DNS.Addr(), "$DNS").Replace(text)
-	for _, service := range []string{"smtp", "qmtp", "qmtps"} {
+	for _, service := range []string{"smtp", "submissions", "qmtp", "qmtps"} {
 		port := regexp.MustCompile(`\b` + strconv.Itoa(int(r.Port(service))) + `\b`)
 		text = port.ReplaceAllString(text, "$$"+strings.ToUpper(service))
 	}

@@ -19,6 +19,8 @@ const (
 	STARTTLS  Step = "starttls"
 	Handshake Step = "handshake" // instead of the server's part of it
 	AgainEHLO Step = "tlsehlo"   // EHLO inside TLS
+	AUTH      Step = "auth"      // also "auth:plain", for this mechanism alone
+	Response  Step = "response"  // a line of ours within a login; also "response:1", the second on a connection
 	MAIL      Step = "mail"
 	RCPT      Step = "rcpt"
 	DATA      Step = "data"
@@ -31,7 +33,7 @@ const (
 )
 
 var steps = map[Step]bool{
-	Greeting: true, EHLO: true, HELO: true, STARTTLS: true, Handshake: true, AgainEHLO: true, MAIL: true,
+	Greeting: true, EHLO: true, HELO: true, STARTTLS: true, Handshake: true, AgainEHLO: true, AUTH: true, Response: true, MAIL: true,
 	RCPT: true, DATA: true, BDAT: true, BigHello: true, Group: true, Body: true, End: true, QUIT: true,
 }
 
@@ -57,7 +59,8 @@ func (f Fault) ends() bool { return f.Drop || f.Reset || f.Stall || f.Spoil }
 func ParseFault(text string) (Step, Fault, error) {
 	name, rest, _ := strings.Cut(text, "=")
 	step := Step(name)
-	if !steps[step] {
+	whole, _, parts := strings.Cut(name, ":")
+	if !steps[Step(whole)] || parts && Step(whole) != AUTH && Step(whole) != Response {
 		return "", Fault{}, fmt.Errorf("unknown step %q", name)
 	}
 	var f Fault

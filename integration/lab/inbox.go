@@ -36,6 +36,7 @@ type Session struct {
 	tls      *tls.ConnectionState
 	failure  error
 	commands []string
+	secrets  []string
 	turns    int
 	wrong    error
 	over     bool
@@ -114,6 +115,22 @@ func (s *Session) turn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turns++
+}
+
+// Secrets returns what clients said in base64 to log in, one for each line.
+func (s *Session) Secrets() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.secrets)
+}
+
+// conceal notes a part of a line that is not to be seen elsewhere.
+func (s *Session) conceal(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text != "" && text != "=" && text != "*" {
+		s.secrets = append(s.secrets, text)
+	}
 }
 
 // An Inbox is where all servers of a lab put what they received.

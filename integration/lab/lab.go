@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -12,7 +13,7 @@ import (
 )
 
 // A Lab is a name server, a home, two authorities of which the home can trust
-// one, three ports, and an inbox; servers are added to it.
+// one, four ports, and an inbox; servers are added to it.
 type Lab struct {
 	DNS       *DNS
 	Home      *Home
@@ -25,7 +26,7 @@ type Lab struct {
 }
 
 // services are the protocols that a lab has a port for.
-var services = [...]string{"smtp", "qmtp", "qmtps"}
+var services = [...]string{"smtp", "submissions", "qmtp", "qmtps"}
 
 // Open sets a lab up whose home is dir (see NewHome): SMTP under a STARTTLS client, QMTP and
 // QMTPS as in the default control/protocols, on the lab's ports, and an empty zone.
@@ -82,13 +83,23 @@ func (l *Lab) Zone(text string) error {
 
 // SMTP starts an SMTP server on addr.
 func (l *Lab) SMTP(addr netip.Addr, config SMTP) (*SMTPServer, error) {
-	listener, err := l.ports["smtp"].Listen(addr)
+	listener, err := l.listen(addr, &config)
 	if err != nil {
 		return nil, err
 	}
 	s := StartSMTP(listener, config, l.Inbox)
 	l.closers = append(l.closers, s.Close)
 	return s, nil
+}
+
+func (l *Lab) listen(addr netip.Addr, config *SMTP) (net.Listener, error) {
+	switch {
+	case config.Port != 0:
+		return net.Listen("tcp", netip.AddrPortFrom(addr, config.Port).String())
+	case config.Submissions:
+		return l.ports["submissions"].Listen(addr)
+	}
+	return l.ports["smtp"].Listen(addr)
 }
 
 // QMTP starts a QMTP server on addr, a QMTPS server when config has a certificate.

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,11 @@ type SMTP struct {
 	Name     string // said in the greeting
 	TLS      TLS    // with a certificate STARTTLS is offered
 	Implicit bool   // TLS from the first byte, in place of STARTTLS
+
+	Submissions bool   // on the lab's port of that service; Implicit goes with it
+	Port        uint16 // a port in place of the lab's, in a network of one's own; 0: none
+
+	Auth *smtptest.Auth // logins; nil: AUTH is not offered
 
 	NoEHLO       bool // EHLO is answered 502
 	NoPipelining bool
@@ -52,7 +58,7 @@ func StartSMTP(listener net.Listener, config SMTP, inbox *Inbox) *SMTPServer {
 // serve has a server of smtptest for one connection.
 func (s *SMTPServer) serve(conn net.Conn, number int64) {
 	v := &visit{SMTPServer: s, number: number, session: s.inbox.begin("smtp", s.config.Name, conn)}
-	protocol := &smtptest.Server{Implicit: s.config.Implicit, Blank: s.config.Blank, Answer: v.answer}
+	protocol := &smtptest.Server{Implicit: s.config.Implicit, Blank: s.config.Blank, Auth: s.config.Auth, Answer: v.answer}
 	if s.config.TLS.Certificate != nil {
 		protocol.TLS = s.config.TLS.config()
 	}
@@ -71,9 +77,10 @@ type visit struct {
 // answer decides what the server does at a point of the conversation.
 func (v *visit) answer(e *smtptest.Exchange) smtptest.Action {
 	v.session.follow(e.Conversation)
-	if e.Line != "" {
+	if e.Line != "" || e.Phase == smtptest.Response {
 		v.session.note(e.Line)
 	}
+	v.session.conceal(spoken(e))
 	reply := v.reply(e)
 	if e.Phase == smtptest.Message && strings.HasPrefix(reply, "2") {
 		v.receive(e.Transaction)
@@ -93,6 +100,17 @@ func (v *visit) answer(e *smtptest.Exchange) smtptest.Action {
 	return smtptest.Action{Reply: reply}
 }
 
+// spoken is what an Exchange has of a login, in base64: what nobody may be told.
+func spoken(e *smtptest.Exchange) string {
+	switch words := strings.Fields(e.Line); {
+	case e.Phase == smtptest.Response:
+		return e.Line
+	case e.Phase == smtptest.AUTH && len(words) > 2:
+		return words[2]
+	}
+	return ""
+}
+
 // onePacket is what a path with a small MTU lets through of a ClientHello.
 const onePacket = 1400
 
@@ -107,6 +125,11 @@ func due(e *smtptest.Exchange) []Step {
 		return []Step{MAIL, Group}
 	case e.Phase == smtptest.Handshake && e.Hello > onePacket:
 		return []Step{Handshake, BigHello}
+	case e.Phase == smtptest.AUTH:
+		mechanism, _, _ := strings.Cut(argument(e.Line), " ")
+		return []Step{AUTH, AUTH + Step(":"+strings.ToLower(mechanism))}
+	case e.Phase == smtptest.Response:
+		return []Step{Response, Response + Step(":"+strconv.Itoa(e.N))}
 	case e.Phase == smtptest.Unknown:
 		verb, _, _ := strings.Cut(e.Line, " ")
 		return []Step{Step(strings.ToLower(verb))}
@@ -134,7 +157,7 @@ func (v *visit) reply(e *smtptest.Exchange) string {
 	case smtptest.STARTTLS:
 		return v.goAhead(e)
 	case smtptest.MAIL:
-		return v.mail(tx)
+		return v.mail(e, tx)
 	case smtptest.RCPT:
 		return v.rcpt(e, tx)
 	case smtptest.DATA:
@@ -174,7 +197,7 @@ func (v *visit) capabilities(e *smtptest.Exchange) string {
 		offered bool
 	}{
 		{"PIPELINING", !c.NoPipelining}, {"8BITMIME", !c.No8BitMIME}, {"ENHANCEDSTATUSCODES", true}, {"CHUNKING", true},
-		{"SMTPUTF8", c.SMTPUTF8}, {size, true}, {"STARTTLS", c.TLS.Certificate != nil && !e.Secure},
+		{"SMTPUTF8", c.SMTPUTF8}, {size, true}, {"STARTTLS", c.TLS.Certificate != nil && !e.Secure}, {c.Auth.Offer(e.Secure), c.Auth.Offer(e.Secure) != ""},
 	} {
 		if extension.offered {
 			lines = append(lines, extension.line)
@@ -196,7 +219,7 @@ func (v *visit) goAhead(e *smtptest.Exchange) string {
 	return "220 2.0.0 go ahead"
 }
 
-func (v *visit) mail(tx *smtptest.Transaction) string {
+func (v *visit) mail(e *smtptest.Exchange, tx *smtptest.Transaction) string {
 	size := int64(0)
 	for word := range strings.FieldsSeq(tx.Parameters) {
 		if digits, ok := strings.CutPrefix(word, "SIZE="); ok {
@@ -206,6 +229,8 @@ func (v *visit) mail(tx *smtptest.Transaction) string {
 	switch reply := v.config.Senders[tx.Sender]; {
 	case tx.Sender != "" && !strings.Contains(tx.Sender, "@"):
 		return "501 5.5.2 Was expecting MAIL arg syntax of FROM:<address>"
+	case v.config.Auth != nil && v.config.Auth.Demand && !slices.ContainsFunc(e.Conversation.Logins, func(l *smtptest.Login) bool { return l.Accepted }):
+		return "530 5.7.0 Authentication required"
 	case v.config.Parameters != "" && tx.Parameters != "":
 		return v.config.Parameters
 	case v.config.Size > 0 && size > v.config.Size:

@@ -48,8 +48,8 @@ type Login struct {
 	Accepted  bool // 235
 }
 
-// offer is the line of the reply to EHLO, empty for none.
-func (a *Auth) offer(secure bool) string {
+// Offer is the line of the reply to EHLO, empty for none.
+func (a *Auth) Offer(secure bool) string {
 	switch {
 	case a == nil || len(a.Mechanisms) == 0 || !secure && !a.Clear:
 		return ""

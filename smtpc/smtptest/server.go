@@ -374,7 +374,7 @@ func (d *dialogue) capabilities() string {
 	if d.server.TLS != nil && !d.secure {
 		lines = append(lines, "STARTTLS")
 	}
-	if offer := d.server.Auth.offer(d.secure); offer != "" {
+	if offer := d.server.Auth.Offer(d.secure); offer != "" {
 		lines = append(lines, offer)
 	}
 	return Reply("250", lines...)
