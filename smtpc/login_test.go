@@ -74,7 +74,7 @@ func (a *attempt) run(t *testing.T) (result, *smtptest.Conversation) {
 			return nil
 		}
 		state := job.tunnel.(*tls.Conn).ConnectionState()
-		return must.Get(state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32))(t)
+		return must.Get(state.ExportKeyingMaterial("EXPORTER-Channel-Binding", []byte{}, 32))(t)
 	}
 	job.Login = &smtpc.Login{Place: place, Needs: a.needs, Secret: a.account.Secret,
 		Mechanisms: func(offered []string, tls bool, exporter []byte) (row []smtpc.Mechanism) {

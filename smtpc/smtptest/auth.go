@@ -131,14 +131,15 @@ func (d *dialogue) auth(e Exchange) error {
 	return x.decide(good)
 }
 
-// exporter is the binding tls-exporter of the connection (RFC 9266).
+// exporter is the binding tls-exporter of the connection (RFC 9266). Its context is there and
+// empty, which is not the same as none in TLS 1.2.
 func (d *dialogue) exporter() []byte {
 	secure, ok := d.conn.Conn.(*tls.Conn)
 	if !ok {
 		return nil
 	}
 	state := secure.ConnectionState()
-	binding, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32)
+	binding, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", []byte{}, 32)
 	if err != nil {
 		return nil
 	}
