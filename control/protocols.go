@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +68,12 @@ func (p *Protocol) RelayOnly() bool { return isRelayOnly(p.Service) }
 
 func isRelayOnly(service string) bool {
 	return service == Submissions || service == "submission" || service == "smtps"
+}
+
+// QMTP reports whether the protocol is QMTP, clear or inside TLS, whoever's program speaks it.
+// It has no logins, and nothing of SMTP that could be avoided.
+func (p *Protocol) QMTP() bool {
+	return path.Base(p.Program) == QMTPProgram || p.Service == "qmtp" || p.Service == "qmtps"
 }
 
 func (d dir) protocols(s *Settings) error {

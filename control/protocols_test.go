@@ -90,6 +90,23 @@ func TestParseProtocol(t *testing.T) {
 	}
 }
 
+func TestQMTP(t *testing.T) {
+	for p, want := range map[Protocol]bool{
+		{Service: "qmtp", Program: QMTPProgram}:                  true,
+		{Service: "mine", Program: QMTPProgram}:                  true,
+		{Service: "mine", Program: "/usr/lib/mxf-remote-qmtpc"}:  true,
+		{Service: "qmtps", Program: "/usr/lib/another-client"}:   true,
+		{Service: "qmtp", Program: "another-client"}:             true,
+		{Service: "smtp", Program: SMTPProgram}:                  false,
+		{Service: "smtp", Program: "/usr/lib/mxf-remote-smtpc"}:  false,
+		{Service: "submission", Program: "/usr/lib/qmtp-client"}: false,
+	} {
+		if p.QMTP() != want {
+			t.Errorf("%s with %s: %v", p.Service, p.Program, !want)
+		}
+	}
+}
+
 func TestRelayOnly(t *testing.T) {
 	for service, want := range map[string]bool{
 		"submissions": true, "submission": true, "smtps": true, "smtp": false, "qmtps": false, "submissionss": false, "": false,

@@ -38,7 +38,7 @@ func (r *Router) introduce(c *route.Candidate, job *Job) (policy.Requirement, tr
 
 // login returns the login at a candidate, the zero Login if there is none. QMTP has none.
 func (r *Router) login(c *route.Candidate, sender string) (login transport.Login, err error) {
-	if c.RelayName == "" || c.Protocol.Program == control.QMTPProgram {
+	if c.RelayName == "" || c.Protocol.QMTP() {
 		return login, nil
 	}
 	found, err := r.Settings.Credential(c.RelayName, sender)

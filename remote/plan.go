@@ -122,7 +122,7 @@ func (r *Router) step(c route.Candidate, job *Job, rnd *rand.Rand, silent map[ne
 // avoids returns what control/smtpavoid says of an exchanger, and the line that says so, 0
 // for none. QMTP has nothing to avoid.
 func (r *Router) avoids(protocol *control.Protocol, exchanger string, addr netip.Addr) (avoid smtpc.Avoid, line int) {
-	if protocol.Program == control.QMTPProgram {
+	if protocol.QMTP() {
 		return avoid, 0
 	}
 	return r.Settings.SMTPAvoid.Lookup(exchanger, addr)
