@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/smtpc/smtptest"
 )
 
@@ -127,10 +130,43 @@ func (r *rig) firstLine(path string) string {
 
 // hidden is text without what clients said in base64.
 func (r *rig) hidden(text string) string {
+	var secrets []string
 	for _, s := range r.Inbox.Sessions() {
-		for _, secret := range s.Secrets() {
-			text = strings.ReplaceAll(text, secret, "(secret)")
-		}
+		secrets = append(secrets, s.Secrets()...)
+	}
+	// One may be a part of another.
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	for _, secret := range secrets {
+		text = strings.ReplaceAll(text, secret, "(secret)")
 	}
 	return text
+}
+
+// What scripts of logins rely on: words of a login are found in whatever is told.
+func TestDiscreet(t *testing.T) {
+	l := must.Get(lab.Open(filepath.Join(t.TempDir(), "home")))(t)
+	defer l.Close()
+	r := &rig{Lab: l, work: t.TempDir()}
+	must.OK(t, l.Home.Set("credentials", "# x", "relay.example::relayuser:password:pass word:1", "other.example::jo:tokenfile:control/token"),
+		l.Home.Set("token", "ya29.token  ", "second"))
+	for text, told := range map[string]bool{
+		"nothing":                          false,
+		"a pass word:1 b":                  true,
+		"cGFzcyB3b3JkOjE=":                 true, // the password
+		"AHJlbGF5dXNlcgBwYXNzIHdvcmQ6MQ==": true, // of PLAIN
+		"by relayuser":                     true,
+		"auth=Bearer ya29.token":           true,
+		"jo, second":                       false,
+	} {
+		if err := r.discreet(&lab.Outcome{Raw: []byte(text)}, r.trace()); (err != nil) != told {
+			t.Errorf("in the reports, %q: %v", text, err)
+		}
+		for _, place := range []string{r.trace(), r.told()} {
+			put(t, place, []byte(text))
+			if err := r.discreet(new(lab.Outcome), r.trace()); (err != nil) != told {
+				t.Errorf("%s, %q: %v", place, text, err)
+			}
+			must.OK(t, os.Remove(place))
+		}
+	}
 }

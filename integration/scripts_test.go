@@ -369,7 +369,7 @@ func (r *rig) common(t *lab.TLS, faults lab.Faults, cert *string, key, value str
 // certificate issues what a server shows: good, wrongca, wrongname, cnonly, expired,
 // early, ip, muststaple, stapled (must-staple with a good staple), revoked, sha1 (good,
 // but signs the handshake with SHA-1), spelled (good, but names its authority otherwise
-// than that does), none, or file:NAME (with its key, in PEM).
+// than that does), none, for:NAME (good, for another name), or file:NAME (with its key, in PEM).
 func (r *rig) certificate(kind, name string, addr netip.Addr) (*tls.Certificate, error) {
 	if file, ok := strings.CutPrefix(kind, "file:"); ok {
 		file = filepath.Join(r.work, file)
@@ -377,6 +377,9 @@ func (r *rig) certificate(kind, name string, addr netip.Addr) (*tls.Certificate,
 		return &pair, err
 	}
 	authority, names := r.Authority, []string{name}
+	if other, ok := strings.CutPrefix(kind, "for:"); ok {
+		kind, names = "good", []string{other}
+	}
 	var change tlstest.Change
 	var staple func(*ocsp.Response) // changes a good one; nil: there is none
 	switch kind {
