@@ -2,7 +2,8 @@ package integration
 
 import "testing"
 
-// Where deliveries come from, and by what name, in a network that has several addresses. The
+// Where deliveries come from, and by what name, in a network that has several addresses, and
+// ports that have a meaning of their own. The
 // scripts are like those of TestScripts.
 func TestSources(t *testing.T) {
 	if apart(t, apartAddresses) {
