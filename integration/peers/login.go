@@ -1,6 +1,8 @@
 package peers
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"nightmare.mail/mxf/integration/must"
 )
@@ -20,6 +23,17 @@ type Login struct {
 	Mechanisms     []string // that it offers, upper case
 	Dovecot        bool     // Postfix asks a Dovecot; else Cyrus SASL
 	InClear        bool     // it is offered outside TLS too
+}
+
+// Token is an access token for the user that a Dovecot takes until it expires: a JSON Web
+// Token (RFC 7519) that is signed with the password.
+func (l *Login) Token(expires time.Time) string {
+	claims := fmt.Sprintf(`{"sub":%q,"iat":%d,"exp":%d}`, l.User, expires.Add(-time.Hour).Unix(), expires.Unix())
+	encoding := base64.RawURLEncoding
+	text := encoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + encoding.EncodeToString([]byte(claims))
+	mac := hmac.New(sha256.New, []byte(l.Password))
+	mac.Write([]byte(text))
+	return text + "." + encoding.EncodeToString(mac.Sum(nil))
 }
 
 // What the servers can do. None of them binds a login to its connection (-PLUS).
@@ -80,6 +94,9 @@ func dovecot(t testing.TB, l *Login) *Server {
 	}
 	dir := folder(t)
 	passwords := write(t, filepath.Join(dir, "passwords"), l.User+":{PLAIN.b64}"+base64.StdEncoding.EncodeToString([]byte(l.Password))+"\n")
+	// The key of tokens is found by issuer, algorithm and name.
+	write(t, filepath.Join(dir, "keys", "default", "HS256", "default"), base64.StdEncoding.EncodeToString([]byte(l.Password)))
+	tokens := write(t, filepath.Join(dir, "tokens"), "introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix="+dir+"/keys/\nusername_attribute = sub\n")
 	log := filepath.Join(dir, "log")
 	return launch{name: "dovecot", log: log, command: func(port string) *exec.Cmd {
 		config := write(t, filepath.Join(dir, "dovecot.conf"), fmt.Sprintf(`base_dir = %[1]s/run
@@ -94,7 +111,13 @@ disable_plaintext_auth = no
 auth_verbose = yes
 passdb {
   driver = passwd-file
+  mechanisms = plain login cram-md5 scram-sha-256
   args = scheme=PLAIN %[3]s
+}
+passdb {
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = %[6]s
 }
 userdb {
   driver = static
@@ -111,7 +134,7 @@ service auth {
     port = %[5]s
   }
 }
-`, dir, strings.ToLower(strings.Join(l.Mechanisms, " ")), passwords, mailUser, port))
+`, dir, strings.ToLower(strings.Join(l.Mechanisms, " ")), passwords, mailUser, port, tokens))
 		return exec.Command(program, "-F", "-c", config)
 	}}.start(t)
 }

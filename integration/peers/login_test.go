@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/tlsc/tlstest"
@@ -39,7 +40,7 @@ func TestLogin(t *testing.T) {
 		refusal    int // of what comes without a login
 	}{
 		{"postfix and cyrus", Postfix, CyrusMechanisms, false, 554},
-		{"postfix and dovecot", Postfix, DovecotMechanisms[:4], true, 554},
+		{"postfix and dovecot", Postfix, DovecotMechanisms, true, 554},
 		{"exim", Exim, EximMechanisms, false, 530},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -77,12 +78,12 @@ func TestLogin(t *testing.T) {
 			var want []string
 			for _, mechanism := range c.mechanisms {
 				session := dial()
-				if err := session.Auth(auth(mechanism, l.User, l.Password+"x")); !refused(err, 535) {
+				if err := session.Auth(auth(l, mechanism, l.Password+"x")); !refused(err, 535) {
 					t.Errorf("%s with a wrong password: %v", mechanism, err)
 				}
 				session.Close()
 				session = dial()
-				if err := session.Auth(auth(mechanism, l.User, l.Password)); err != nil {
+				if err := session.Auth(auth(l, mechanism, l.Password)); err != nil {
 					t.Errorf("%s: %v", mechanism, err)
 				}
 				must.OK(t, mail(session))
@@ -105,12 +106,18 @@ func refused(err error, code int) bool {
 }
 
 // auth speaks a mechanism. That of LOGIN is not in net/smtp.
-func auth(mechanism, user, password string) smtp.Auth {
+func auth(l *Login, mechanism, password string) smtp.Auth {
+	user, signer := l.User, Login{User: l.User, Password: password}
+	token := signer.Token(time.Now().Add(time.Hour))
 	switch mechanism {
 	case "PLAIN":
 		return smtp.PlainAuth("", user, password, "127.0.0.1")
 	case "CRAM-MD5":
 		return smtp.CRAMMD5Auth(user, password)
+	case "OAUTHBEARER":
+		return &bearer{mechanism, "n,a=" + user + ",\x01auth=Bearer " + token + "\x01\x01"}
+	case "XOAUTH2":
+		return &bearer{mechanism, "user=" + user + "\x01auth=Bearer " + token + "\x01\x01"}
 	}
 	if mechanism == "LOGIN" {
 		return &login{answers: []string{user, password}}
@@ -149,6 +156,20 @@ func (s *scram) Next(challenge []byte, more bool) ([]byte, error) {
 	stored := sha256.Sum256(key)
 	subtle.XORBytes(key, key, code(stored[:], s.first+","+string(challenge)+","+last))
 	return []byte(last + ",p=" + base64.StdEncoding.EncodeToString(key)), nil
+}
+
+// bearer sends a token. An error is answered by what ends the exchange.
+type bearer struct{ mechanism, response string }
+
+func (b *bearer) Start(*smtp.ServerInfo) (string, []byte, error) {
+	return b.mechanism, []byte(b.response), nil
+}
+
+func (b *bearer) Next(_ []byte, more bool) ([]byte, error) {
+	if !more {
+		return nil, nil
+	}
+	return []byte{1}, nil
 }
 
 type login struct{ answers []string }
