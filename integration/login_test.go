@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,5 +169,53 @@ func TestDiscreet(t *testing.T) {
 			}
 			must.OK(t, os.Remove(place))
 		}
+	}
+}
+
+// Mxf-remote-smtpc by itself, as any TLS client may start it: it logs in at what MXF_RELAY
+// names and nowhere else, and without the TLS that is due it says nothing of the login.
+func TestLoginOfProgram(t *testing.T) {
+	b := newBench(t)
+	const line, inTLS = "relay.example::relayuser:password", "SSL_PROTOCOL=TLSv1.3"
+	l := must.Get(lab.Open(filepath.Join(t.TempDir(), "home")))(t)
+	defer l.Close()
+	s := must.Get(l.SMTP(netip.MustParseAddr("127.0.0.2"), lab.SMTP{Name: "relay.example",
+		Auth: &smtptest.Auth{Mechanisms: []string{"PLAIN"}, Clear: true, Users: map[string]string{"relayuser": "pass word:1"}}}))(t)
+	for _, c := range []struct {
+		name, line string
+		environ    []string
+		status     int
+		isLogin    bool
+	}{
+		{"no relay", line, []string{"MXF_TLS=verify", inTLS}, 0, false},
+		{"another relay", line, []string{"MXF_RELAY=other.example", "MXF_TLS=may"}, 0, false},
+		{"nothing is said of TLS", line, []string{"MXF_RELAY=relay.example"}, 76, false},
+		{"in the clear", line, []string{"MXF_RELAY=relay.example", "MXF_TLS=none"}, 76, false},
+		{"TLS as it comes", line, []string{"MXF_RELAY=relay.example", "MXF_TLS=may", inTLS}, 76, false},
+		{"TLS that is not verified", line, []string{"MXF_RELAY=relay.example", "MXF_TLS=must", inTLS}, 76, false},
+		{"no TLS to verify", line, []string{"MXF_RELAY=relay.example", "MXF_TLS=verify"}, 76, false},
+		{"verified", line, []string{"MXF_RELAY=relay.example", "MXF_TLS=verify", inTLS}, 0, true},
+		{"unverified, in TLS", line + ",unverified", []string{"MXF_RELAY=relay.example", "MXF_TLS=must", inTLS}, 0, true},
+		{"unverified, in the clear", line + ",unverified", []string{"MXF_RELAY=relay.example", "MXF_TLS=none"}, 76, false},
+		{"clear", line + ",clear", []string{"MXF_RELAY=relay.example", "MXF_TLS=none"}, 0, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(b.dir, "home", "control", "credentials")
+			put(t, path, []byte(c.line+":pass word:1\n"))
+			must.OK(t, os.Chmod(path, 0o640))
+			l.Inbox.Empty()
+			w := way{program: "mxf-remote-smtpc", environ: append(b.environ("MXF_HELO=mine.example"), c.environ...)}
+			e := b.run(t, w, s.AddrPort().String(), []byte("Subject: x\n\nx\n"), "a@example.net", []string{"b@example.org"})
+			if e.status != c.status || len(e.reports) > 0 != (c.status == 0) {
+				t.Errorf("exit %d, reports %q, standard error %q", e.status, e.reports, e.stderr)
+			}
+			said := must.Get(nth("connection", "1", l.Inbox.Sessions))(t)
+			eventually(settle, said.Over)
+			all := strings.Join(said.Commands(), "\n")
+			if !strings.HasPrefix(all, "EHLO mine.example\n") || strings.Contains(all, "\nAUTH PLAIN AHJlbGF5dXNlcgBwYXNzIHdvcmQ6MQ==\nMAIL") != c.isLogin || strings.Contains(all, "AUTH") != c.isLogin {
+				t.Errorf("it said %q", all)
+			}
+			must.OK(t, betrayal("standard error", e.stderr+strings.Join(e.reports, ""), []string{"relayuser", "pass word", "AHJlbGF5"}))
+		})
 	}
 }
