@@ -124,19 +124,20 @@ func Missing(t testing.TB, needs, format string, args ...any) {
 
 // debian is the package that brings a program, where their names differ.
 var debian = map[string]string{
-	"dovecot":        "dovecot-core",
-	"exim4":          "exim4-daemon-light",
-	"gnutls-serv":    "gnutls-bin",
-	"mail.maildir":   "opensmtpd",
-	"postconf":       "postfix",
-	"qmtpfront-echo": "mailfront",
-	"saslpasswd2":    "sasl2-bin",
-	"smtp-sink":      "postfix",
-	"smtpd":          "opensmtpd",
-	"stdbuf":         "coreutils",
-	"stunnel":        "stunnel4",
-	"tcpclient":      "ucspi-tcp",
-	"tcpserver":      "ucspi-tcp",
+	"dovecot":          "dovecot-core",
+	"exim4":            "exim4-daemon-light",
+	"gnutls-serv":      "gnutls-bin",
+	"mail.maildir":     "opensmtpd",
+	"opendkim-testmsg": "opendkim-tools",
+	"postconf":         "postfix",
+	"qmtpfront-echo":   "mailfront",
+	"saslpasswd2":      "sasl2-bin",
+	"smtp-sink":        "postfix",
+	"smtpd":            "opensmtpd",
+	"stdbuf":           "coreutils",
+	"stunnel":          "stunnel4",
+	"tcpclient":        "ucspi-tcp",
+	"tcpserver":        "ucspi-tcp",
 }
 
 // Package returns the Debian package that brings a program.
