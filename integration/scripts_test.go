@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -79,6 +80,8 @@ import (
 //	tcpto ADDR COUNT AGE         a record in the table of dead hosts
 //	clientcert                   control/clientcert and control/clientkey
 //	grow FILE SIZE               a message of that size, with dots and 8-bit bytes
+//
+// Those for signatures are in signing_test.go.
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 
 // runScripts runs the scripts in a folder, both ways, and compares.
@@ -89,7 +92,7 @@ func runScripts(t *testing.T, folder string) {
 			testscript.Run(t, testscript.Params{
 				Dir:                folder,
 				Setup:              func(env *testscript.Env) error { return setUp(t, env, way, record) },
-				Cmds:               scriptCommands,
+				Cmds:               allCommands(),
 				Condition:          condition,
 				RequireUniqueNames: true,
 			})
@@ -116,6 +119,7 @@ type rig struct {
 	*lab.Lab
 	bin     string
 	work    string
+	tb      testing.TB                      // the script
 	servers map[string]map[string]io.Closer // by name and protocol
 	outcome *lab.Outcome
 	record  *record
@@ -135,7 +139,7 @@ func setUp(t *testing.T, env *testscript.Env, way string, record *record) error 
 			env.T().Fatal(err)
 		}
 	})
-	r := &rig{Lab: l, bin: bin, work: env.WorkDir, servers: make(map[string]map[string]io.Closer), record: record}
+	r := &rig{Lab: l, bin: bin, work: env.WorkDir, tb: env.T().(testing.TB), servers: make(map[string]map[string]io.Closer), record: record}
 	env.Values[rigKey{}] = r
 	smtpc, qmtpc := "mxf-remote-smtpc", "mxf-remote-qmtpc"
 	if way == "chain" {
@@ -202,6 +206,13 @@ var scriptCommands = map[string]command{
 	"tcpto":       plain(3, (*rig).tcpto),
 	"clientcert":  plain(0, (*rig).clientCert),
 	"uneven":      plain(0, func(r *rig, _ *testscript.TestScript, _ []string) error { r.uneven = true; return nil }),
+}
+
+// allCommands returns those above and those of signatures.
+func allCommands() map[string]command {
+	all := maps.Clone(scriptCommands)
+	maps.Copy(all, signingCommands)
+	return all
 }
 
 // plain makes a method a command of at least n arguments that cannot be negated.

@@ -51,8 +51,8 @@ func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {
 		}
 	}
 	for _, m := range r.Inbox.Messages() {
-		wire := m.Wire[:min(len(m.Wire), 1000)]
-		b.WriteString("message: " + string(wire) + "\n")
+		wire := m.Wire[:min(len(m.Wire), 3000)]
+		b.WriteString("message: " + anySignature(string(wire)) + "\n")
 	}
 	if text, err := os.ReadFile(r.trace()); err == nil {
 		b.WriteString("trace:\n" + evened(string(text)))
@@ -142,8 +142,11 @@ func (r *rig) neutral(text string) string {
 		port := regexp.MustCompile(`\b` + strconv.Itoa(int(r.Port(service))) + `\b`)
 		text = port.ReplaceAllString(text, "$$"+strings.ToUpper(service))
 	}
-	return text
+	return temporary.ReplaceAllString(text, "mxf-spool-N")
 }
+
+// temporary is the name of a copy of a message.
+var temporary = regexp.MustCompile(`\bmxf-spool-\d+`)
 
 // alike compares the two ways, delivery by delivery.
 func alike(t *testing.T, process, chain *record) {
