@@ -79,6 +79,9 @@ import (
 //	tlsis N|none ...             facts of connection N's TLS, see tlsis
 //	tcpto ADDR COUNT AGE         a record in the table of dead hosts
 //	clientcert                   control/clientcert and control/clientkey
+//	certificate NAME FILE [KEY]  a certificate for NAME, and its key, beneath home/; without
+//	                             KEY it is in the same file
+//	showed N NAME|none           which certificate the client showed on connection N
 //	grow FILE SIZE               a message of that size, with dots and 8-bit bytes
 //
 // Those for signatures are in signing_test.go.
@@ -205,6 +208,8 @@ var scriptCommands = map[string]command{
 	"grow":        plain(2, (*rig).grow),
 	"tcpto":       plain(3, (*rig).tcpto),
 	"clientcert":  plain(0, (*rig).clientCert),
+	"certificate": plain(2, (*rig).newCertificate),
+	"showed":      onConnection(2, showed),
 	"uneven":      plain(0, func(r *rig, _ *testscript.TestScript, _ []string) error { r.uneven = true; return nil }),
 }
 
@@ -781,4 +786,30 @@ func (r *rig) clientCert(*testscript.TestScript, []string) error {
 		os.WriteFile(r.Home.Path("control/client.key"), leaf.KeyPEM(), 0o600),
 		r.Home.Set("clientcert", "control/client.pem"),
 		r.Home.Set("clientkey", "control/client.key"))
+}
+
+// newCertificate writes a certificate and its key, which others cannot read.
+func (r *rig) newCertificate(_ *testscript.TestScript, args []string) error {
+	leaf := r.Authority.Leaf(nil, args[0])
+	cert, key := r.Home.Path(args[1]), r.Home.Path(args[len(args)-1])
+	if err := os.MkdirAll(filepath.Dir(cert), 0o755); err != nil {
+		return err
+	}
+	if cert == key {
+		return os.WriteFile(cert, append(leaf.PEM(), leaf.KeyPEM()...), 0o640)
+	}
+	return errors.Join(os.WriteFile(cert, leaf.PEM(), 0o644), os.WriteFile(key, leaf.KeyPEM(), 0o640))
+}
+
+func showed(s *lab.Session, _ *testscript.TestScript, args []string) error {
+	got := "none"
+	if state := s.TLS(); state == nil {
+		got = "no TLS"
+	} else if certificates := state.PeerCertificates; len(certificates) > 0 {
+		got = strings.Join(certificates[0].DNSNames, " ")
+	}
+	if got != args[1] {
+		return fmt.Errorf("on connection %s it showed %s", args[0], got)
+	}
+	return nil
 }
