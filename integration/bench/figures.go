@@ -313,19 +313,25 @@ func (b *bench) countTurns() error {
 		{"QMTP", "turns-qmtp", b.routed, 1},
 		{"QMTPS", "turns-qmtps", b.verified, 2},
 	} {
-		results, err := b.launch(runs.Job{Environ: b.environ(kind.home), Stdin: b.small, Runs: [][]string{b.deliver(kind.mode)}})
+		got, took, err := b.turns(kind.mode, kind.home)
 		if err != nil {
 			return err
 		}
-		var all map[string]int
-		if err := b.sink.ask("turns", &all); err != nil {
-			return err
-		}
-		got := all[kind.mode]
-		b.table.add("turns, "+kind.name, fmt.Sprintf("%d (%s)", got, ms(results[0].Wall)), ms(time.Duration(kind.want)*flightDelay),
+		b.table.add("turns, "+kind.name, fmt.Sprintf("%d (%s)", got, ms(took)), ms(time.Duration(kind.want)*flightDelay),
 			fmt.Sprint(kind.want), verdict(got == kind.want))
 	}
 	return nil
+}
+
+// turns returns how often a delivery waits for the server of a mode, and how long it takes.
+func (b *bench) turns(mode string, h *lab.Home) (count int, took time.Duration, err error) {
+	results, err := b.launch(runs.Job{Environ: b.environ(h), Stdin: b.small, Runs: [][]string{b.deliver(mode)}})
+	if err != nil {
+		return 0, 0, err
+	}
+	var all map[string]int
+	err = b.sink.ask("turns", &all)
+	return all[mode], results[0].Wall, err
 }
 
 const (

@@ -97,6 +97,7 @@ func measure() error {
 		{"the tunnel", b.tunnel},
 		{"turns", b.countTurns},
 		{"a thousand deliveries", b.thousand},
+		{"signatures and logins", b.identities},
 		{"sizes", b.sizes},
 	} {
 		fmt.Fprintf(os.Stderr, "bench: %s\n", part.name)

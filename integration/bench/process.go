@@ -108,10 +108,16 @@ func (b *bench) launchIn(job runs.Job, attributes *syscall.SysProcAttr) ([]runs.
 // affects all alike. Each round begins with another program, because the order matters
 // too.
 func (b *bench) alternate(n int, stdin string, environ []string, programs ...[]string) ([][]runs.Result, error) {
-	job := runs.Job{Environ: environ, Stdin: stdin}
+	return b.alternateIn(n, stdin, slices.Repeat([][]string{environ}, len(programs)), programs)
+}
+
+// alternateIn is alternate for programs that each have an environment of their own.
+func (b *bench) alternateIn(n int, stdin string, environs, programs [][]string) ([][]runs.Result, error) {
+	job := runs.Job{Stdin: stdin}
 	turn := func(i int) int { return (i%len(programs) + i/len(programs)) % len(programs) }
 	for i := range n * len(programs) {
 		job.Runs = append(job.Runs, programs[turn(i)])
+		job.Environs = append(job.Environs, environs[turn(i)])
 	}
 	all, err := b.launch(job)
 	if err != nil {

@@ -33,6 +33,7 @@ type mode struct {
 	tls          bool   // from the first byte
 	noPipelining bool
 	hold         bool // wait for "release" before the answer to the message
+	auth         bool // a login by PLAIN is offered, and taken whatever it is
 	slow         bool // flightDelay before each flight of answers, and turns are counted
 }
 
@@ -47,6 +48,8 @@ var modes = []mode{
 	{name: "turns-plain", kind: "smtp", slow: true, noPipelining: true},
 	{name: "turns-qmtp", kind: "qmtp", slow: true},
 	{name: "turns-qmtps", kind: "qmtp", slow: true, tls: true},
+	{name: "login", kind: "smtp", auth: true},
+	{name: "turns-login", kind: "smtp", auth: true, slow: true},
 	{name: "drain", kind: "drain", tls: true},
 	{name: "source", kind: "source", tls: true},
 }
@@ -354,6 +357,8 @@ func (c *sinkConn) command(line string) error {
 			return err
 		}
 		return c.secure()
+	case "AUTH":
+		c.out.WriteString("235 ok\r\n")
 	case "MAIL", "RCPT":
 		c.out.WriteString("250 ok\r\n")
 	case "DATA":
@@ -387,6 +392,9 @@ func (c *sinkConn) capabilities() string {
 	lines := []string{mxName, "8BITMIME", "SIZE 0"}
 	if !c.mode.noPipelining {
 		lines = append(lines, "PIPELINING")
+	}
+	if c.mode.auth {
+		lines = append(lines, "AUTH PLAIN")
 	}
 	if !c.inTLS {
 		lines = append(lines, "STARTTLS")

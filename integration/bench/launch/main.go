@@ -39,7 +39,7 @@ func launch() error {
 	for range max(job.Parallel, 1) {
 		working.Go(func() {
 			for i := range next {
-				results[i], errs[i] = run(&job, job.Runs[i])
+				results[i], errs[i] = run(&job, i)
 			}
 		})
 	}
@@ -56,7 +56,12 @@ func launch() error {
 	return json.NewEncoder(os.Stdout).Encode(results)
 }
 
-func run(job *runs.Job, argv []string) (result runs.Result, err error) {
+// run runs the program that has number i in the job.
+func run(job *runs.Job, i int) (result runs.Result, err error) {
+	argv, environ := job.Runs[i], job.Environ
+	if job.Environs != nil {
+		environ = job.Environs[i]
+	}
 	in, err := os.Open(job.Stdin)
 	if err != nil {
 		return result, err
@@ -68,7 +73,7 @@ func run(job *runs.Job, argv []string) (result runs.Result, err error) {
 	}
 	defer out.Close()
 	begin := time.Now()
-	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{Env: job.Environ, Files: []*os.File{in, w, w}})
+	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{Env: environ, Files: []*os.File{in, w, w}})
 	w.Close()
 	if err != nil {
 		return result, err

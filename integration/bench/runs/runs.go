@@ -12,6 +12,7 @@ type Job struct {
 	Stdin    string // a file, which each run opens anew
 	Parallel int    // 0 is 1
 	Runs     [][]string
+	Environs [][]string // of each run, in place of Environ; nil: they do not differ
 }
 
 // A Result is what one run took and said.
