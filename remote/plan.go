@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,7 +143,7 @@ func (p *Plan) Report() report.Report {
 	if p.Err != nil {
 		return report.For(refusal(p.Err))
 	}
-	var reasons []report.Report
+	var reasons, without []report.Report
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		silent := 0
@@ -153,14 +154,16 @@ func (p *Plan) Report() report.Report {
 			}
 		}
 		switch {
-		case silent == len(s.Addresses) && silent > 0:
+		case len(s.Addresses) == 0:
+			without = append(without, report.For(s.Err))
+		case silent == len(s.Addresses):
 		case s.Err != nil:
 			reasons = append(reasons, report.For(s.Err))
 		default:
 			return report.Report{}
 		}
 	}
-	return lastReason(reasons, 0)
+	return lastReason(slices.Concat(without, reasons), 0)
 }
 
 // silence is the reason for which a is passed over.

@@ -81,6 +81,7 @@ func TestPlan_Report(t *testing.T) {
 	silent := Address{AddrPort: netip.MustParseAddrPort("192.0.2.2:25"), Silent: time.Minute}
 	smtp := route.Candidate{Protocol: &control.Protocol{Service: "smtp"}, Host: "mx.example.org"}
 	missing := &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: "no such file"}}
+	unused := &report.Error{Case: report.FamilyNotUsed, Facts: report.Facts{Line: "control/families:1", Host: "mx6.example.org"}}
 	const none = "\nNo address was tried."
 	for _, test := range []struct {
 		steps []Step
@@ -91,6 +92,11 @@ func TestPlan_Report(t *testing.T) {
 		{[]Step{{Candidate: smtp, Addresses: []Address{silent}}}, "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n" +
 			"mx.example.org (192.0.2.2) port 25 did not answer lately and was not tried (see qmail-tcpto)" + none},
 		{[]Step{{Candidate: smtp, Addresses: []Address{open}, Err: missing}}, "ZUnable to run the protocol program: no such file. (#4.3.0)" + none},
+		{[]Step{{Candidate: smtp, Err: unused}}, "ZSorry, control/families:1 leaves mx6.example.org without an address. (#4.4.4)" + none},
+		{[]Step{{Candidate: smtp, Err: unused}, {Candidate: smtp, Addresses: []Address{open}}}, ""},
+		// One that was left out in favour of another is not the reason.
+		{[]Step{{Candidate: smtp, Addresses: []Address{silent}}, {Candidate: smtp, Err: unused}}, "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n" +
+			"mx.example.org (192.0.2.2) port 25 did not answer lately and was not tried (see qmail-tcpto)" + none},
 	} {
 		r := (&Plan{Steps: test.steps}).Report()
 		got := ""

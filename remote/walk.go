@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ type walk struct {
 	quick   int             // of those, what refused at once, or could not be reached from here
 	began   time.Time       // start of the first connection
 	reasons []report.Report // why each attempt was left, in their order
+	without []report.Report // why steps have no address; they count where there is no other reason
 	pass    policy.Pass     // the present one
 	waiting [policy.Passes][]*visit
 }
@@ -92,8 +94,13 @@ func (w *walk) run(ctx context.Context, steps []Step) report.Stream {
 // try tries the addresses of one step until none is left. It sets conversed when a protocol
 // was spoken with one of them.
 func (w *walk) try(ctx context.Context, s *Step, conversed *bool) (stream report.Stream, final bool) {
+	if len(s.Addresses) == 0 {
+		w.job.tracef("skip %s: %s", s.Protocol.Service, oneLine(s.Err.Error()))
+		w.without = append(w.without, report.For(s.Err))
+		return report.Stream{}, false
+	}
 	addrs := w.open(s)
-	if len(addrs) == 0 && len(s.Addresses) > 0 {
+	if len(addrs) == 0 {
 		return report.Stream{}, false
 	}
 	if s.Err != nil {
@@ -334,7 +341,7 @@ func (w *walk) lastReason() report.Report {
 	for t := range w.tried {
 		addrs[t.addr.Addr()] = true
 	}
-	return lastReason(w.reasons, len(addrs))
+	return lastReason(slices.Concat(w.without, w.reasons), len(addrs))
 }
 
 // lastReason returns the last of reasons, and how many addresses were tried. A permanent one

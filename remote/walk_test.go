@@ -561,6 +561,33 @@ func TestLastReason(t *testing.T) {
 	}
 }
 
+// That an exchanger has no address in a family that is used is the reason only where nothing
+// was tried. Even then it is no refusal: what was not asked might have said yes.
+func TestAttempts_withoutAddress(t *testing.T) {
+	unused := Step{Err: &report.Error{Case: report.FamilyNotUsed, Facts: report.Facts{Line: "control/families:1", Host: "mx6.example.org"}}}
+	w := newTestWalk(t, nil)
+	unused.Candidate = w.candidate(netip.MustParseAddrPort("[2001:db8::1]:25"))
+	away := w.planned(t.Context(), w.candidate(dialtest.Refused(t)))[0]
+	for _, test := range []struct {
+		steps []Step
+		want  string
+	}{
+		{[]Step{unused}, "Sorry, control/families:1 leaves mx6.example.org without an address. (#4.4.4)\nNo address was tried."},
+		{[]Step{unused, away}, "connection refused\n1 address was tried."},
+		{[]Step{away, unused}, "connection refused\n1 address was tried."},
+	} {
+		w := newTestWalk(t, nil)
+		if r := w.run(t.Context(), test.steps).Message; r.Letter != report.Temporary || !strings.HasSuffix(r.Text, test.want) {
+			t.Errorf("%q, want %q", r.Text, test.want)
+		}
+	}
+	w.reasons = []report.Report{report.New(report.NeedsSMTPUTF8, report.Facts{})}
+	w.without = []report.Report{report.For(unused.Err)}
+	if r := w.lastReason(); r.Letter != report.Temporary || !strings.Contains(r.Text, "control/families:1") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // Settings that contradict one another, or name what cannot be run, stop
 // everything before the first lookup.
 func TestNew_contradictions(t *testing.T) {
