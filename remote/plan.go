@@ -47,8 +47,8 @@ type Address struct {
 	AvoidLine  int                // the line of control/smtpavoid that says so; 0: none
 }
 
-// Plan returns the plan for job, of which it needs host, number and trace. The lookups take
-// timeoutdns at most.
+// Plan returns the plan for job, of which it needs host, sender, number and trace. The lookups
+// take timeoutdns at most.
 func (r *Router) Plan(ctx context.Context, job *Job) *Plan { return r.plan(ctx, job, r.deadHosts(job)) }
 
 func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan {

@@ -135,18 +135,18 @@ const (
 )
 
 // AtLeast returns r where somebody insists on level, which is Must or Verified, and whether that
-// is more than r has: then By and Word are by and word. TLS is never replaced by clear text then, not even at last. What r asks for
-// beyond that stays.
+// is more than r has: then By and Word are by and word. TLS is never replaced by clear text
+// then, not even at last, and the server is always told which name it is to be. What r asks
+// for beyond that stays.
 func (r Requirement) AtLeast(level Level, by, word string) (raised Requirement, isMore bool) {
 	if r.First >= level && !r.AllowsClear() {
 		return r, false
 	}
 	rungs := make([]Rung, 0, len(r.Rungs))
 	for _, g := range r.Rungs {
-		if g.Do.Clear || level == Verified && g.Do.NoName {
-			continue // without a server name the certificate may be that of another host
+		if !g.Do.Clear && !g.Do.NoName {
+			rungs = append(rungs, g)
 		}
-		rungs = append(rungs, g)
 	}
 	return Requirement{By: by, Word: word, First: max(r.First, level), Rungs: rungs}, true
 }

@@ -132,8 +132,8 @@ func TestLevel(t *testing.T) {
 func TestAtLeast(t *testing.T) {
 	const none = ""
 	for n, want := range []map[Level]string{
-		{Must: "must smallHello noName oneByOne", Verified: "verify smallHello oneByOne"},
-		{Must: "must smallHello noName oneByOne", Verified: "verify smallHello oneByOne"},
+		{Must: "must smallHello oneByOne", Verified: "verify smallHello oneByOne"},
+		{Must: "must smallHello oneByOne", Verified: "verify smallHello oneByOne"},
 		{Must: none, Verified: none},
 	} {
 		for level, rungs := range want {

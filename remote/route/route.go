@@ -237,7 +237,8 @@ func (s *search) routes() (routes []Route, byHost bool, err error) {
 }
 
 // bySender returns the relay of a line of senderroutes, the only candidate, or none where the
-// line is empty; package control has seen to it that there is SMTP for a relay. Routes of the empty domain are passed over in both cases.
+// line is empty; package control has seen to it that there is SMTP for a relay. Routes of the
+// empty domain are passed over in both cases.
 func (s *search) bySender(relay *control.Relay, passed []Route) ([]*exchanger, error) {
 	r := Route{File: senderRoutes, Protocol: s.service(control.SMTP), Relay: relay}
 	for i := range passed {
