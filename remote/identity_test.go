@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -151,4 +152,96 @@ func identityRouter(t *testing.T, server *smtptest.Server, anchors string) *Rout
 	// On a slow machine a hundred conversations take long.
 	s.TimeoutDNS, s.TimeoutConnect, s.TimeoutRemote = time.Hour, time.Hour, time.Hour
 	return must.Get(New(Config{Settings: s, Programs: home, Exits: exits, Resolver: dns.NewClient(dns.Config{Servers: []netip.AddrPort{names.Addr}})}))(t)
+}
+
+// What a plan requires of a relay at which we log in, and what we show it. Each line of settings
+// is a control file and what is in it. ANCHORS, CERT and KEY are paths of good files.
+func TestRouter_Plan_login(t *testing.T) {
+	const (
+		relay   = "smtproutes :127.0.0.1:2525"
+		login   = "credentials 127.0.0.1::joe:password:s3cret"
+		anchors = "trustanchors ANCHORS"
+		certs   = "clientcerts [127.0.0.1]::CERT:KEY"
+	)
+	party := newAuthority()
+	paths := strings.NewReplacer("ANCHORS", tlstest.Bundle(t, party), "CERT", tlstest.File(t, "cert.pem", party.PEM()), "KEY", tlstest.File(t, "key.pem", party.KeyPEM()))
+	must.OK(t, os.Chmod(paths.Replace("KEY"), 0o600))
+	for name, test := range map[string]struct {
+		settings []string
+		want     string // level, who decided, word, line of the login, certificate; or the beginning of the error
+	}{
+		"no login":                 {[]string{relay}, "none control/tlsstrictness 0 - 0 -"},
+		"TLS is off":               {[]string{relay, login}, "control/credentials:1: expected TLS for this login"},
+		"clear":                    {[]string{relay, withOption("clear")}, "none control/tlsstrictness 0 - 1 -"},
+		"clear, TLS is on":         {[]string{relay, withOption("clear"), anchors}, "may control/tlsstrictness 0 - 1 -"},
+		"verified":                 {[]string{relay, login, anchors}, "verify control/credentials:1 login 1 -"},
+		"unverified":               {[]string{relay, withOption("unverified"), anchors}, "must control/credentials:1 login 1 -"},
+		"strictness 1":             {[]string{relay, login, anchors, "tlsstrictness 1"}, "verify control/credentials:1 login 1 -"},
+		"strictness 1, unverified": {[]string{relay, withOption("unverified"), anchors, "tlsstrictness 1"}, "must control/credentials:1 login 1 -"},
+		"strictness 2":             {[]string{relay, login, anchors, "tlsstrictness 2"}, "verify control/tlsstrictness 2 - 1 -"},
+		"strictness 2, unverified": {[]string{relay, withOption("unverified"), anchors, "tlsstrictness 2"}, "verify control/tlsstrictness 2 - 1 -"},
+		"a named client":           {[]string{relay, login, "ucspitlsclient /bin/sh"}, "verify control/credentials:1 login 1 -"},
+		"a client of another kind": {[]string{relay, login, "tlsclient /bin/sh"}, "control/credentials:1: expected TLS for this login"},
+		"a protocol without TLS":   {[]string{relay, login, anchors, "protocols smtp:25:0:N:N:mxf-remote-smtpc"}, "control/credentials:1: expected TLS for this login"},
+		"port 465":                 {[]string{"smtproutes :127.0.0.1:465", withOption("unverified"), anchors}, "must control/credentials:1 login 1 -"},
+		"port 465, TLS is off":     {[]string{"smtproutes :127.0.0.1:465", withOption("clear")}, "control files: control/smtproutes:1: expected TLS for this relay"},
+		"no anchors to verify by":  {[]string{relay, login, "trustanchors none.pem"}, "control/trustanchors:1: cannot read trust anchors"},
+		"none are needed":          {[]string{relay, withOption("unverified"), "trustanchors none.pem"}, "must control/credentials:1 login 1 -"},
+		"no route":                 {[]string{login, anchors}, "may control/tlsstrictness 0 - 0 -"},
+		"another relay":            {[]string{relay, "credentials 127.0.0.2::joe:password:s3cret"}, "none control/tlsstrictness 0 - 0 -"},
+		"QMTP":                     {[]string{"qmtproutes :127.0.0.1:2525", login}, "none control/tlsstrictness 0 - 0 -"},
+		"no file with a password":  {[]string{relay, "credentials 127.0.0.1::joe:passwordfile,clear:none"}, "control/credentials:1: expected a file that can be read"},
+		"a certificate":            {[]string{relay, anchors, certs}, "may control/tlsstrictness 0 - 0 CERT"},
+		"no certificate for it":    {[]string{relay, anchors, "clientcert CERT", "clientkey KEY", "clientcerts [127.0.0.1]::"}, "may control/tlsstrictness 0 - 0 -"},
+		"one for all others":       {[]string{relay, anchors, "clientcert CERT", "clientkey KEY", "clientcerts [127.0.0.2]::"}, "may control/tlsstrictness 0 - 0 CERT"},
+		"no key fits":              {[]string{relay, anchors, "clientcerts [127.0.0.1]::CERT:ANCHORS"}, "control/clientcerts:1: cannot use client certificate"},
+		"an unreadable one":        {[]string{relay, anchors, "clientcerts [127.0.0.1]::none:KEY"}, "control/clientcerts:1: "},
+		"no TLS to show it in":     {[]string{relay, "clientcerts [127.0.0.1]::none"}, "none control/tlsstrictness 0 - 0 -"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, want := planned(t, paths, test.settings), paths.Replace(test.want); got != want && !(strings.Contains(want, ": ") && strings.HasPrefix(got, want)) {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
+// withOption is a line of control/credentials with an option.
+func withOption(option string) string {
+	return "credentials 127.0.0.1::joe:password," + option + ":s3cret"
+}
+
+// planned returns what a plan under these settings says of its only way, or its error.
+func planned(t *testing.T, paths *strings.Replacer, settings []string) string {
+	t.Helper()
+	files := map[string]string{"me": "me.example\n", "ipme": "192.0.2.1\n"}
+	for _, line := range settings {
+		name, text, _ := strings.Cut(paths.Replace(line), " ")
+		files[name] = text + "\n"
+	}
+	home := must.Home(t, files)
+	if files["credentials"] != "" {
+		must.OK(t, os.Chmod(filepath.Join(home, "control", "credentials"), 0o640))
+	}
+	s, err := control.Read(home)
+	if err != nil {
+		return err.Error()
+	}
+	r, err := New(Config{Settings: s, Programs: home, Exits: exits})
+	if err != nil {
+		return err.Error()
+	}
+	plan := r.Plan(t.Context(), &Job{Host: "[127.0.0.1]", Sender: "joe@one.example"})
+	if plan.Err != nil {
+		return plan.Err.Error()
+	}
+	step := plan.Steps[len(plan.Steps)-1]
+	if shown := fmt.Sprintf("%v %+v %#v", step, step, step); strings.Contains(shown, "s3cret") || strings.Contains(shown, "joe") {
+		t.Errorf("a step prints a login: %s", shown)
+	}
+	who := step.Addresses[0].Identity
+	if (who.Pair != nil) != (who.Certificate != "") && step.InProcess {
+		t.Errorf("certificate %q, %v", who.Certificate, who.Pair)
+	}
+	return fmt.Sprintf("%v %s %s %d %s", step.Requirement.First, step.Requirement.By, cmp.Or(step.Requirement.Word, "-"), who.Login.Line, cmp.Or(who.Certificate, "-"))
 }
