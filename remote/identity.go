@@ -20,6 +20,9 @@ import (
 func (r *Router) introduce(c *route.Candidate, job *Job) (policy.Requirement, transport.Identity, error) {
 	required, identity := r.requirement, r.carrier.Identity()
 	kind := tlsOf(r.Settings, c.Protocol)
+	if kind != policy.NoTLS && r.fault != nil {
+		return required, identity, r.fault
+	}
 	login, err := r.login(c, job.Sender)
 	if err != nil {
 		return required, identity, err

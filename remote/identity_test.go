@@ -19,6 +19,7 @@ import (
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/dns/dnstest"
+	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc/smtptest"
 	"nightmare.mail/mxf/tlsc/tlstest"
@@ -161,6 +162,7 @@ func TestRouter_Plan_login(t *testing.T) {
 		relay   = "smtproutes :127.0.0.1:2525"
 		login   = "credentials 127.0.0.1::joe:password:s3cret"
 		anchors = "trustanchors ANCHORS"
+		noTLS   = "protocols smtp:25:0:N:N:mxf-remote-smtpc"
 		certs   = "clientcerts [127.0.0.1]::CERT:KEY"
 	)
 	party := newAuthority()
@@ -182,7 +184,7 @@ func TestRouter_Plan_login(t *testing.T) {
 		"strictness 2, unverified": {[]string{relay, withOption("unverified"), anchors, "tlsstrictness 2"}, "verify control/tlsstrictness 2 - 1 -"},
 		"a named client":           {[]string{relay, login, "ucspitlsclient /bin/sh"}, "verify control/credentials:1 login 1 -"},
 		"a client of another kind": {[]string{relay, login, "tlsclient /bin/sh"}, "control/credentials:1: expected TLS for this login"},
-		"a protocol without TLS":   {[]string{relay, login, anchors, "protocols smtp:25:0:N:N:mxf-remote-smtpc"}, "control/credentials:1: expected TLS for this login"},
+		"a protocol without TLS":   {[]string{relay, login, anchors, noTLS}, "control/credentials:1: expected TLS for this login"},
 		"port 465":                 {[]string{"smtproutes :127.0.0.1:465", withOption("unverified"), anchors}, "must control/credentials:1 login 1 -"},
 		"port 465, TLS is off":     {[]string{"smtproutes :127.0.0.1:465", withOption("clear")}, "control files: control/smtproutes:1: expected TLS for this relay"},
 		"no anchors to verify by":  {[]string{relay, login, "trustanchors none.pem"}, "control/trustanchors:1: cannot read trust anchors"},
@@ -196,7 +198,10 @@ func TestRouter_Plan_login(t *testing.T) {
 		"one for all others":       {[]string{relay, anchors, "clientcert CERT", "clientkey KEY", "clientcerts [127.0.0.2]::"}, "may control/tlsstrictness 0 - 0 CERT"},
 		"no key fits":              {[]string{relay, anchors, "clientcerts [127.0.0.1]::CERT:ANCHORS"}, "control/clientcerts:1: cannot use client certificate"},
 		"an unreadable one":        {[]string{relay, anchors, "clientcerts [127.0.0.1]::none:KEY"}, "control/clientcerts:1: "},
-		"no TLS to show it in":     {[]string{relay, "clientcerts [127.0.0.1]::none"}, "none control/tlsstrictness 0 - 0 -"},
+		// Submissions, which is understood, has TLS; whoever does not use it does not notice.
+		"no TLS but that":      {[]string{relay, anchors, noTLS, "clientcert /none", "clientkey KEY"}, "none control/tlsstrictness 0 - 0 /none"},
+		"that TLS":             {[]string{"smtproutes :127.0.0.1:465", anchors, noTLS, "clientcert /none", "clientkey KEY"}, "control/clientcert:1: "},
+		"no TLS to show it in": {[]string{relay, "clientcerts [127.0.0.1]::none"}, "none control/tlsstrictness 0 - 0 -"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, want := planned(t, paths, test.settings), paths.Replace(test.want); got != want && !(strings.Contains(want, ": ") && strings.HasPrefix(got, want)) {
@@ -240,7 +245,7 @@ func planned(t *testing.T, paths *strings.Replacer, settings []string) string {
 		t.Errorf("a step prints a login: %s", shown)
 	}
 	who := step.Addresses[0].Identity
-	if (who.Pair != nil) != (who.Certificate != "") && step.InProcess {
+	if (who.Pair != nil) != (who.Certificate != "") && step.Requirement.First != policy.Clear {
 		t.Errorf("certificate %q, %v", who.Certificate, who.Pair)
 	}
 	return fmt.Sprintf("%v %s %s %d %s", step.Requirement.First, step.Requirement.By, cmp.Or(step.Requirement.Word, "-"), who.Login.Line, cmp.Or(who.Certificate, "-"))

@@ -90,6 +90,7 @@ type Router struct {
 	Config
 	requirement policy.Requirement
 	carrier     transport.Carrier
+	fault       error // of the client certificate, where no protocol has TLS but submissions, which is understood
 }
 
 // New returns a Router. The error of settings that cannot be kept is a *control.Error: a
@@ -118,12 +119,15 @@ func (r *Router) loadTLS() error {
 	}
 	hasTLS := func(p control.Protocol) bool { return tlsOf(r.Settings, &p) != policy.NoTLS }
 	isNamed := func(p control.Protocol) bool { return p.Service != control.Submissions || p.Line > 0 }
-	if !r.requirement.AllowsClear() && !slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return hasTLS(p) && isNamed(p) }) {
+	named := slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return hasTLS(p) && isNamed(p) })
+	switch {
+	case !named && !r.requirement.AllowsClear():
 		return &control.Error{File: "control/tlsstrictness", Line: 1,
 			What: fmt.Sprintf("%d wants TLS always, and there is none: trustanchors names nothing, or no protocol has TLS", r.Settings.TLSStrictness)}
-	}
-	if slices.ContainsFunc(r.Settings.Protocols, hasTLS) {
+	case named:
 		return r.carrier.Load(r.requirement.Verifies())
+	case slices.ContainsFunc(r.Settings.Protocols, hasTLS):
+		r.fault = r.carrier.Load(false)
 	}
 	return nil
 }
