@@ -35,6 +35,7 @@ func TestProgram(t *testing.T) {
 	home := cmdtest.Home(t, map[string]string{"me": "client.example.net"})
 	quick := cmdtest.Home(t, map[string]string{"me": "client.example.net", "timeoutremote": "8"})
 	bad := cmdtest.Home(t, map[string]string{"me": "client.example.net", "timeoutremote": "soon"})
+	open := cmdtest.Home(t, map[string]string{"me": "client.example.net", "credentials": "relay.example::joe:password:secret"})
 	job := []string{"example.org", "s@example.net", "a@example.org", "b@example.org"}
 	for _, c := range []struct {
 		name    string
@@ -74,6 +75,13 @@ func TestProgram(t *testing.T) {
 			cmdtest.Want("", "SSLCTLFD=\"8\" SSLREADFD=\"\" SSLWRITEFD=\"\" are not three descriptors\n", 100)},
 		{"no home", nil, []string{"MXF_HOME=/nonexistent/home"}, job, cmdtest.Want("", "nonexistent", 111)},
 		{"malformed", nil, []string{bad}, job, cmdtest.Want("", "timeoutremote:1: ", 111)},
+		{"credentials that others can read", nil, []string{open, "MXF_RELAY=relay.example"}, job, cmdtest.Want("", "control/credentials:0: expected a file that others cannot read", 111)},
+		{"credentials that are not needed", nil, []string{open}, job,
+			cmdtest.Want("r\x00r\x00Kunknown accepted message.\nRemote host said: 250 accepted\n\x00", "", 0)},
+		{"a relay wants a login", smtptest.At(smtptest.MAIL, smtptest.Action{Reply: "530 log in"}), []string{home, "MXF_RELAY=relay.example"}, job,
+			cmdtest.Want("ZConnected to unknown but sender was rejected.\nRemote host said: 530 log in\n\x00", "", 0)},
+		{"somebody else wants a login", smtptest.At(smtptest.MAIL, smtptest.Action{Reply: "530 log in"}), []string{home}, job,
+			cmdtest.Want("DConnected to unknown but sender was rejected.\nRemote host said: 530 log in\n\x00", "", 0)},
 		{"no arguments", nil, nil, nil, cmdtest.Want("", usage+"\n", 100)},
 		{"two arguments", nil, nil, []string{"example.org", ""}, cmdtest.Want("", usage+"\n", 100)},
 	} {
