@@ -395,7 +395,7 @@ func TestIdentity(t *testing.T) {
 		s.ClientCerts.For("", addr, "").Certificate != s.Home+"/cert" || len(s.SigningKeys.For("shop.example")) != 1 || s.Me != "mx.example.org" {
 		t.Errorf("got %+v", s)
 	}
-	_, err := s.Credential("relay.example.org", "")
+	_, err := control.ReadCredentials(s.Home)
 	refused(t, err, "credentials", 0, "found mode 0644")
 }
 

@@ -90,41 +90,36 @@ func (c Credential) Read() (secret.Secret, error) {
 	return secret.New(words), nil
 }
 
-// Credential returns the login for a relay and an envelope sender, nil if there is none.
-// relay is what [Relay.Name] returns; sender is as in the argument, "" for the null sender.
-// The file is read for each call and is checked as a whole. An error is an *Error.
-//
-// Only a relay is logged in at. The caller must not ask for an exchanger that DNS gave.
-func (s *Settings) Credential(relay, sender string) (*Credential, error) {
-	return readCredential(dir{s.Home}, relay, sender)
-}
+// Credentials are the lines of control/credentials.
+type Credentials struct{ relays keyed[keyed[Credential]] }
 
-// ReadCredential is [Settings.Credential] for a protocol program.
-func ReadCredential(home, relay, sender string) (*Credential, error) {
+// ReadCredentials reads control/credentials of a home, and checks it as a whole. There are none
+// where there is no such file. An error is an *Error.
+func ReadCredentials(home string) (Credentials, error) {
 	d, err := openDir(home)
 	if err != nil {
-		return nil, err
+		return Credentials{}, err
 	}
-	return readCredential(d, relay, sender)
-}
-
-func readCredential(d dir, relay, sender string) (*Credential, error) {
 	data, err := d.readCredentials()
 	if err != nil {
-		return nil, err
+		return Credentials{}, err
 	}
-	relays, err := d.parseCredentials(data)
-	if err != nil {
-		return nil, err
-	}
+	return d.parseCredentials(data)
+}
+
+// For returns the login for a relay and an envelope sender, nil if there is none. relay is what
+// [Relay.Name] returns; sender is as in the argument, "" for the null sender.
+//
+// Only a relay is logged in at. The caller must not ask for an exchanger that DNS gave.
+func (c Credentials) For(relay, sender string) *Credential {
 	key, ok := relayKey(relay)
 	if !ok {
-		return nil, nil
+		return nil
 	}
-	if c, fits := relays[key].first(senderKeys(sender)); fits {
-		return &c, nil
+	if found, fits := c.relays[key].first(senderKeys(sender)); fits {
+		return &found
 	}
-	return nil, nil
+	return nil
 }
 
 // readCredentials is read for a file that is a secret.
@@ -145,11 +140,8 @@ func (d dir) readCredentials() ([]byte, error) {
 	return d.readAll(file, f, info.Size())
 }
 
-// credentials are the logins by relay and sender.
-type credentials keyed[keyed[Credential]]
-
-func (d dir) parseCredentials(data []byte) (credentials, error) {
-	all := credentials{}
+func (d dir) parseCredentials(data []byte) (Credentials, error) {
+	all := keyed[keyed[Credential]]{}
 	err := d.entries("credentials", data, func(line int, entry string) string {
 		relay, sender, c, problem := d.parseCredential(entry)
 		if problem != "" {
@@ -164,9 +156,9 @@ func (d dir) parseCredentials(data []byte) (credentials, error) {
 		return ""
 	})
 	if err != nil {
-		return nil, err
+		return Credentials{}, err
 	}
-	return all, nil
+	return Credentials{all}, nil
 }
 
 // parseCredential parses relay:sender:user:how:secret. problem says what is wrong and in

@@ -60,7 +60,7 @@ func TestCredential(t *testing.T) {
 		{"", "x", Credential{}, ""},
 		{"smtp.gmail.com:25", "x", Credential{}, ""},
 	} {
-		c, err := s.Credential(test.relay, test.sender)
+		c, err := credential(s, test.relay, test.sender)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestCredential(t *testing.T) {
 		if words.Reveal() != test.words || (err == nil) != (test.words != "") {
 			t.Errorf("%s, %q: got %q, %v, want %q", test.relay, test.sender, words.Reveal(), err, test.words)
 		}
-		same, err := ReadCredential(s.Home, test.relay, test.sender)
+		same, err := credential(s, test.relay, test.sender)
 		if err != nil || same == nil || *same != *c {
 			t.Errorf("%s, %q: a program has %v, %v", test.relay, test.sender, same, err)
 		}
@@ -90,10 +90,10 @@ func TestCredential(t *testing.T) {
 
 func TestCredential_noFile(t *testing.T) {
 	s := &Settings{Home: must.Home(t, nil)}
-	if c, err := s.Credential("smtp.gmail.com", ""); c != nil || err != nil {
+	if c, err := credential(s, "smtp.gmail.com", ""); c != nil || err != nil {
 		t.Errorf("got %v, %v", c, err)
 	}
-	if c, err := logins(t, "", nil).Credential("smtp.gmail.com", ""); c != nil || err != nil {
+	if c, err := credential(logins(t, "", nil), "smtp.gmail.com", ""); c != nil || err != nil {
 		t.Errorf("got %v, %v", c, err)
 	}
 }
@@ -101,7 +101,7 @@ func TestCredential_noFile(t *testing.T) {
 // No verb prints a user, a password or a path.
 func TestCredential_printsItsPlace(t *testing.T) {
 	s := logins(t, "relay.example::s3cret-user:password:s3cret\n", nil)
-	c := must.Get(s.Credential("relay.example", ""))(t)
+	c := must.Get(credential(s, "relay.example", ""))(t)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
 		for _, value := range []any{c, *c, struct{ C any }{*c}} {
 			if got := fmt.Sprintf(verb, value); !strings.Contains(got, "control/credentials:1") || strings.Contains(got, "s3cret") {
@@ -168,7 +168,7 @@ var badCredentials = []struct{ entry, expected string }{
 func TestCredential_malformed(t *testing.T) {
 	for _, test := range badCredentials {
 		text := "# logins\nelsewhere.example::joe:password:s3cret\n" + test.entry + "\n"
-		c, err := logins(t, text, nil).Credential("elsewhere.example", "")
+		c, err := credential(logins(t, text, nil), "elsewhere.example", "")
 		var e *Error
 		if c != nil || !errors.As(err, &e) || e.File != "control/credentials" || e.Line != strings.Count(text, "\n") ||
 			!strings.HasPrefix(e.What, "expected ") || !strings.Contains(e.What, test.expected) || strings.Contains(err.Error(), "s3cret") {
@@ -182,7 +182,7 @@ func TestCredential_limits(t *testing.T) {
 	s := logins(t, "a::"+user+":password:"+password+"\nb::u:passwordfile:password\nc::u:tokenfile:token\n",
 		map[string]string{"password": password + "\n", "token": token + "\n"})
 	for relay, want := range map[string]string{"a": password, "b": password, "c": token} {
-		c := must.Get(s.Credential(relay, ""))(t)
+		c := must.Get(credential(s, relay, ""))(t)
 		if words := must.Get(c.Read())(t); words.Reveal() != want {
 			t.Errorf("%s: got %d bytes, want %d", relay, len(words.Reveal()), len(want))
 		}
@@ -224,7 +224,7 @@ func TestCredential_badFile(t *testing.T) {
 // badLogin wants the secret of line 2 to be refused.
 func badLogin(t *testing.T, name string, s *Settings, expected string) {
 	t.Helper()
-	c := must.Get(s.Credential("relay.example", ""))(t)
+	c := must.Get(credential(s, "relay.example", ""))(t)
 	words, err := c.Read()
 	var e *Error
 	if !words.IsZero() || !errors.As(err, &e) || e.File != "control/credentials" || e.Line != 2 ||
@@ -236,7 +236,7 @@ func badLogin(t *testing.T, name string, s *Settings, expected string) {
 // A token is renewed while we run.
 func TestCredential_readsAnew(t *testing.T) {
 	s := logins(t, "relay.example::joe:tokenfile:token\n", map[string]string{"token": "old\n", "new": "new\n"})
-	c := must.Get(s.Credential("relay.example", ""))(t)
+	c := must.Get(credential(s, "relay.example", ""))(t)
 	if words := must.Get(c.Read())(t); words.Reveal() != "old" {
 		t.Errorf("got %q", words.Reveal())
 	}
@@ -265,12 +265,12 @@ func TestCredential_modes(t *testing.T) {
 	for mode := range modes {
 		s := logins(t, "\nrelay.example::joe:passwordfile:link\n", map[string]string{"password": "s3cret"})
 		must.OK(t, os.Symlink("password", filepath.Join(s.Home, "link")), os.Chmod(filepath.Join(s.Home, "password"), mode))
-		c := must.Get(s.Credential("relay.example", ""))(t)
+		c := must.Get(credential(s, "relay.example", ""))(t)
 		_, err := c.Read()
 		goodMode(t, "control/credentials:2", mode, err)
 
 		must.OK(t, os.Chmod(filepath.Join(s.Home, "control", "credentials"), mode))
-		_, err = s.Credential("relay.example", "")
+		_, err = credential(s, "relay.example", "")
 		goodMode(t, "control/credentials:0", mode, err)
 	}
 }
@@ -280,11 +280,11 @@ func TestCredential_fileIsALink(t *testing.T) {
 	s := logins(t, "", map[string]string{"elsewhere": "relay.example::joe:password:s3cret"})
 	path := filepath.Join(s.Home, "control", "credentials")
 	must.OK(t, os.Remove(path), os.Symlink("../elsewhere", path))
-	if c, err := s.Credential("relay.example", ""); c == nil || err != nil {
+	if c, err := credential(s, "relay.example", ""); c == nil || err != nil {
 		t.Errorf("got %v, %v", c, err)
 	}
 	must.OK(t, os.Chmod(filepath.Join(s.Home, "elsewhere"), 0o644))
-	_, err := s.Credential("relay.example", "")
+	_, err := credential(s, "relay.example", "")
 	goodMode(t, "control/credentials:0", 0o644, err)
 }
 
@@ -309,12 +309,12 @@ func FuzzCredentials(f *testing.F) {
 			if what := err.(*Error).What; strings.Contains(what, `"`) && !strings.HasPrefix(what, "expected each relay and sender once") {
 				t.Errorf("%q quotes", what)
 			}
-			if len(all) != 0 {
+			if len(all.relays) != 0 {
 				t.Errorf("logins beside %v", err)
 			}
 			return
 		}
-		for relay, senders := range all {
+		for relay, senders := range all.relays {
 			if key, ok := relayKey(relay); key != relay || !ok {
 				t.Errorf("relay %q is %q", relay, key)
 			}
@@ -344,4 +344,10 @@ func checkCredential(t *testing.T, text string, c Credential) {
 	case (c.Only == XOAuth2 || c.Only == OAuthBearer) != (c.Kind == TokenFile) && c.Only != "":
 		t.Errorf("%q: %s by %s", text, c.Kind, c.Only)
 	}
+}
+
+// credential is the login for a relay and a sender.
+func credential(s *Settings, relay, sender string) (*Credential, error) {
+	all, err := ReadCredentials(s.Home)
+	return all.For(relay, sender), err
 }

@@ -50,7 +50,7 @@ func way(t *testing.T, s *control.Settings, host, sender string) string {
 	if relay.Port == control.SubmissionsPort {
 		service = control.Submissions
 	}
-	c := must.Get(s.Credential(relay.Name(), sender))(t)
+	c := must.Get(control.ReadCredentials(s.Home))(t).For(relay.Name(), sender)
 	if c == nil {
 		return service + " " + relay.Name()
 	}

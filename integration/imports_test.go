@@ -98,7 +98,7 @@ var arrows = map[string]map[string]string{
 		"smtpc":          "what a session is given",
 		"smtpc/sasl":     "the mechanisms",
 	},
-	"remote/policy":        {"tlsc": "failures of a handshake that lead to a rung"},
+	"remote/policy": {"tlsc": "failures of a handshake that lead to a rung"},
 	"remote/transport": {
 		"control":         "what a chain is told, and which programs there are",
 		"control/regular": "scripts in the place of programs",

@@ -69,12 +69,11 @@ func (r *rig) discreet(o *lab.Outcome, trace string) error {
 	words := r.private()
 	var errs []error
 	for _, place := range []string{trace, r.told()} {
-		text, err := os.ReadFile(place)
-		if err == nil {
-			errs = append(errs, betrayal(filepath.Base(place), string(text), words))
-		} else if !os.IsNotExist(err) {
-			errs = append(errs, err)
+		if info, err := os.Stat(place); err != nil || !info.Mode().IsRegular() {
+			continue // nothing was written there
 		}
+		text, err := os.ReadFile(place)
+		errs = append(errs, err, betrayal(filepath.Base(place), string(text), words))
 	}
 	return errors.Join(append(errs, betrayal("the reports", string(o.Raw), words))...)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/dial"
@@ -17,13 +18,13 @@ import (
 // introduce returns what is required of a candidate, and what we say about ourselves there,
 // whatever the family of its address: control/credentials and control/clientcerts. The error is
 // a *control.Error, and nothing is connected then.
-func (r *Router) introduce(c *route.Candidate, job *Job) (policy.Requirement, transport.Identity, error) {
+func (r *Router) introduce(c *route.Candidate, job *Job, logins control.Credentials) (policy.Requirement, transport.Identity, error) {
 	required, identity := r.requirement, r.carrier.Identity()
 	kind := tlsOf(r.Settings, c.Protocol)
 	if kind != policy.NoTLS && r.fault != nil {
 		return required, identity, r.fault
 	}
-	login, err := r.login(c, job.Sender)
+	login, err := loginAt(c, job.Sender, logins)
 	if err != nil {
 		return required, identity, err
 	}
@@ -39,17 +40,26 @@ func (r *Router) introduce(c *route.Candidate, job *Job) (policy.Requirement, tr
 	return required, identity, err
 }
 
-// login returns the login at a candidate, the zero Login if there is none. QMTP has none.
-func (r *Router) login(c *route.Candidate, sender string) (login transport.Login, err error) {
-	if c.RelayName == "" || c.Protocol.QMTP() {
+// logsIn reports whether a login is looked for at a candidate. QMTP has none.
+func logsIn(c route.Candidate) bool { return c.RelayName != "" && !c.Protocol.QMTP() }
+
+// logins reads control/credentials, if one of candidates may have a login.
+func (r *Router) logins(candidates []route.Candidate) (control.Credentials, error) {
+	if !slices.ContainsFunc(candidates, logsIn) {
+		return control.Credentials{}, nil
+	}
+	return control.ReadCredentials(r.Settings.Home)
+}
+
+// loginAt returns the login at a candidate, the zero Login if there is none.
+func loginAt(c *route.Candidate, sender string, logins control.Credentials) (login transport.Login, err error) {
+	if !logsIn(*c) {
 		return login, nil
 	}
-	found, err := r.Settings.Credential(c.RelayName, sender)
-	if found == nil || err != nil {
-		return login, err
+	if found := logins.For(c.RelayName, sender); found != nil {
+		login.Credential = *found
+		login.Secret, err = found.Read()
 	}
-	login.Credential = *found
-	login.Secret, err = found.Read()
 	return login, err
 }
 

@@ -85,9 +85,13 @@ func (r *Router) steps(ctx context.Context, candidates []route.Candidate, job *J
 		all = append(all, candidates[i].Addrs...)
 	}
 	silent := dead.Skipped(ctx, all)
+	logins, err := r.logins(candidates)
+	if err != nil {
+		return nil, err
+	}
 	steps := make([]Step, 0, len(candidates))
 	for _, c := range candidates {
-		s, err := r.step(c, job, rnd, silent)
+		s, err := r.step(c, job, logins, rnd, silent)
 		if err != nil {
 			return nil, err
 		}
@@ -97,8 +101,8 @@ func (r *Router) steps(ctx context.Context, candidates []route.Candidate, job *J
 }
 
 // step makes a step of a candidate. silent has the addresses that timed out lately.
-func (r *Router) step(c route.Candidate, job *Job, rnd *rand.Rand, silent map[netip.Addr]time.Duration) (Step, error) {
-	required, identity, err := r.introduce(&c, job)
+func (r *Router) step(c route.Candidate, job *Job, logins control.Credentials, rnd *rand.Rand, silent map[netip.Addr]time.Duration) (Step, error) {
+	required, identity, err := r.introduce(&c, job, logins)
 	if err != nil {
 		return Step{}, err
 	}

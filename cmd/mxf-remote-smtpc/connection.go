@@ -114,7 +114,8 @@ func (c *connection) login(home, relay, sender string) error {
 	if relay == "" {
 		return nil
 	}
-	line, err := control.ReadCredential(home, relay, sender)
+	logins, err := control.ReadCredentials(home)
+	line := logins.For(relay, sender)
 	if line == nil || err != nil {
 		return err
 	}
