@@ -252,6 +252,9 @@ func (s socket) Readable() bool {
 	_ = raw.Control(func(fd uintptr) {
 		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds[:], 0)
+		for err == unix.EINTR { // a signal that was pending, such as one of Go's own: nothing has arrived because of it
+			n, err = unix.Poll(fds[:], 0)
+		}
 		readable = n > 0 || err != nil
 	})
 	return readable

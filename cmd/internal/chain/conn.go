@@ -209,12 +209,22 @@ func (h *half) count(n int) {
 
 // ready asks poll(2) and does not wait.
 func (h *half) ready(events int16) error {
-	fds := [1]unix.PollFd{{Fd: int32(h.fd), Events: events}}
-	n, err := unix.Poll(fds[:], 0)
-	if err == nil && n == 0 {
+	got, err := now(h.fd, events)
+	if err == nil && got == 0 {
 		return unix.EAGAIN
 	}
 	return err
+}
+
+// now returns which of events have occurred on fd. A signal that is pending, such as one of Go's
+// own, interrupts poll(2) even where it does not wait.
+func now(fd int, events int16) (int16, error) {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		if _, err := unix.Poll(fds[:], 0); err != unix.EINTR {
+			return fds[0].Revents, err
+		}
+	}
 }
 
 func unsupported(err error) bool {

@@ -114,13 +114,12 @@ func (l *Local) Gone(ctx context.Context) error {
 	if err := l.writers.awaitHangUp(ctx); err != nil {
 		return err
 	}
-	fds := [1]unix.PollFd{{Events: unix.POLLIN}}
-	err := l.writers.with(func(fd int) error {
-		fds[0].Fd = int32(fd)
-		_, err := unix.Poll(fds[:], 0)
+	var got int16
+	err := l.writers.with(func(fd int) (err error) {
+		got, err = now(fd, unix.POLLIN)
 		return err
 	})
-	if unread := fds[0].Revents&unix.POLLIN != 0; err == nil && !unread {
+	if unread := got&unix.POLLIN != 0; err == nil && !unread {
 		return nil
 	}
 	<-ctx.Done()
