@@ -493,6 +493,9 @@ func TestStart_panic(t *testing.T) {
 func TestShared(t *testing.T) {
 	t.Parallel()
 	const goroutines = 300
+	// abandoned is how many queries are given up: their sockets are free then, and the server
+	// may still be at them.
+	const abandoned = 1
 	server := dnstest.New(t, dnstest.Many(goroutines, "t%d-%d.test. A 192.0.2.1")+"equal.test. MX 10 a.test.\n",
 		map[string]string{"equal.test": "slow", "t0-1.test": "slow", "t0-7.test": "silence"})
 	client := newClient(server.Addr)
@@ -507,6 +510,9 @@ func TestShared(t *testing.T) {
 				defer cancel()
 			}
 			questions := []Question{{Name: name, Type: TypeA}, {Name: "equal.test", Type: TypeMX}, {Name: name, Type: TypeMX}}
+			if name == "t0-7.test" {
+				questions = questions[:abandoned]
+			}
 			arrivals := Start(ctx, client, questions)
 			for range questions {
 				arrival := <-arrivals
@@ -524,7 +530,7 @@ func TestShared(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := server.Busiest.Load(); n > defaultSockets || n < 2 {
+	if n := server.Busiest.Load(); n > defaultSockets+abandoned || n < 2 {
 		t.Errorf("%d queries at once", n)
 	}
 	if n := len(client.sockets); n > 0 {
