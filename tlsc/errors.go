@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -29,7 +30,10 @@ type Error struct {
 	Err   error  // the cause; may be nil
 	File  string // of a client certificate or key that cannot be used: which of the two files
 	Fault Fault  // of the server's certificate, where the verdict has ended the handshake
-	Alert uint8  // the alert by which the server ended the connection (RFC 8446 section 6); 0: none
+	// Faults says who has found which fault of the certificate. It is zero where the fault is
+	// the server's signature.
+	Faults Faults
+	Alert  uint8 // the alert by which the server ended the connection (RFC 8446 section 6); 0: none
 }
 
 func (e *Error) Error() string { return e.What }
@@ -72,7 +76,7 @@ const (
 // made in another process: ErrUnrecognizedName, ErrNoServerHello, or nil. fatal is what
 // mxf-tlsc or mxf-ucspitlsc says behind "fatal: ".
 //
-// This is the one place where words decide something. A process that ends has nothing
+// Here, and in FaultsOf, words decide something, and nowhere else. A process that ends has nothing
 // but its exit code and its last line to say why, the exit codes are those of s6-tlsc,
 // and both ends of the line are this file.
 func Cause(fatal string) error {
@@ -83,6 +87,60 @@ func Cause(fatal string) error {
 		return ErrNoServerHello
 	}
 	return nil
+}
+
+// The first words of reasons that FaultsOf knows, besides those of faultWords.
+const (
+	noneMatches   = "certificate matches none of "
+	recordMatches = "a TLSA record matches, but "
+)
+
+// FaultsOf returns the Faults that the error of a handshake had that our own client made in
+// another process. fatal is as in Cause. It knows the faults that reports on TLS tell apart
+// (RFC 8460 section 4.3): FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate. All
+// others, and a second judge's fault, are NoFault.
+func FaultsOf(fatal string) Faults {
+	if strings.HasPrefix(fatal, noneMatches) {
+		return Faults{Records: FaultNoMatch}
+	}
+	if reason, found := strings.CutPrefix(fatal, recordMatches); found {
+		return Faults{Records: faultOf(reason)}
+	}
+	return Faults{Anchors: faultOf(fatal)}
+}
+
+// faultWords begin the reasons of verdicts behind the words that say whose certificate it is.
+var faultWords = []struct {
+	words string
+	fault Fault
+}{
+	{" is for \"", FaultName},
+	{" names no host, ", FaultName},
+	{" names \"", FaultName}, // in its common name only
+	{" is signed by an authority ", FaultIssuer},
+	{" is self-signed, ", FaultSelfSigned},
+	{" expired on ", FaultDate},
+	{" is not valid before ", FaultDate},
+}
+
+func faultOf(reason string) Fault {
+	rest, found := strings.CutPrefix(reason, "certificate")
+	if !found {
+		return NoFault
+	}
+	if authority, found := strings.CutPrefix(rest, " of the authority "); found {
+		quoted, err := strconv.QuotedPrefix(authority)
+		if err != nil {
+			return NoFault
+		}
+		rest = authority[len(quoted):]
+	}
+	for _, f := range faultWords {
+		if strings.HasPrefix(rest, f.words) {
+			return f.fault
+		}
+	}
+	return NoFault
 }
 
 // saidLimit bounds what is quoted of a server that does not speak TLS: enough to

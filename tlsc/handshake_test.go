@@ -152,6 +152,7 @@ var faultsBySaying = []struct {
 	{regexp.MustCompile(`^stapled OCSP response `), FaultStaple},
 	{regexp.MustCompile(`negative serial|RSA key of|SHA-?1|does not sign|proves nothing`), FaultWeak},
 	{regexp.MustCompile(`not that of an authority|not for servers|may not sign`), FaultUse},
+	{regexp.MustCompile(`^certificate matches none of `), FaultNoMatch},
 	{regexp.MustCompile(`not acceptable|not known here`), FaultOther},
 }
 

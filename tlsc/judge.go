@@ -27,7 +27,8 @@ type tracer = func(format string, args ...any)
 type evidence struct {
 	presented []*x509.Certificate // what the server sent, its own certificate first
 	staple    []byte              // the OCSP response that came with it; nil: none
-	names     []string            // the certificate is to name one of them; none: the name does not matter
+	server    string              // the server's name; empty: it does not matter
+	others    []string            // names that will do in its place: see Demand.Names
 	now       time.Time
 }
 
@@ -48,6 +49,7 @@ const (
 	FaultStaple                  // the OCSP response that is stapled to it is not good
 	FaultWeak                    // a key, a signature or a number of it proves nothing
 	FaultUse                     // it, or an authority's, is used for what it may not be used for
+	FaultNoMatch                 // none of the TLSA records or pins matches it
 	FaultOther                   // the rest
 )
 
@@ -55,7 +57,8 @@ const (
 var faults = [...]string{
 	NoFault: "none", FaultOurs: "not verified", FaultMissing: "no certificate", FaultName: "wrong name",
 	FaultIssuer: "untrusted issuer", FaultSelfSigned: "self-signed", FaultDate: "out of date", FaultRevoked: "revoked",
-	FaultNoStaple: "no staple", FaultStaple: "bad staple", FaultWeak: "weak", FaultUse: "wrong use", FaultOther: "not acceptable",
+	FaultNoStaple: "no staple", FaultStaple: "bad staple", FaultWeak: "weak", FaultUse: "wrong use",
+	FaultNoMatch: "no match", FaultOther: "not acceptable",
 }
 
 func (f Fault) String() string { return faults[f] }
@@ -67,8 +70,18 @@ type Verdict struct {
 	// Cause is what errors.Is and errors.As find where it is not the certificate's
 	// fault: ErrNoAnchors, or an *AnchorsError. It is nil otherwise.
 	Cause error
+	// Faults says who has found what. It is zero where nobody's verdict, but the server's
+	// signature, is bad.
+	Faults Faults
 
 	fatal bool // a connection that enforces the verdict does not come about
+}
+
+// Faults are the faults that each of two judges has found. NoFault: none, or he was not
+// asked.
+type Faults struct {
+	Records Fault // found by TLSA records or pins
+	Anchors Fault // found by trust anchors
 }
 
 // Good reports whether the certificate is good.
@@ -100,16 +113,17 @@ func (Nobody) convene(ctx context.Context, c *Client, trace tracer) (func(eviden
 		anchors, err := c.trustAnchors(ctx, trace)
 		switch {
 		case errors.Is(err, ErrNoAnchors):
-			return Verdict{Fault: FaultOurs, Reason: "no trust anchors", Cause: ErrNoAnchors}
+			return Verdict{Fault: FaultOurs, Reason: "no trust anchors", Cause: ErrNoAnchors, Faults: Faults{Anchors: FaultOurs}}
 		case err != nil:
-			return Verdict{Fault: FaultOurs, Reason: err.Error(), Cause: err}
+			return Verdict{Fault: FaultOurs, Reason: err.Error(), Cause: err, Faults: Faults{Anchors: FaultOurs}}
 		}
 		return anchors.judge(e)
 	}, nil
 }
 
 // TrustAnchors enforce their verdict: the certificate leads to one of the Client's trust
-// anchors, every certificate on the way is in date, it names the server, and no OCSP
+// anchors, every certificate on the way is in date, it names the server (by the
+// ServerName of the Demand or, if that has Names, by one of them instead), and no OCSP
 // response that is stapled to it speaks against it.
 type TrustAnchors struct{}
 

@@ -7,6 +7,8 @@
 //	RFC 6066         server name indication, stapled OCSP responses
 //	RFC 5280         certificates and their chains
 //	RFC 6125         server names: subject alternative names, never the common name
+//	RFC 6698         TLSA records
+//	RFC 7671, 7672   how they are used, with mail
 //	RFC 6960         OCSP
 //	RFC 7633         TLS feature extension ("must staple")
 //	RFC 4514         subjects as text
@@ -60,6 +62,10 @@ type Demand struct {
 	// without brackets or with them, is not sent and matches iPAddress names only.
 	// Empty: no name is sent and none is looked for.
 	ServerName string
+	// Names are names that will do in place of ServerName, in the certificate: one of them
+	// has to be there. ".example.org" stands for every dNSName below example.org. None:
+	// ServerName has to be there. The judge DANE takes ServerName beside them.
+	Names      []string
 	NoSNI      bool          // look for ServerName in the certificate but do not send it
 	SmallHello bool          // send the smallest ClientHello that we can: see ErrNoServerHello
 	TimeLimit  time.Duration // of the whole handshake; 0: none
@@ -140,9 +146,13 @@ func (d *Demand) certificate(c *Client) *Certificate {
 // name is ServerName without final dots or brackets. A name of dots alone stays: it
 // fits no certificate, whereas an empty name would not be looked for.
 func (d *Demand) name() string {
-	name := strings.TrimRight(d.ServerName, ".")
+	return bare(d.ServerName)
+}
+
+func bare(given string) string {
+	name := strings.TrimRight(given, ".")
 	if name == "" {
-		return d.ServerName
+		return given
 	}
 	if strings.HasPrefix(name, "[") && strings.HasSuffix(name, "]") {
 		name = name[1 : len(name)-1]
@@ -278,16 +288,16 @@ func (h *handshake) enforce(state tls.ConnectionState) error {
 	_ = h.traceCertificates(state)
 	h.verdict = h.reach(h.evidence(state))
 	if h.verdict.fatal {
-		return &Error{Kind: KindHandshake, What: h.verdict.Reason, Err: h.verdict.Cause, Fault: h.verdict.Fault}
+		return &Error{Kind: KindHandshake, What: h.verdict.Reason, Err: h.verdict.Cause, Fault: h.verdict.Fault, Faults: h.verdict.Faults}
 	}
 	return nil
 }
 
 // evidence is what the judge is given.
 func (h *handshake) evidence(state tls.ConnectionState) evidence {
-	e := evidence{presented: state.PeerCertificates, staple: state.OCSPResponse, now: h.client.now()}
-	if name := h.demand.name(); name != "" {
-		e.names = []string{name}
+	e := evidence{presented: state.PeerCertificates, staple: state.OCSPResponse, server: h.demand.name(), now: h.client.now()}
+	for _, name := range h.demand.Names {
+		e.others = append(e.others, bare(name))
 	}
 	return e
 }

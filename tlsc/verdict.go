@@ -15,28 +15,40 @@ import (
 // chain of certificates that are in date leads to an anchor, whether the certificate
 // names the server, and what an OCSP response says that is stapled to it.
 func (x *index) judge(e evidence) Verdict {
+	chains, v := x.chains(e)
+	if v.Good() {
+		v = e.judgeName(false)
+	}
+	if v.Good() {
+		v = judgeStaple(e.staple, e.presented[0], chains, e.now)
+	}
+	v.Faults = Faults{Anchors: v.Fault}
+	return v
+}
+
+const noCertificate = "server sent no certificate"
+
+// chains returns the chains that lead from the server's certificate to a trust anchor and
+// prove something. If there are none, the verdict is bad.
+func (x *index) chains(e evidence) ([][]*x509.Certificate, Verdict) {
 	if len(e.presented) == 0 {
-		return bad(FaultMissing, "server sent no certificate")
+		return nil, bad(FaultMissing, noCertificate)
 	}
 	leaf := e.presented[0]
 	for _, c := range e.presented {
 		if reason := unfit(c, leaf); reason != "" {
-			return bad(FaultWeak, reason)
+			return nil, bad(FaultWeak, reason)
 		}
 	}
 	chains, v := x.verify(e.presented, e.now)
 	if !v.Good() {
-		return v
+		return nil, v
 	}
 	chains, reason := strong(chains, leaf)
 	if reason != "" {
-		return bad(FaultWeak, reason)
+		return nil, bad(FaultWeak, reason)
 	}
-	named := func(name string) bool { return leaf.VerifyHostname(name) == nil }
-	if len(e.names) > 0 && !slices.ContainsFunc(e.names, named) {
-		return bad(FaultName, misnamed(leaf, e.names[0]))
-	}
-	return judgeStaple(e.staple, leaf, chains, e.now)
+	return chains, Verdict{}
 }
 
 // verify returns the chains from a certificate to trust anchors. Every link in them is
@@ -174,30 +186,61 @@ const (
 	nameLimit = 255
 )
 
+// judgeName reaches the verdict on the names in the certificate. For DANE, the server's name
+// will do beside the others, and only a dNSName counts.
+func (e evidence) judgeName(dane bool) Verdict {
+	leaf, wanted := e.presented[0], e.others
+	if e.server != "" && (dane || len(wanted) == 0) {
+		wanted = append([]string{e.server}, wanted...)
+	}
+	has := func(name string) bool { return !(dane && isAddress(name)) && leaf.VerifyHostname(name) == nil }
+	hasBelow := func(suffix string) bool {
+		return slices.ContainsFunc(leaf.DNSNames, func(name string) bool { return isBelow(name, suffix) })
+	}
+	if len(wanted) == 0 || slices.ContainsFunc(wanted, has) || slices.ContainsFunc(e.others, hasBelow) {
+		return Verdict{}
+	}
+	return bad(FaultName, misnamed(leaf, wanted))
+}
+
+// isBelow reports whether a dNSName ends in ".example.org", where suffix is that, and has
+// something in front, which may be "*".
+func isBelow(name, suffix string) bool {
+	at := len(name) - len(suffix)
+	return at > 0 && len(suffix) > 1 && suffix[0] == '.' && strings.EqualFold(name[at:], suffix)
+}
+
 // misnamed puts into words that a certificate is for another host.
-func misnamed(leaf *x509.Certificate, name string) string {
-	var names []string
+func misnamed(leaf *x509.Certificate, wanted []string) string {
+	not := listed(wanted)
+	var addresses []string
 	for _, address := range leaf.IPAddresses {
-		names = append(names, address.String())
+		addresses = append(addresses, address.String())
 	}
-	if isAddress(name) {
-		names = append(names, leaf.DNSNames...)
-	} else {
-		names = append(leaf.DNSNames[:len(leaf.DNSNames):len(leaf.DNSNames)], names...)
+	names := slices.Concat(leaf.DNSNames, addresses)
+	if isAddress(wanted[0]) {
+		names = slices.Concat(addresses, leaf.DNSNames)
 	}
-	if len(names) == 0 {
+	if len(names) > 0 {
+		return fmt.Sprintf("certificate is for %s, not %s", listed(names), not)
+	}
+	for _, name := range wanted {
 		if strings.EqualFold(leaf.Subject.CommonName, name) {
 			return fmt.Sprintf("certificate names %q in its common name only, which does not count", name)
 		}
-		return fmt.Sprintf("certificate names no host, and so not %q", name)
 	}
-	listed := make([]string, 0, namesListed)
+	return fmt.Sprintf("certificate names no host, and so not %s", not)
+}
+
+// listed quotes the first of some names, and says how many there are beyond.
+func listed(names []string) string {
+	quoted := make([]string, 0, namesListed)
 	for _, n := range names[:min(len(names), namesListed)] {
-		listed = append(listed, strconv.Quote(cut(n, nameLimit)))
+		quoted = append(quoted, strconv.Quote(cut(n, nameLimit)))
 	}
-	list := strings.Join(listed, ", ")
-	if more := len(names) - len(listed); more > 0 {
+	list := strings.Join(quoted, ", ")
+	if more := len(names) - len(quoted); more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Sprintf("certificate is for %s, not %q", list, name)
+	return list
 }

@@ -1,6 +1,7 @@
 package tlsc
 
 import (
+	"cmp"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -24,10 +25,7 @@ func unfit(c, leaf *x509.Certificate) string {
 	if c.SerialNumber.Sign() < 0 {
 		return whose(c, leaf) + " has a negative serial number"
 	}
-	if bits := rsaBits(c); bits > maxRSA {
-		return fmt.Sprintf("%s has an RSA key of %d bits, more than %d", whose(c, leaf), bits, maxRSA)
-	}
-	return ""
+	return longKey(c, leaf)
 }
 
 // weak puts into words why a chain with this certificate in it proves nothing. It returns
@@ -36,8 +34,25 @@ func weak(c, leaf *x509.Certificate) string {
 	if c.SerialNumber.Sign() < 0 {
 		return whose(c, leaf) + " has a negative serial number"
 	}
+	return shortKey(c, leaf)
+}
+
+// badKey puts into words what is wrong with the key of a certificate of which nothing else
+// matters. It returns "" when nothing is wrong.
+func badKey(c, leaf *x509.Certificate) string {
+	return cmp.Or(shortKey(c, leaf), longKey(c, leaf))
+}
+
+func shortKey(c, leaf *x509.Certificate) string {
 	if bits := rsaBits(c); bits > 0 && bits < minRSA {
 		return fmt.Sprintf("%s has an RSA key of %d bits, fewer than %d", whose(c, leaf), bits, minRSA)
+	}
+	return ""
+}
+
+func longKey(c, leaf *x509.Certificate) string {
+	if bits := rsaBits(c); bits > maxRSA {
+		return fmt.Sprintf("%s has an RSA key of %d bits, more than %d", whose(c, leaf), bits, maxRSA)
 	}
 	return ""
 }
