@@ -478,6 +478,9 @@ func TestTLS(t *testing.T) {
 		{"settings", testSettings},
 		{"handshake", testHandshakeFails},
 		{"small hello", testSmallHello},
+		{"TLSA", testTLSA},
+		{"TLSA, settings", testTLSASettings},
+		{"TLSA, removed", testTLSARemoved},
 		{"program", testProgramCannotRun},
 		{"half-close", testHalfClose},
 		{"truncation", testTruncation},
@@ -781,6 +784,133 @@ func testSmallHello(t *testing.T, rig *tlsRig) {
 			server := c.acceptOn(talker{c.far, io.MultiReader(bytes.NewReader(first[:n]), c.far)})
 			if got := value(c.facts().Environ, "MXF_TLSHELLO"); got != "" {
 				t.Errorf("%s: MXF_TLSHELLO is %q in prog's environment", program, got)
+			}
+			c.over(server)
+		}
+	}
+}
+
+// tlsa is the record of usage 2 or 3 about the key of a certificate.
+func tlsa(usage int, p *tlstest.Party) string {
+	return fmt.Sprintf("%d 1 1 %x", usage, sha256.Sum256(p.Cert.RawSubjectPublicKeyInfo))
+}
+
+// MXF_TLSA decides; with CAFILE beside it both decide.
+func testTLSA(t *testing.T, rig *tlsRig) {
+	stranger := tlstest.NewAuthority("stranger")
+	folder := t.TempDir()
+	strange := tlstest.Bundle(t, stranger)
+	ours := filepath.Join(folder, "bundle.pem")
+	must.OK(t, os.WriteFile(ours, must.Get(os.ReadFile(rig.ca))(t), 0o644))
+	const noAnchors = "CAFILE="
+	leaf, authority, wrong := "MXF_TLSA="+tlsa(3, rig.leaf), "MXF_TLSA="+tlsa(2, rig.Party), "MXF_TLSA="+tlsa(3, rig.Party)
+	for _, test := range []struct {
+		name, server string
+		environ      []string
+		fatal        string // "": it comes about
+	}{
+		{"usage 3", tlsName, []string{leaf, noAnchors}, ""},
+		{"usage 3, no name", "", []string{leaf, noAnchors}, ""},
+		{"usage 3, another name", "mx2.example.org", []string{leaf, noAnchors}, ""},
+		{"usage 2", tlsName, []string{authority, noAnchors}, ""},
+		{"one matches", tlsName, []string{wrong + "," + tlsa(2, stranger) + "," + tlsa(3, rig.leaf), noAnchors}, ""},
+		{"none matches", tlsName, []string{wrong + "," + tlsa(2, stranger), noAnchors}, "certificate matches none of the usable TLSA records of mx.example.org (2)"},
+		{"none matches, no name", "", []string{wrong, noAnchors}, "certificate matches none of the usable TLSA records of the server (1)"},
+		{"usage 2, another name", "mx2.example.org", []string{authority, noAnchors}, `a TLSA record matches, but certificate is for "mx.example.org", not "mx2.example.org"`},
+		{"usage 2, names", "mx2.example.org", []string{authority, noAnchors, "MXF_TLSNAMES=example.org mx.example.org"}, ""},
+		{"usage 2, wrong names", "mx2.example.org", []string{authority, noAnchors, "MXF_TLSNAMES=example.org"}, `a TLSA record matches, but certificate is for "mx.example.org", not "mx2.example.org", "example.org"`},
+		{"usage 2, names beside", tlsName, []string{authority, noAnchors, "MXF_TLSNAMES=example.org"}, ""},
+		{"both, file", tlsName, []string{leaf, "CAFILE=" + rig.ca}, ""},
+		{"both, folder", tlsName, []string{authority, noAnchors, "CADIR=" + folder}, ""},
+		{"both, wrong anchors", tlsName, []string{leaf, "CAFILE=" + strange}, "certificate is signed by an authority that is not in " + strange},
+		{"both, wrong record", tlsName, []string{wrong, "CAFILE=" + rig.ca}, "certificate matches none of the usable TLSA records of mx.example.org (1)"},
+		{"both, wrong name", "mx2.example.org", []string{leaf, "CAFILE=" + rig.ca}, `certificate is for "mx.example.org", not "mx2.example.org"`},
+		{"names alone", "mx2.example.org", []string{"MXF_TLSNAMES=a.example .example.org"}, ""},
+		{"names in place of the server's", tlsName, []string{"MXF_TLSNAMES=a.example"}, `certificate is for "mx.example.org", not "a.example"`},
+		{"no names", tlsName, []string{"MXF_TLSNAMES= "}, ""},
+	} {
+		for _, program := range tunnels {
+			t.Run(test.name+" "+program, func(t *testing.T) {
+				// CAFILE is there already, and the first one counts.
+				c := rig.asking(t, program, "-v0", "-S", "-k", test.server)
+				c.environ = slices.DeleteFunc(c.environ, func(e string) bool {
+					return strings.HasPrefix(e, "CAFILE=") && slices.ContainsFunc(test.environ, func(e string) bool { return strings.HasPrefix(e, "CAFILE=") })
+				})
+				c.with(test.environ...).start()
+				if test.fatal == "" {
+					server := c.accept()
+					verified := value(c.facts().Environ, "SSL_PEER_VERIFIED")
+					if program == onRequest {
+						var block struct{ Told []string }
+						c.left("block", &block)
+						verified = value(block.Told, "SSL_PEER_VERIFIED")
+					}
+					if verified != "yes" {
+						t.Errorf("verified %q", verified)
+					}
+					c.over(server)
+					return
+				}
+				served := make(chan error, 1)
+				go func() { defer c.far.Close(); served <- tls.Server(c.far, rig.config()).Handshake() }()
+				if program == onRequest {
+					c.in.Close()
+					c.ends(97, program+": fatal: "+test.fatal+"\n")
+				} else {
+					c.outcome(t, 97, "fatal: "+regexp.QuoteMeta(test.fatal))
+				}
+				if err := <-served; err == nil {
+					t.Error("the server was not told")
+				}
+			})
+		}
+	}
+}
+
+func testTLSASettings(t *testing.T, rig *tlsRig) {
+	good := tlsa(3, rig.leaf)
+	for _, program := range tunnels {
+		for _, malformed := range []string{"", ",", "rubbish", good + ",", "3 1 1", "3 1 1 abc", "256 1 1 ab", good + " ", strings.Repeat("3 1 1 ab,", 100) + "3 1 1 ab"} {
+			for _, verify := range []string{"--verify-cert", "--no-verify-cert"} {
+				// Before prog, with mxf-ucspitlsc too.
+				rig.asking(t, program, verify, "-k", tlsName).with("MXF_TLSA="+malformed).start().outcome(t, 100, `fatal: MXF_TLSA is malformed: .*`)
+			}
+		}
+		for _, unusable := range []string{"1 1 1 " + good[6:], "3 1 1 abcd", "3 2 1 " + good[6:], "3 0 0 ab", "0 0 0 ab,2 1 3 ab"} {
+			c := rig.asking(t, program, "-v0", "-k", tlsName).with("MXF_TLSA=" + unusable).start()
+			c.in.Close()
+			const line = "fatal: none of the TLSA records can be used"
+			if program == onRequest {
+				c.ends(96, program+": "+line+"\n")
+			} else {
+				c.outcome(t, 96, line)
+			}
+			c.release()
+			if sent, err := io.ReadAll(c.far); len(sent) != 0 || err != nil {
+				t.Errorf("%s sent %q, %v", program, sent, err)
+			}
+
+			// Nobody verifies: it is ignored.
+			c = rig.asking(t, program, "-v0", "-S", "-k", "mx2.example.org", "--no-verify-cert").with("MXF_TLSA=" + unusable).start()
+			c.over(c.accept())
+		}
+		c := rig.asking(t, program, "-v0", "-S", "-k", tlsName, "--no-verify-cert").with("MXF_TLSA=" + tlsa(3, rig.Party)).start()
+		c.over(c.accept())
+	}
+}
+
+// What prog finds of the two variables.
+func testTLSARemoved(t *testing.T, rig *tlsRig) {
+	given := []string{"MXF_TLSA=" + tlsa(3, rig.leaf), "MXF_TLSNAMES=" + tlsName}
+	for _, program := range tunnels {
+		for option, stays := range map[string]bool{"-z": false, "-Z": true, "-Zz": false, "--no-verify-cert": false} {
+			c := rig.asking(t, program, "-v0", "-S", option).with(given...).start()
+			server := c.accept()
+			environ := c.facts().Environ
+			for _, e := range given {
+				if slices.Contains(environ, e) != stays {
+					t.Errorf("%s %s: %s stays: %v", program, option, e, !stays)
+				}
 			}
 			c.over(server)
 		}

@@ -211,8 +211,8 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestTLSSetting(t *testing.T) {
-	settings := []string{"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO", "CERTFILE:a.example", "KEYFILE:a.example"}
-	others := []string{"", "CADIRS", "CADIR:x", "CERTFILES", "SSL_PROTOCOL", "TCPREMOTEIP", "PATH"}
+	settings := []string{"CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO", "MXF_TLSA", "MXF_TLSNAMES", "CERTFILE:a.example", "KEYFILE:a.example"}
+	others := []string{"", "CADIRS", "CADIR:x", "CERTFILES", "MXF_TLS", "MXF_TLSAS", "SSL_PROTOCOL", "TCPREMOTEIP", "PATH"}
 	for i, name := range append(settings, others...) {
 		if goes := TLSSetting(name); goes != (i < len(settings)) {
 			t.Errorf("%s goes: %v", name, goes)

@@ -47,7 +47,7 @@ func Without(environ []string, unwanted func(name string) bool) []string {
 // set a certificate for one server name.
 func TLSSetting(name string) bool {
 	switch name {
-	case "CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO":
+	case "CADIR", "CAFILE", "CERTFILE", "KEYFILE", "TLS_UID", "TLS_GID", "MXF_TLSHELLO", "MXF_TLSA", "MXF_TLSNAMES":
 		return true
 	}
 	return strings.HasPrefix(name, "CERTFILE:") || strings.HasPrefix(name, "KEYFILE:")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/tlsc"
@@ -57,7 +58,11 @@ func (p *Program) child(args, environ []string) int {
 }
 
 func (p *Program) tunnel(o chain.Tunnel, environ []string, answer *os.File) error {
-	client, err := prepare(o, environ)
+	published, err := records(environ)
+	if err != nil {
+		return err
+	}
+	client, err := prepare(o, environ, published)
 	if err != nil {
 		return err
 	}
@@ -72,7 +77,7 @@ func (p *Program) tunnel(o chain.Tunnel, environ []string, answer *os.File) erro
 	if err != nil {
 		return err
 	}
-	conn, err := handshake(client, line, local, p.demand(o, environ))
+	conn, err := handshake(client, line, local, p.demand(o, environ, client, published))
 	if err != nil {
 		return err
 	}
@@ -102,8 +107,8 @@ type saidError struct{ error }
 func (e saidError) Unwrap() error { return e.error }
 
 // prepare makes the client, and gives up privileges when every file has been read.
-func prepare(o chain.Tunnel, environ []string) (*tlsc.Client, error) {
-	client, err := newClient(o, environ)
+func prepare(o chain.Tunnel, environ []string, published tlsc.Records) (*tlsc.Client, error) {
+	client, err := newClient(o, environ, published)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +116,7 @@ func prepare(o chain.Tunnel, environ []string) (*tlsc.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Verify {
+	if o.Verify && client.Anchors != (tlsc.Anchors{}) {
 		if err := client.Load(); err != nil {
 			return nil, err
 		}
@@ -142,12 +147,12 @@ func (n network) Close() error { return errors.Join(n.Shutdown(), n.Conn.Close()
 
 // newClient reads the environment. A variable that is missing is wrong usage; a file that
 // cannot be read is a wrong setting.
-func newClient(o chain.Tunnel, environ []string) (*tlsc.Client, error) {
+func newClient(o chain.Tunnel, environ []string, published tlsc.Records) (*tlsc.Client, error) {
 	client := &tlsc.Client{ReadOnce: true}
 	client.Anchors.Dir, _ = chain.Lookup(environ, "CADIR")
 	client.Anchors.File, _ = chain.Lookup(environ, "CAFILE")
-	if o.Verify && client.Anchors == (tlsc.Anchors{}) {
-		return nil, chain.Fail(chain.ExitUsage, "neither CADIR nor CAFILE is set: nothing to verify a certificate with")
+	if o.Verify && client.Anchors == (tlsc.Anchors{}) && published == (tlsc.Records{}) {
+		return nil, chain.Fail(chain.ExitUsage, "neither CADIR nor CAFILE is set, and MXF_TLSA is not: nothing to verify a certificate with")
 	}
 	if !o.ClientCertificate {
 		return client, nil
@@ -162,12 +167,32 @@ func newClient(o chain.Tunnel, environ []string) (*tlsc.Client, error) {
 	return client, err
 }
 
-// demand is what the options want of the handshake.
-func (p *Program) demand(o chain.Tunnel, environ []string) *tlsc.Demand {
+// records reads MXF_TLSA. It returns none where that is not set. A variable that is set and
+// empty is malformed: a script that has found nothing must not turn a check off.
+func records(environ []string) (tlsc.Records, error) {
+	text, set := chain.Lookup(environ, "MXF_TLSA")
+	if !set {
+		return tlsc.Records{}, nil
+	}
+	published, err := tlsc.ParseRecords(text)
+	if err != nil {
+		return tlsc.Records{}, chain.Fail(chain.ExitUsage, "MXF_TLSA is malformed: %w", err)
+	}
+	return published, nil
+}
+
+// demand is what the options and the environment want of the handshake.
+func (p *Program) demand(o chain.Tunnel, environ []string, client *tlsc.Client, published tlsc.Records) *tlsc.Demand {
 	d := &tlsc.Demand{ServerName: o.ServerName, TimeLimit: o.HandshakeTimeout, Trace: p.trace(o)}
-	if o.Verify {
+	switch {
+	case !o.Verify:
+	case published != (tlsc.Records{}):
+		d.Judge = tlsc.DANE{Records: published, Anchors: client.Anchors != (tlsc.Anchors{})}
+	default:
 		d.Judge = tlsc.TrustAnchors{}
 	}
+	names, _ := chain.Lookup(environ, "MXF_TLSNAMES")
+	d.Names = strings.Fields(names)
 	hello, _ := chain.Lookup(environ, "MXF_TLSHELLO")
 	d.SmallHello = hello == "small"
 	return d

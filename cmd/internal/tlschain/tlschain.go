@@ -67,6 +67,9 @@ func (p *Program) parent(args, environ []string) int {
 		chain.Complain(p.Name, "usage", line)
 		return chain.ExitUsage
 	}
+	if _, err := records(environ); err != nil {
+		return p.end(err)
+	}
 	for _, fd := range []int{options.ReadFD, options.WriteFD} {
 		if err := chain.Inherited(fd); err != nil {
 			return p.end(err)
