@@ -95,9 +95,9 @@ const (
 	recordMatches = "a TLSA record matches, but "
 )
 
-// FaultsOf returns the Faults that the error of a handshake had that our own client made in
-// another process. fatal is as in Cause. It knows the faults that reports on TLS tell apart
-// (RFC 8460 section 4.3): FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate. All
+// FaultsOf returns the Faults of a handshake that our own client made in another process and
+// that failed. fatal is as in Cause. It knows the faults that reports on TLS tell apart (RFC
+// 8460 section 4.3): FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate. All
 // others, and a second judge's fault, are NoFault.
 func FaultsOf(fatal string) Faults {
 	if strings.HasPrefix(fatal, noneMatches) {

@@ -89,7 +89,7 @@ func TestNewRecords(t *testing.T) {
 	}
 }
 
-// make returns the record of this kind about a certificate.
+// about returns the record of this kind about a certificate.
 func (r TLSA) about(c *x509.Certificate) TLSA {
 	r.Data = c.Raw
 	if r.Selector == selectorSPKI {
