@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -809,6 +810,38 @@ func BenchmarkLookup(b *testing.B) {
 	for b.Loop() {
 		if a := client.Lookup(b.Context(), Question{Name: "a.test", Type: TypeA}); a.Err != nil {
 			b.Fatal(a.Err)
+		}
+	}
+}
+
+func TestTXT(t *testing.T) {
+	t.Parallel()
+	server := dnstest.New(t, `
+sts.test.    TXT "v=STSv1; " "id=1;"
+sts.test.    TXT "two"
+bytes.test.  TXT "a\"b\\c\000\255 \0651" "\009"
+alias.test.  CNAME sts.test.
+empty.test.  TXT ""
+none.test.   A 192.0.2.1
+`, nil)
+	for _, c := range []struct {
+		name string
+		want []string
+	}{
+		{"sts.test", []string{"v=STSv1; id=1;", "two"}},
+		{"alias.test", []string{"v=STSv1; id=1;", "two"}},
+		{"bytes.test", []string{"a\"b\\c\x00\xff A1\t"}},
+		{"empty.test", []string{""}},
+		{"none.test", nil},
+	} {
+		a := ask(t, newClient(server.Addr), TypeTXT, c.name)
+		if a.Err != nil || !slices.Equal(a.TXT, c.want) || a.Len() != len(c.want) {
+			t.Errorf("%s: %q, %v, want %q", c.name, a.TXT, a.Err, c.want)
+		}
+		for i, text := range c.want {
+			if got := a.Record(i); got != strconv.Quote(text) {
+				t.Errorf("%s: record %s, want %q", c.name, got, text)
+			}
 		}
 	}
 }

@@ -3,7 +3,7 @@
 //
 // What it goes by:
 //
-//	RFC 1034, 1035      names, aliases, messages by UDP and TCP
+//	RFC 1034, 1035      names, aliases, TXT, messages by UDP and TCP
 //	RFC 2308            denials, and how long they hold
 //	RFC 2782, 5321      SRV, MX
 //	RFC 6604            aliases of a name that does not exist
@@ -50,6 +50,7 @@ const (
 	TypeAAAA = Type(miekg.TypeAAAA)
 	TypeMX   = Type(miekg.TypeMX)
 	TypeSRV  = Type(miekg.TypeSRV)
+	TypeTXT  = Type(miekg.TypeTXT)
 )
 
 func (t Type) String() string { return miekg.TypeToString[uint16(t)] }
@@ -87,7 +88,8 @@ type Answer struct {
 	Addrs []netip.Addr // of A and AAAA, unmapped; the first 40, see All
 	MX    []MX
 	SRV   []SRV
-	More  int // number of the addresses that are not in Addrs
+	TXT   []string // the strings of each record joined, as they are on the wire
+	More  int      // number of the addresses that are not in Addrs
 
 	End    string         // the name at the end of the aliases, without the final dot; of a failure, empty
 	TTL    time.Duration  // how long the answer may be kept; 0: not at all, or it is a failure
@@ -101,7 +103,7 @@ type Answer struct {
 }
 
 // Len returns the number of records.
-func (a *Answer) Len() int { return len(a.Addrs) + a.More + len(a.MX) + len(a.SRV) }
+func (a *Answer) Len() int { return len(a.Addrs) + a.More + len(a.MX) + len(a.SRV) + len(a.TXT) }
 
 // Failed reports whether the lookup failed for now, so that the answer says nothing about
 // the name.
@@ -162,6 +164,8 @@ func (a *Answer) Record(i int) string {
 	case TypeSRV:
 		srv := &a.SRV[i]
 		return fmt.Sprintf("%d %d %d %s", srv.Priority, srv.Weight, srv.Port, srv.Target)
+	case TypeTXT:
+		return strconv.Quote(a.TXT[i])
 	}
 	if addr := a.Addrs[i]; a.Question.Type == TypeA || addr.Is6() {
 		return addr.String()
@@ -198,7 +202,34 @@ func (a *Answer) take(records []miekg.RR) {
 				a.SRV = append(a.SRV, SRV{srv.Priority, srv.Weight, srv.Port, srv.Target})
 			}
 		}
+	case TypeTXT:
+		for _, rr := range records {
+			if txt, ok := rr.(*miekg.TXT); ok {
+				a.TXT = append(a.TXT, unescaped(strings.Join(txt.Txt, "")))
+			}
+		}
 	}
+}
+
+// unescaped turns text in presentation format (RFC 1035 section 5.1) into what is on the
+// wire: \DDD is a byte, and any other character behind a backslash is itself.
+func unescaped(text string) string {
+	if !strings.Contains(text, `\`) {
+		return text
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '\\' && i+1 < len(text) {
+			i++
+			if n, err := strconv.ParseUint(text[i:min(i+3, len(text))], 10, 8); err == nil && i+3 <= len(text) {
+				b.WriteByte(byte(n))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(text[i])
+	}
+	return b.String()
 }
 
 func (a *Answer) takeAddresses(records []miekg.RR) {
