@@ -78,6 +78,10 @@ type Settings struct {
 	TimeoutDNS time.Duration // for all lookups together; 0: no limit
 
 	Trace Trace
+
+	// Policies that others publish; see also TrustAnchors.
+	MTASTS         string           // absolute path of the folder of the policy cache; empty: no MTA-STS
+	TrustResolvers []netip.AddrPort // name servers whose word on DNSSEC counts, 1 to 16; nil: none, and no DANE
 }
 
 // Anchors has the absolute path of the trust anchors in one of its fields. Both are
@@ -97,7 +101,7 @@ func Read(home string) (*Settings, error) {
 	s := &Settings{Home: d.home}
 	for _, read := range []func(*Settings) error{
 		d.client, d.protocols, d.routes, d.senderRoutes, d.tls,
-		d.sources, d.families, d.clientCerts, d.signingKeys, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
+		d.sources, d.families, d.clientCerts, d.signingKeys, d.ipme, d.smtpAvoid, d.timeouts, d.trace, d.policy,
 	} {
 		if err := read(s); err != nil {
 			return nil, err
@@ -197,6 +201,18 @@ func (d dir) tls(s *Settings) error {
 		*f.to = value
 	}
 
+	if err := d.anchors(s); err != nil {
+		return err
+	}
+	if err := d.clientCertificate(s); err != nil {
+		return err
+	}
+	strictness, err := d.number("tlsstrictness", 0, 2, "0, 1 or 2")
+	s.TLSStrictness = int(strictness)
+	return err
+}
+
+func (d dir) anchors(s *Settings) error {
 	anchors, err := d.path("trustanchors")
 	if err != nil {
 		return err
@@ -207,13 +223,7 @@ func (d dir) tls(s *Settings) error {
 	case anchors != "":
 		s.TrustAnchors.File = d.absolute(anchors)
 	}
-
-	if err := d.clientCertificate(s); err != nil {
-		return err
-	}
-	strictness, err := d.number("tlsstrictness", 0, 2, "0, 1 or 2")
-	s.TLSStrictness = int(strictness)
-	return err
+	return nil
 }
 
 func (d dir) clientCertificate(s *Settings) error {

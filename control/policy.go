@@ -1,0 +1,87 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+const (
+	// maxTrustResolvers is how many name servers are asked, as of $DNSCACHEIP.
+	maxTrustResolvers = 16
+	dnsPort           = 53
+)
+
+// ReadPolicy reads the control files of mxf-policy in home/control: mtasts, trustresolvers
+// and trustanchors. The other fields are zero. An error is an *Error.
+func ReadPolicy(home string) (*Settings, error) {
+	d, err := openDir(home)
+	if err != nil {
+		return nil, err
+	}
+	s := &Settings{Home: d.home}
+	for _, read := range []func(*Settings) error{d.anchors, d.policy} {
+		if err := read(s); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// policy reads what turns policies on that others publish.
+func (d dir) policy(s *Settings) error {
+	folder, err := d.path("mtasts")
+	if err != nil {
+		return err
+	}
+	if folder != "" {
+		s.MTASTS = d.absolute(folder)
+	}
+	return d.trustResolvers(s)
+}
+
+func (d dir) trustResolvers(s *Settings) error {
+	data, err := d.read("trustresolvers")
+	if data == nil || err != nil {
+		return err
+	}
+	err = d.entries("trustresolvers", data, func(_ int, entry string) string {
+		server, err := parseServer(entry)
+		if err != nil {
+			return fmt.Sprintf("expected the IP address of a name server, with or without a port (192.0.2.1, [2001:db8::1]:53), found %s", found(entry))
+		}
+		if len(s.TrustResolvers) == maxTrustResolvers {
+			return fmt.Sprintf("expected at most %d name servers, found one more", maxTrustResolvers)
+		}
+		s.TrustResolvers = append(s.TrustResolvers, server)
+		return ""
+	})
+	if err == nil && len(s.TrustResolvers) == 0 {
+		return d.malformed("trustresolvers", 0, "expected at least one name server, found none; remove the file to trust none")
+	}
+	return err
+}
+
+// parseServer reads what $DNSCACHEIP may have: 127.0.0.1, 127.0.0.1:5300, ::1, and either
+// in brackets, [::1] and [::1]:5300.
+func parseServer(text string) (netip.AddrPort, error) {
+	port := uint64(dnsPort)
+	if host, digits, err := net.SplitHostPort(text); err == nil {
+		if port, err = strconv.ParseUint(digits, 10, 16); err != nil {
+			return netip.AddrPort{}, err
+		}
+		if port == 0 {
+			return netip.AddrPort{}, errors.New("port 0")
+		}
+		text = host
+	} else if inner, ok := strings.CutPrefix(text, "["); ok {
+		if text, ok = strings.CutSuffix(inner, "]"); !ok {
+			return netip.AddrPort{}, err
+		}
+	}
+	addr, err := netip.ParseAddr(text)
+	return netip.AddrPortFrom(addr, uint16(port)), err
+}
