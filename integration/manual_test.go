@@ -34,6 +34,7 @@ func TestManual_sections(t *testing.T) {
 		"mxf-remote-smtpc.8": client,
 		"mxf-remote-qmtpc.8": client,
 		"qmail-remote-io.8":  client,
+		"mxf-policy.8":       client,
 		"mxf-control.5":      {"NAME", "DESCRIPTION", "FILES", "EXAMPLES", "SEE ALSO"},
 		"mxf-try.8":          {"NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS", "EXAMPLES"},
 	} {
@@ -86,7 +87,7 @@ func TestManual_whole(t *testing.T) {
 }
 
 // programNames are all programs. Each has a manual page of section 8 with its name.
-var programNames = []string{"mxf-remote", "mxf-remote-qmtpc", "mxf-remote-smtpc", "mxf-tlsc", "mxf-try", "mxf-ucspitlsc", "qmail-remote-io"}
+var programNames = []string{"mxf-policy", "mxf-remote", "mxf-remote-qmtpc", "mxf-remote-smtpc", "mxf-tlsc", "mxf-try", "mxf-ucspitlsc", "qmail-remote-io"}
 
 // A program says of itself what its manual page says, and which version it is.
 func TestManual_synopsis(t *testing.T) {
@@ -131,7 +132,7 @@ func spoken(program, synopsis string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// formatted is a line of mdoc that has optional parts, flags and arguments.
+// formatted is a line of mdoc that has optional parts, flags, commands and arguments.
 func formatted(words []string) string {
 	if words[0] == "Op" {
 		return "[" + formatted(words[1:]) + "]"
@@ -142,7 +143,7 @@ func formatted(words []string) string {
 		switch word {
 		case "Fl":
 			dash = "-"
-		case "Ar":
+		case "Ar", "Cm":
 			dash = ""
 		case "|":
 			out = append(out, word)

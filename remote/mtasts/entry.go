@@ -169,7 +169,7 @@ func (e *Entry) readPolicy(lines map[string]string, text string, now time.Time) 
 	}
 	fetched, ok := digits(lines["fetched"], timeDigits)
 	switch {
-	case !isID(lines["id"]):
+	case !IsID(lines["id"]):
 		return errors.New("id is not one")
 	case !ok:
 		return errors.New("fetched is not a time")

@@ -55,7 +55,7 @@ func ParseRecord(texts []string) (id string) {
 			return ""
 		}
 		if name == "id" && id == "" {
-			if id = value; !isID(id) {
+			if id = value; !IsID(id) {
 				return ""
 			}
 		}
@@ -74,7 +74,8 @@ func afterVersion(text string) (rest string, ok bool) {
 	return strings.CutPrefix(strings.TrimLeft(rest, blanks), ";")
 }
 
-func isID(s string) bool {
+// IsID reports whether s can be the id of a record.
+func IsID(s string) bool {
 	return len(s) > 0 && len(s) <= maxID && strings.IndexFunc(s, func(r rune) bool { return !isAlphanumeric(r) }) < 0
 }
 

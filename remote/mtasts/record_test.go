@@ -71,7 +71,7 @@ func FuzzParseRecord(f *testing.F) {
 		if id == "" {
 			return
 		}
-		if !isID(id) || !strings.Contains(one+two, "id="+id) {
+		if !IsID(id) || !strings.Contains(one+two, "id="+id) {
 			t.Errorf("%q, %q: id %q", one, two, id)
 		}
 		if strings.HasPrefix(one, "v=STSv1;") && strings.HasPrefix(two, "v=STSv1;") {

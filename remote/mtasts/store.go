@@ -71,12 +71,18 @@ func (s *Store) Check() error {
 	return nil
 }
 
-// IsDomain reports whether name is a policy domain as the cache has it: in A-labels and
-// lower case, without the final dot.
-func IsDomain(name string) bool {
-	d, err := domain.Parse(name)
-	return err == nil && !d.Addr().IsValid() && d.String() == name && len(name) <= MaxDomain
+// ParseDomain returns a policy domain as the cache has it: in A-labels and lower case,
+// without the final dot. It is "" for a text that is none, such as an address.
+func ParseDomain(text string) string {
+	d, err := domain.Parse(text)
+	if err != nil || d.Addr().IsValid() || len(d.String()) > MaxDomain {
+		return ""
+	}
+	return d.String()
 }
+
+// IsDomain reports whether name is a policy domain as the cache has it.
+func IsDomain(name string) bool { return name != "" && ParseDomain(name) == name }
 
 func (s *Store) path(domain string) string { return filepath.Join(s.Folder, domain) }
 

@@ -20,6 +20,9 @@ const (
 	ExitStumbled      = 77 // the server stumbled over several commands at once, or over an extension
 	ExitNoEHLO        = 78 // the connection was lost before EHLO was answered
 
+	// ExitNotFetched is that of mxf-policy: a policy could not be fetched, or there is none.
+	ExitNotFetched = 75
+
 	// ExitFuse: timeoutremote ran out. There are reports if a transaction had begun.
 	ExitFuse = 124
 

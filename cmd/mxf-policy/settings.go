@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/remote/mtasts"
+	"nightmare.mail/mxf/remote/mtasts/fetch"
+	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/tlsc"
+)
+
+// A cache is what all commands work on.
+type cache struct {
+	*mtasts.Store
+	settings *control.Settings
+}
+
+// openCache reads the control files, and looks at the folder that they name.
+func openCache() (*cache, error) {
+	settings, err := control.ReadPolicy(chain.Home())
+	if err != nil {
+		return nil, unusable(err)
+	}
+	c := &cache{&mtasts.Store{Folder: settings.MTASTS}, settings}
+	switch {
+	case settings.MTASTS == "":
+		return nil, unusable(&control.Error{File: "control/mtasts", What: "expected the folder of the policy cache, and this file is missing or empty"})
+	case settings.TrustAnchors == (control.Anchors{}):
+		return nil, unusable(&control.Error{File: "control/mtasts", Line: 1, What: "expected trust anchors for it, and control/trustanchors is missing or empty"})
+	}
+	if err := c.Check(); err != nil {
+		return nil, unusable(&control.Error{File: "control/mtasts", Line: 1,
+			What: fmt.Sprintf("expected a folder that this process can read and write, and nobody else can write, found %q: %v", settings.MTASTS, err)})
+	}
+	return c, nil
+}
+
+// unusable is the error for control files, in the words of the report that a delivery
+// gives.
+func unusable(err error) error {
+	return errors.New(report.New(report.ControlFiles, report.Facts{Reason: err.Error()}).Text)
+}
+
+// A fetcher is a cache with the way to servers.
+type fetcher struct {
+	*cache
+	client   *fetch.Client
+	resolver dns.Resolver
+}
+
+// openFetcher also reads the trust anchors: what we cannot read is no fault of a server's.
+func openFetcher() (*fetcher, error) {
+	c, err := openCache()
+	if err != nil {
+		return nil, err
+	}
+	anchors := c.settings.TrustAnchors
+	tls := &tlsc.Client{Anchors: tlsc.Anchors{File: anchors.File, Dir: anchors.Dir}}
+	if err := tls.Load(); err != nil {
+		return nil, unusable(&control.Error{File: "control/trustanchors", Line: 1, What: err.Error()})
+	}
+	servers := dns.Config{Servers: c.settings.TrustResolvers}
+	if len(servers.Servers) == 0 {
+		if servers, err = dns.ReadConfig(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf"); err != nil {
+			return nil, unusable(err)
+		}
+	}
+	resolver := dns.NewClient(servers)
+	return &fetcher{c, &fetch.Client{Resolver: resolver, TLS: tls, Port: fetch.Port, Now: time.Now}, resolver}, nil
+}
