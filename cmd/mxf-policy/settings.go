@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/control"
@@ -72,5 +71,5 @@ func openFetcher() (*fetcher, error) {
 		}
 	}
 	resolver := dns.NewClient(servers)
-	return &fetcher{c, &fetch.Client{Resolver: resolver, TLS: tls, Port: fetch.Port, Now: time.Now}, resolver}, nil
+	return &fetcher{c, &fetch.Client{Resolver: resolver, TLS: tls, Port: fetch.Port}, resolver}, nil
 }

@@ -16,6 +16,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,9 +40,16 @@ const (
 // A Client fetches policies. Any number of goroutines may use it at a time.
 type Client struct {
 	Resolver dns.Resolver
-	TLS      *tlsc.Client // the trust anchors; a certificate of our own is not shown
-	Port     uint16       // of the servers: Port
-	Now      func() time.Time
+	TLS      *tlsc.Client     // the trust anchors; a certificate of our own is not shown
+	Port     uint16           // of the servers: Port, which is 443
+	Now      func() time.Time // the clock; nil: time.Now
+}
+
+func (c *Client) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
+	}
+	return time.Now()
 }
 
 // Fetch gets the policy of a domain, which is in A-labels and lower case, in 30 s at most.
@@ -58,10 +66,11 @@ func (c *Client) Fetch(ctx context.Context, domain string) (text string, policy 
 		}
 		kind = mtasts.PolicyInvalid
 	}
-	if kind == mtasts.FetchError && ctx.Err() != nil {
+	// A socket's deadline can be noticed before the context's, which is the same.
+	if late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded); kind == mtasts.FetchError && (late || ctx.Err() != nil) {
 		err = errLate
 	}
-	return "", nil, mtasts.NewFailure(kind, c.Now(), host+": "+reasonOf(err))
+	return "", nil, mtasts.NewFailure(kind, c.now(), host+": "+reasonOf(err))
 }
 
 // reasonOf is err for people: what the system said, without the addresses.

@@ -36,7 +36,7 @@ const (
 // A server gives one answer to all.
 type server struct {
 	answer   func(conn *tls.Conn)
-	config   *tls.Config
+	config   atomic.Pointer[tls.Config]
 	port     uint16
 	conns    atomic.Int32
 	requests chan *http.Request
@@ -77,7 +77,7 @@ func (s *server) listen(t testing.TB, addr string) {
 func (s *server) serve(raw net.Conn) {
 	defer raw.Close()
 	_ = raw.SetDeadline(time.Now().Add(must.Patience))
-	conn := tls.Server(raw, s.config)
+	conn := tls.Server(raw, s.config.Load())
 	if conn.Handshake() != nil {
 		return
 	}
@@ -104,7 +104,7 @@ func newWorld(t testing.TB, zone string, port uint16) *world {
 	w.client = &Client{
 		Resolver: dns.NewClient(dns.Config{Servers: []netip.AddrPort{ns.Addr}}),
 		TLS:      &tlsc.Client{Anchors: tlsc.Anchors{File: tlstest.Bundle(t, w.authority)}},
-		Port:     port, Now: time.Now,
+		Port:     port,
 	}
 	return w
 }
@@ -185,7 +185,7 @@ func TestFetch(t *testing.T) {
 			s := &server{answer: c.answer}
 			s.listen(t, "127.0.0.1:0")
 			w := newWorld(t, zone, s.port)
-			s.config = w.authority.Leaf(nil, name).Config()
+			s.config.Store(w.authority.Leaf(nil, name).Config())
 			text, p, failed := w.client.Fetch(t.Context(), "example.test")
 			if c.kind == ok {
 				if failed != nil || p.Mode != mtasts.Enforce || !strings.HasPrefix(text, policy) {
@@ -208,9 +208,10 @@ func TestFetch_request(t *testing.T) {
 	s := &server{answer: plain(typed, policy)}
 	s.listen(t, "127.0.0.1:0")
 	w := newWorld(t, zone, s.port)
-	s.config = w.authority.Leaf(nil, name).Config()
+	config := w.authority.Leaf(nil, name).Config()
 	sni := make(chan string, 1)
-	s.config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) { sni <- hello.ServerName; return nil, nil }
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) { sni <- hello.ServerName; return nil, nil }
+	s.config.Store(config)
 	if _, _, failed := w.client.Fetch(t.Context(), "example.test"); failed != nil {
 		t.Fatal(failed)
 	}
@@ -260,7 +261,7 @@ func TestFetch_tls(t *testing.T) {
 			if c.config == nil {
 				w.client.TLS = new(tlsc.Client)
 			} else {
-				s.config = c.config(w.authority)
+				s.config.Store(c.config(w.authority))
 			}
 			if _, _, failed := w.client.Fetch(t.Context(), "example.test"); failed == nil || failed.Kind != c.kind || !strings.Contains(failed.Reason, c.reason) {
 				t.Errorf("%v, want %v with %q", failed, c.kind, c.reason)
@@ -277,8 +278,9 @@ func TestFetch_tlsGood(t *testing.T) {
 	s := &server{answer: plain(typed, policy)}
 	s.listen(t, "127.0.0.1:0")
 	w := newWorld(t, zone, s.port)
-	s.config = w.authority.Leaf(nil, "*.example.test").Config()
-	s.config.MaxVersion = tls.VersionTLS12
+	config := w.authority.Leaf(nil, "*.example.test").Config()
+	config.MaxVersion = tls.VersionTLS12
+	s.config.Store(config)
 	if _, _, failed := w.client.Fetch(t.Context(), "example.test"); failed != nil {
 		t.Error(failed)
 	}
@@ -294,7 +296,7 @@ mta-sts.alias.test.   CNAME mta-sts.both.test.
 mta-sts.refused.test. A     127.0.0.9
 mta-sts.nodata.test.  MX    0 .
 `, s.port)
-	s.config = w.authority.Leaf(nil, "*.both.test", "*.alias.test").Config()
+	s.config.Store(w.authority.Leaf(nil, "*.both.test", "*.alias.test").Config())
 	for domain, want := range map[string]string{
 		// One family refuses.
 		"both.test": "", "alias.test": "", "refused.test": "connection refused", "nodata.test": "it has no address", "nowhere.test": "no such name",
@@ -320,7 +322,7 @@ func TestFetch_sixAlone(t *testing.T) {
 	s := &server{answer: plain(typed, policy)}
 	s.listen(t, "[::1]:0")
 	w := newWorld(t, "mta-sts.example.test. A 127.0.0.9\nmta-sts.example.test. AAAA ::1\n", s.port)
-	s.config = w.authority.Leaf(nil, name).Config()
+	s.config.Store(w.authority.Leaf(nil, name).Config())
 	if _, _, failed := w.client.Fetch(t.Context(), "example.test"); failed != nil {
 		t.Error(failed)
 	}
@@ -347,7 +349,7 @@ func TestFetch_late(t *testing.T) {
 			s := &server{answer: c.answer}
 			s.listen(t, "127.0.0.1:0")
 			w := newWorld(t, zone, s.port)
-			s.config = w.authority.Leaf(nil, name).Config()
+			s.config.Store(w.authority.Leaf(nil, name).Config())
 			if c.silent {
 				w.client.Port = dialtest.Silent(t).Port()
 			}
@@ -368,7 +370,7 @@ func TestFetch_together(t *testing.T) {
 		s := &server{answer: plain(typed, map[bool]string{true: policy, false: "no"}[good])}
 		s.listen(t, "127.0.0.1:0")
 		w := newWorld(t, zone, s.port)
-		s.config = w.authority.Leaf(nil, name).Config()
+		s.config.Store(w.authority.Leaf(nil, name).Config())
 		folder := filepath.Join(t.TempDir(), "sts")
 		must.OK(t, os.Mkdir(folder, 0o755))
 		var all sync.WaitGroup
@@ -401,7 +403,7 @@ func TestFetch_leaks(t *testing.T) {
 	s := &server{answer: plain(typed, policy)}
 	s.listen(t, "127.0.0.1:0")
 	w := newWorld(t, zone, s.port)
-	s.config = w.authority.Leaf(nil, name).Config()
+	s.config.Store(w.authority.Leaf(nil, name).Config())
 	before := runtime.NumGoroutine()
 	for range 20 {
 		if _, _, failed := w.client.Fetch(t.Context(), "example.test"); failed != nil {
