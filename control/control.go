@@ -82,6 +82,10 @@ type Settings struct {
 	// Policies that others publish; see also TrustAnchors.
 	MTASTS         string           // absolute path of the folder of the policy cache; empty: no MTA-STS
 	TrustResolvers []netip.AddrPort // name servers whose word on DNSSEC counts, 1 to 16; nil: none, and no DANE
+
+	TLSPolicy    TLSPolicies   // what we want ourselves of some hosts and exchangers
+	TLSRPTSocket string        // absolute path of a Unix datagram socket, 1 to 107 bytes; empty: no TLSRPT
+	ClearAfter   time.Duration // age of a message before TLS that failed is replaced by clear text
 }
 
 // Anchors has the absolute path of the trust anchors in one of its fields. Both are
@@ -101,7 +105,8 @@ func Read(home string) (*Settings, error) {
 	s := &Settings{Home: d.home}
 	for _, read := range []func(*Settings) error{
 		d.client, d.protocols, d.routes, d.senderRoutes, d.tls,
-		d.sources, d.families, d.clientCerts, d.signingKeys, d.ipme, d.smtpAvoid, d.timeouts, d.trace, d.policy,
+		d.sources, d.families, d.clientCerts, d.signingKeys, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
+		d.policy, d.tlsPolicy, d.tlsrptSocket, d.clearAfter,
 	} {
 		if err := read(s); err != nil {
 			return nil, err

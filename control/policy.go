@@ -7,12 +7,17 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
 	// maxTrustResolvers is how many name servers are asked, as of $DNSCACHEIP.
 	maxTrustResolvers = 16
 	dnsPort           = 53
+
+	// maxSocketPath is the longest path of a Unix socket in bytes: Linux has room for 108
+	// with the zero byte at the end (unix(7)).
+	maxSocketPath = 107
 )
 
 // ReadPolicy reads the control files of mxf-policy in home/control: mtasts, trustresolvers
@@ -84,4 +89,22 @@ func parseServer(text string) (netip.AddrPort, error) {
 	}
 	addr, err := netip.ParseAddr(text)
 	return netip.AddrPortFrom(addr, uint16(port)), err
+}
+
+func (d dir) tlsrptSocket(s *Settings) error {
+	path, err := d.path("tlsrptsocket")
+	if path == "" || err != nil {
+		return err
+	}
+	s.TLSRPTSocket = d.absolute(path)
+	if n := len(s.TLSRPTSocket); n > maxSocketPath {
+		return d.malformed("tlsrptsocket", 1, fmt.Sprintf("expected the path of a socket of at most %d bytes, found one of %d with the home", maxSocketPath, n))
+	}
+	return nil
+}
+
+func (d dir) clearAfter(s *Settings) error {
+	n, err := d.number("clearafter", 0, maxNumber, "a whole number of seconds from 0 to 2147483647")
+	s.ClearAfter = time.Duration(n) * time.Second
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/must"
@@ -66,4 +67,43 @@ func TestReadPolicy(t *testing.T) {
 	}
 	_, err := control.ReadPolicy(must.Home(t, map[string]string{"trustresolvers": "x\n"}))
 	refused(t, err, "trustresolvers", 1, "name server")
+}
+
+func TestTLSRPTSocket(t *testing.T) {
+	for text, want := range map[string]string{"/run/tlsrpt/socket \n": "/run/tlsrpt/socket", "tlsrpt\nremark\n": "HOME/tlsrpt", "\n": "", "": ""} {
+		h := home(t, files{"tlsrptsocket": text})
+		s := must.Get(control.Read(h))(t)
+		if want = strings.Replace(want, "HOME", h, 1); s.TLSRPTSocket != want {
+			t.Errorf("%q: %q, want %q", text, s.TLSRPTSocket, want)
+		}
+	}
+	longest := "/" + strings.Repeat("x", 106)
+	if s := read(t, files{"tlsrptsocket": longest + "\n"}); s.TLSRPTSocket != longest {
+		t.Errorf("%q", s.TLSRPTSocket)
+	}
+	malformed(t, files{"tlsrptsocket": longest + "x\n"}, "tlsrptsocket", 1, "at most 107 bytes, found one of 108")
+	malformed(t, files{"tlsrptsocket": longest[1:] + "\n"}, "tlsrptsocket", 1, "at most 107 bytes") // below the home
+	malformed(t, files{"tlsrptsocket": " x\n"}, "tlsrptsocket", 1, "a path without blanks")
+}
+
+func TestClearAfter(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 0, "\n": 0, "0\n": 0, "3600 \n": time.Hour, "2147483647\n": 2147483647 * time.Second} {
+		if s := read(t, files{"clearafter": text}); s.ClearAfter != want {
+			t.Errorf("%q: %v", text, s.ClearAfter)
+		}
+	}
+	if s := read(t, nil); s.ClearAfter != 0 || s.TLSRPTSocket != "" || s.TLSPolicy.ForHost("example.org") != nil {
+		t.Errorf("nothing: %+v", s)
+	}
+	for _, text := range []string{"-1\n", "1h\n", "2147483648\n", "1.5\n"} {
+		malformed(t, files{"clearafter": text}, "clearafter", 1, "a whole number of seconds")
+	}
+}
+
+func TestTLSPolicyFile(t *testing.T) {
+	s := read(t, files{"tlspolicy": "# ours\n\nexample.org:must \r\n"})
+	if line := s.TLSPolicy.ForHost("example.org"); line == nil || line.Line != 3 || line.Level != control.TLSMust {
+		t.Errorf("%+v", line)
+	}
+	malformed(t, files{"tlspolicy": "example.org:must\nexample.org:may\n"}, "tlspolicy", 2, "each domain")
 }
