@@ -117,14 +117,17 @@ func (r *Router) loadTLS() error {
 	if err := r.carrier.CheckClients(); err != nil {
 		return err
 	}
-	hasTLS := func(p control.Protocol) bool { return tlsOf(r.Settings, &p) != policy.NoTLS }
-	isNamed := func(p control.Protocol) bool { return p.Service != control.Submissions || p.Line > 0 }
-	named := slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return hasTLS(p) && isNamed(p) })
-	switch {
-	case !named && !r.requirement.AllowsClear():
+	if !r.requirement.AllowsClear() && !r.Settings.TLSIsOn() {
 		return &control.Error{File: "control/tlsstrictness", Line: 1,
 			What: fmt.Sprintf("%d wants TLS always, and there is none: trustanchors names nothing, or no protocol has TLS", r.Settings.TLSStrictness)}
-	case named:
+	}
+	if err := r.Settings.CheckPolicy(r.carrier.HasOurClient); err != nil {
+		return err
+	}
+	hasTLS := func(p control.Protocol) bool { return r.Settings.HasTLS(&p) }
+	isNamed := func(p control.Protocol) bool { return p.Service != control.Submissions || p.Line > 0 }
+	switch {
+	case slices.ContainsFunc(r.Settings.Protocols, func(p control.Protocol) bool { return hasTLS(p) && isNamed(p) }):
 		return r.carrier.Load(r.requirement.Verifies())
 	case slices.ContainsFunc(r.Settings.Protocols, hasTLS):
 		r.fault = r.carrier.Load(false)
@@ -132,17 +135,15 @@ func (r *Router) loadTLS() error {
 	return nil
 }
 
-// tlsOf is how p has TLS: there are trust anchors, or a control file names the client for
-// its kind of TLS, which sees to its own.
+// tlsOf is how p has TLS.
 func tlsOf(s *control.Settings, p *control.Protocol) policy.Kind {
-	anchors := s.TrustAnchors != (control.Anchors{})
 	switch {
-	case p.Implicit && (anchors || s.TLSClient != ""):
+	case !s.HasTLS(p):
+		return policy.NoTLS
+	case p.Implicit:
 		return policy.ImplicitTLS
-	case p.Explicit && (anchors || s.UCSPITLSClient != ""):
-		return policy.ExplicitTLS
 	}
-	return policy.NoTLS
+	return policy.ExplicitTLS
 }
 
 // usable reports whether p can be spoken: explicit TLS can be left out where the

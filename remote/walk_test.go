@@ -596,6 +596,7 @@ func TestNew_contradictions(t *testing.T) {
 	qmtp := control.Protocol{Service: "qmtp"}
 	anchors, missing := control.Anchors{File: tlstest.Bundle(t, newAuthority())}, control.Anchors{File: "/nowhere/anchors"}
 	const key = "/nowhere/key"
+	resolvers := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}
 	for _, test := range []struct {
 		name string
 		s    control.Settings
@@ -614,6 +615,10 @@ func TestNew_contradictions(t *testing.T) {
 		{"a key", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: anchors, ClientCert: key, ClientKey: key}, "control/clientkey"},
 		{"a key for a client", control.Settings{Protocols: []control.Protocol{smtp}, UCSPITLSClient: "/bin/sh", ClientCert: key, ClientKey: key}, "control/clientkey"},
 		{"a key without TLS", control.Settings{Protocols: []control.Protocol{smtp}, ClientCert: key, ClientKey: key}, ""},
+		{"a foreign client and DANE", control.Settings{Protocols: []control.Protocol{qmtps}, TLSClient: "/bin/sh", TrustResolvers: resolvers}, "control/tlsclient"},
+		{"a foreign client of the other kind and DANE", control.Settings{Protocols: []control.Protocol{smtp}, TLSClient: "/bin/sh", TrustResolvers: resolvers}, ""},
+		{"strict and DANE alone", control.Settings{Protocols: []control.Protocol{smtp}, TrustResolvers: resolvers, TLSStrictness: 2}, "control/tlsstrictness"},
+		{"MTA-STS without anchors", control.Settings{Protocols: []control.Protocol{smtp}, TrustResolvers: resolvers, MTASTS: "/nowhere"}, "control/mtasts"},
 		{"one that nothing uses", control.Settings{Protocols: []control.Protocol{smtp}, TLSClient: "/dev/null"}, "control/tlsclient"},
 	} {
 		test.s.IPMe, test.s.IPMeDefault = nil, false

@@ -196,6 +196,40 @@ func TestClientPath(t *testing.T) {
 	}
 }
 
+// A client that a control file names is ours if it is the same file as the bundled one,
+// whatever that is.
+func TestHasOurClient(t *testing.T) {
+	programs, home := t.TempDir(), t.TempDir()
+	for _, path := range []string{programs + "/mxf-tlsc", programs + "/mxf-ucspitlsc", home + "/mxf-tlsc", programs + "/other"} {
+		must.Script(t, path, "exit 0\n")
+	}
+	must.OK(t, os.Symlink(programs+"/mxf-tlsc", home+"/link"), os.Symlink(home+"/link", home+"/linklink"), os.Symlink(home+"/mxf-tlsc", programs+"/away"))
+	smtp, smtps := &control.Protocol{Explicit: true}, &control.Protocol{Implicit: true}
+	for client, want := range map[string][2]bool{ // for implicit and explicit TLS
+		"":                         {true, true},
+		"mxf-tlsc":                 {true, false},
+		"mxf-ucspitlsc":            {false, true},
+		programs + "/mxf-tlsc":     {true, false},
+		programs + "/./mxf-tlsc":   {true, false},
+		home + "/link":             {true, false},
+		home + "/linklink":         {true, false},
+		home + "/mxf-tlsc":         {false, false}, // a file of the same name elsewhere
+		"away":                     {false, false},
+		"other":                    {false, false},
+		home + "/missing":          {false, false},
+		programs + "/missing/file": {false, false},
+	} {
+		c := &Carrier{Settings: &control.Settings{Home: home, TLSClient: client, UCSPITLSClient: client}, Programs: programs}
+		if got := [2]bool{c.HasOurClient(smtps), c.HasOurClient(smtp)}; got != want {
+			t.Errorf("%q: %v, want %v", client, got, want)
+		}
+	}
+	c := &Carrier{Settings: &control.Settings{Home: home, TLSClient: home + "/link"}, Programs: home + "/elsewhere"}
+	if c.HasOurClient(smtps) {
+		t.Error("there is no bundled one")
+	}
+}
+
 // shown is a stream as a log would show it.
 func shown(s report.Stream) string {
 	return strings.NewReplacer("\n\x00", "|", "\x00", "|").Replace(string(s.Bytes()))

@@ -52,11 +52,34 @@ func (c *Carrier) namesClient(protocol *control.Protocol) bool {
 
 // tlsClientPath returns the TLS client for protocol.
 func (c *Carrier) tlsClientPath(protocol *control.Protocol) string {
-	client, own := c.Settings.UCSPITLSClient, "mxf-ucspitlsc"
+	client, own := c.clients(protocol)
+	return cmp.Or(client, own)
+}
+
+// clients returns the TLS client that a control file names for protocol, "" for none, and the
+// bundled one.
+func (c *Carrier) clients(protocol *control.Protocol) (named, own string) {
+	named, own = c.Settings.UCSPITLSClient, "mxf-ucspitlsc"
 	if protocol.Implicit {
-		client, own = c.Settings.TLSClient, "mxf-tlsc"
+		named, own = c.Settings.TLSClient, "mxf-tlsc"
 	}
-	return cmp.Or(c.clientPath(client), filepath.Join(c.Programs, own))
+	return c.clientPath(named), filepath.Join(c.Programs, own)
+}
+
+// HasOurClient reports whether the TLS client for protocol is the bundled one, which matches
+// TLSA records and pins. A control file may name it too, by a symbolic link or the name of
+// the file beside our own executable, whatever that file is.
+func (c *Carrier) HasOurClient(protocol *control.Protocol) bool {
+	named, own := c.clients(protocol)
+	if named == "" {
+		return true
+	}
+	one, err := os.Stat(named)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(own)
+	return err == nil && os.SameFile(one, other)
 }
 
 // clientPath returns the path of a TLS client that a control file names, "" for "": a bare name
