@@ -78,7 +78,7 @@ func (r *Router) floor(login *control.Credential, kind policy.Kind, job *Job) (p
 		return r.requirement, &control.Error{File: "control/credentials", Line: login.Line,
 			What: "expected TLS for this login, and there is none: control/trustanchors names nothing, or the protocol has no TLS; the option clear does without"}
 	}
-	required, isMore := r.requirement.AtLeast(level, place, report.WordLogin)
+	required, isMore := r.requirement.AtLeast(level, place, policy.WordLogin)
 	if !isMore {
 		return required, nil
 	}

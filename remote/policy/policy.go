@@ -4,11 +4,17 @@
 //	RFC 3207 section 4   STARTTLS, and going on without it
 //	RFC 6066 section 3   server names
 //	RFC 1869 section 4.7 HELO after EHLO
+//	RFC 7672             DANE: TLSA records say how a server is verified
+//	RFC 8461             MTA-STS: a policy says which exchangers there are
+//	RFC 8689 section 5   TLS-Required: No
 package policy
 
 import (
 	"errors"
 	"slices"
+	"time"
+
+	"nightmare.mail/mxf/tlsc"
 )
 
 // A Level is how much TLS an attempt has.
@@ -19,7 +25,7 @@ const (
 	Clear    Level = iota // no TLS
 	May                   // TLS where the server offers it
 	Must                  // TLS with any certificate
-	Verified              // TLS with a certificate that is verified
+	Verified              // TLS with a certificate on which a judge's verdict is enforced
 )
 
 // String returns the word that a protocol program reads in $MXF_TLS: none, may, must or
@@ -107,14 +113,46 @@ func (g *Rung) leads(m Manner, failure error) bool {
 	return g.Do.isNew(m) && slices.ContainsFunc(g.After, func(cause error) bool { return errors.Is(failure, cause) })
 }
 
+// ReplacesTLS reports whether g, after failure, is clear text in place of TLS that failed: what
+// control/clearafter keeps young messages from. A server that offers no TLS has not failed.
+func (g *Rung) ReplacesTLS(failure error) bool {
+	return g.Do.Clear && errors.Is(failure, ErrTLS)
+}
+
+// TooYoung reports whether a message that was last written then may not be sent in the clear in
+// place of TLS that failed, because it is not after old. One from the future may.
+func TooYoung(written, now time.Time, after time.Duration) bool {
+	age := now.Sub(written)
+	return age >= 0 && age < after
+}
+
 // A Requirement is what TLS a way must have: the level of the first attempt at an address,
 // and the rungs that are tried after it, in this order.
 type Requirement struct {
-	By    string // who decided: "control/tlsstrictness 1"
-	Word  string // what the line on TLS of a report says of it: "login"; empty: nothing
-	First Level
-	Rungs []Rung
+	By        string // who decided: "control/tlsstrictness 1", "TLSA records of mx.example.org"
+	Title     string // what a trace calls it: the word, the level of a line, or "floor" and a level
+	Word      string // what the line on TLS of a report says of it: one of the words; empty: nothing
+	Published bool   // the destination has published it, and nobody here has said it
+	First     Level
+	Rungs     []Rung
+
+	Judge      tlsc.Judge // whose verdict is enforced where First is Verified, one of package tlsc; else nil
+	ServerName string     // what TLS asks for, and the first name that the certificate may have; empty: the exchanger's name
+	Names      string     // see [tlsc.Demand]; blanks between; empty: none
 }
+
+// The words.
+const (
+	WordDANE        = "dane"
+	WordHalfDANE    = "half-dane"
+	WordHalfDANESTS = "half-dane+sts"
+	WordUnusable    = "dane-unusable"
+	WordSTS         = "sts"
+	WordPin         = "pin"
+	WordLocal       = "local"
+	WordWaived      = "waived"
+	WordLogin       = "login"
+)
 
 // AllowsClear reports whether mail may go in the clear.
 func (r *Requirement) AllowsClear() bool {
@@ -135,9 +173,9 @@ const (
 )
 
 // AtLeast returns r where somebody insists on level, which is Must or Verified, and whether that
-// is more than r has: then By and Word are by and word. TLS is never replaced by clear text
-// then, not even at last, and the server is always told which name it is to be. What r asks
-// for beyond that stays.
+// is more than r has: then By and Word are by and word, and trust anchors verify where the level
+// is Verified. TLS is never replaced by clear text then, not even at last, and the server is
+// always told which name it is to be. What r asks for beyond that stays.
 func (r Requirement) AtLeast(level Level, by, word string) (raised Requirement, isMore bool) {
 	if r.First >= level && !r.AllowsClear() {
 		return r, false
@@ -148,7 +186,12 @@ func (r Requirement) AtLeast(level Level, by, word string) (raised Requirement, 
 			rungs = append(rungs, g)
 		}
 	}
-	return Requirement{By: by, Word: word, First: max(r.First, level), Rungs: rungs}, true
+	raised = Requirement{By: by, Word: word, First: max(r.First, level), Rungs: rungs}
+	raised.Title = titleOfFloor(raised.First)
+	if raised.Verifies() {
+		raised.Judge = tlsc.TrustAnchors{}
+	}
+	return raised, true
 }
 
 // Possible reports whether r can be met by a protocol of kind k.

@@ -30,8 +30,15 @@ var (
 var strictness = [...]Requirement{
 	{First: May, Rungs: []Rung{smallHello, noName, oneByOne, clearAtOnce, withHELO}},
 	{First: Must, Rungs: []Rung{smallHello, noName, oneByOne, clearLater, withHELO}},
-	{First: Verified, Rungs: []Rung{smallHello, oneByOne}},
+	{First: Verified, Rungs: []Rung{smallHello, oneByOne}, Judge: tlsc.TrustAnchors{}},
 }
+
+// insisted is TLS in every case. Without a server name it is not tried: who insists on TLS
+// does not take that of another host.
+var insisted = Requirement{First: Must, Rungs: []Rung{smallHello, oneByOne}}
+
+// never is clear text, by an administrator who says so.
+var never = Requirement{First: Clear, Rungs: []Rung{oneByOne, withHELO}}
 
 // Strictness returns the requirement of control/tlsstrictness n, from 0 to 2. Every other
 // number has that of 2.
@@ -41,5 +48,9 @@ func Strictness(n int) Requirement {
 	}
 	r := strictness[n]
 	r.By = "control/tlsstrictness " + strconv.Itoa(n)
+	r.Title = titleOfFloor(r.First)
 	return r
 }
+
+// titleOfFloor is the Title of what holds where nothing more is said.
+func titleOfFloor(l Level) string { return "floor " + l.String() }

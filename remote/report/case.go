@@ -29,6 +29,10 @@ const (
 	SourceNotOurs                  // a source address is none of this host
 	SourceUnusable                 // a source address cannot be bound for another reason
 	FamilyNotUsed                  // no exchanger has an address of a family that is used
+	TLSALookupFailed               // the TLSA records of a way could not be looked up
+	NotInPolicy                    // the MTA-STS policy does not list the exchanger
+	NoUsableTLSA                   // a line wants DANE, and there is none
+	NoProtocolLeft                 // the exchanger has no protocol with the TLS that is wanted
 	NoConnection                   // no exchanger could be connected to
 	TLSUnavailable                 // TLS was wanted, and failed
 	TLSNotOffered                  // TLS was wanted, and the server does not offer it
@@ -63,7 +67,7 @@ const (
 	recipientByReply Letter = 'c'
 )
 
-// The catalogue. {ip}, {host}, {protocol}, {reason}, {line}, {mechanism}, {seconds}, {size}
+// The catalogue. {ip}, {host}, {port}, {domain}, {protocol}, {reason}, {line}, {mechanism}, {seconds}, {size}
 // and {limit} stand for facts; {why} for ": " and the reason, where there is one; {dup}
 // for "Possible duplicate! " when the message's last byte may have been sent.
 var catalogue = [...]struct {
@@ -86,6 +90,10 @@ var catalogue = [...]struct {
 	SourceNotOurs:      {Temporary, "Sorry, {ip} of {line} is no address of this host. (#4.3.0)"},
 	SourceUnusable:     {Temporary, "Sorry, {ip} of {line} cannot be used: {reason}. (#4.3.0)"},
 	FamilyNotUsed:      {Temporary, "Sorry, {line} leaves {host} without an address. (#4.4.4)"},
+	TLSALookupFailed:   {Temporary, "Sorry, I couldn't look up the TLSA records of {host} port {port}: {reason}. (#4.7.5)"},
+	NotInPolicy:        {Temporary, "Sorry, {host} is no mail exchanger in the MTA-STS policy of {domain}. (#4.7.5)"},
+	NoUsableTLSA:       {Temporary, "Sorry, {host} has no usable TLSA records on a secure path, as {line} wants. (#4.7.5)"},
+	NoProtocolLeft:     {Temporary, "Sorry, the TLS policy for {host} ({line}) leaves no protocol to speak to it. (#4.7.5)"},
 	NoConnection:       {Temporary, "Sorry, I wasn't able to establish an {protocol} connection. (#4.4.1)"},
 	TLSUnavailable:     {Temporary, "Connected to {ip} but TLS could not be had: {reason}. (#4.7.5)"},
 	TLSNotOffered:      {Temporary, "Connected to {ip} but TLS could not be had: STARTTLS is not offered. (#4.7.5)"},
@@ -118,9 +126,11 @@ var catalogue = [...]struct {
 type Facts struct {
 	IP        string // the peer's address, or ours, without brackets; empty reads as unknown
 	Host      string // a name or an address, as it was asked for
+	Port      uint16 // of TCP
+	Domain    string // a policy domain
 	Protocol  string // in capitals
 	Reason    string // lower case, no full stop
-	Line      string // of a control file: control/credentials:3
+	Line      string // of a control file: control/credentials:3; or what else decided, in a word
 	Mechanism string // of a login
 	Reply     string // the server's words, all lines
 	Seconds   int64  // timeoutremote
@@ -166,6 +176,8 @@ func (c Case) wording(f *Facts) string {
 	return strings.NewReplacer(
 		"{ip}", ip,
 		"{host}", Diagnostic(f.Host),
+		"{port}", strconv.Itoa(int(f.Port)),
+		"{domain}", Diagnostic(f.Domain),
 		"{protocol}", f.Protocol,
 		"{reason}", Diagnostic(f.Reason),
 		"{line}", Diagnostic(f.Line),

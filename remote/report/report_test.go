@@ -22,9 +22,9 @@ func TestCatalogue(t *testing.T) {
 		{MessageAccepted, Facts{IP: ip, Reply: "250 ok"}, "K192.0.2.1 accepted message.\nRemote host said: 250 ok"},
 		{MessageAccepted, Facts{IP: ip, Reply: "250 ok", TLS: tls},
 			"K192.0.2.1 accepted message.\nRemote host said: 250 ok\nTLS: TLSv1.3 TLS_AES_128_GCM_SHA256 verified mx.example.org"},
-		{MessageAccepted, Facts{IP: ip, TLS: &TLS{"TLSv1.3", "C", true, "mx.example.org", WordLogin, ""}},
+		{MessageAccepted, Facts{IP: ip, TLS: &TLS{"TLSv1.3", "C", true, "mx.example.org", "login", ""}},
 			"K192.0.2.1 accepted message.\nTLS: TLSv1.3 C verified mx.example.org login"},
-		{MessageAccepted, Facts{IP: ip, TLS: &TLS{"TLSv1.3", "C", false, "mx.example.org", WordLogin, AnchorsFault("it is empty")}},
+		{MessageAccepted, Facts{IP: ip, TLS: &TLS{"TLSv1.3", "C", false, "mx.example.org", "login", AnchorsFault("it is empty")}},
 			"K192.0.2.1 accepted message.\nTLS: TLSv1.3 C unverified mx.example.org login (control/trustanchors:1: it is empty)"},
 		{RecipientRejected, Facts{IP: ip, Permanent: true, Reply: "550 no", TLS: tls}, "h192.0.2.1 does not like recipient.\nRemote host said: 550 no"},
 		{RecipientRejected, Facts{IP: ip, Reply: "450 later"}, "s192.0.2.1 does not like recipient.\nRemote host said: 450 later"},
@@ -66,6 +66,14 @@ func TestCatalogue(t *testing.T) {
 			"ZSorry, 192.0.2.10 of control/sources:2 cannot be used: permission denied. (#4.3.0)"},
 		{FamilyNotUsed, Facts{Line: "control/families:1", Host: "mx.example.org"},
 			"ZSorry, control/families:1 leaves mx.example.org without an address. (#4.4.4)"},
+		{TLSALookupFailed, Facts{Host: "MX.example.org", Port: 25, Reason: "server failure", Permanent: true},
+			"ZSorry, I couldn't look up the TLSA records of MX.example.org port 25: server failure. (#4.7.5)"},
+		{NotInPolicy, Facts{Host: "mx.example.org", Domain: "example.org", Permanent: true},
+			"ZSorry, mx.example.org is no mail exchanger in the MTA-STS policy of example.org. (#4.7.5)"},
+		{NoUsableTLSA, Facts{Host: "mx.example.org", Line: "control/tlspolicy:3", Permanent: true},
+			"ZSorry, mx.example.org has no usable TLSA records on a secure path, as control/tlspolicy:3 wants. (#4.7.5)"},
+		{NoProtocolLeft, Facts{Host: "mx.example.org", Line: "half-dane+sts", Permanent: true},
+			"ZSorry, the TLS policy for mx.example.org (half-dane+sts) leaves no protocol to speak to it. (#4.7.5)"},
 		{TooLarge, Facts{IP: ip, Size: 11, Limit: 10}, "D192.0.2.1: message of 11 bytes is over the limit of 10. (#5.3.4)"},
 		{Internal, Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},
 		{Case(-1), Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},
@@ -76,6 +84,12 @@ func TestCatalogue(t *testing.T) {
 		if got := string(rune(r.Letter)) + r.Text; got != test.want {
 			t.Errorf("case %d:\n got %q\nwant %q", test.c, got, test.want)
 		}
+	}
+}
+
+func TestTooYoungLine(t *testing.T) {
+	if got, want := TooYoungLine(3600), "It is not sent in the clear before it is 3600 seconds old."; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

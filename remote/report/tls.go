@@ -11,12 +11,9 @@ type TLS struct {
 	Cipher     string // IANA name of the cipher suite, or unknown
 	Verified   bool   // the verdict on the certificate, enforced or not
 	ServerName string // the name that was asked for, an address for an address literal
-	Word       string // who demanded the level, where that has a word: WordLogin; else empty
+	Word       string // who demanded the level: one of the words of package policy; empty: nobody who has one
 	Fault      string // of ours, why there is no verdict: file, line and what
 }
-
-// WordLogin is the word of a level that was raised by a line of control/credentials.
-const WordLogin = "login"
 
 // tlsOpening begins the line on TLS.
 const tlsOpening = "TLS: "
@@ -41,4 +38,10 @@ func (t TLS) String() string {
 // a router names them, which has their path.
 func AnchorsFault(why string) string {
 	return "control/trustanchors:1: " + strings.ReplaceAll(Diagnostic(why), "\n", "?")
+}
+
+// TooYoungLine is the line of a report on TLS that failed, where only the age of the message
+// keeps it from being sent in the clear. seconds is control/clearafter.
+func TooYoungLine(seconds int64) string {
+	return fmt.Sprintf("It is not sent in the clear before it is %d seconds old.", seconds)
 }
