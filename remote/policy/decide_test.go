@@ -42,6 +42,7 @@ func TestDecide(t *testing.T) {
 			w.Base, w.Itself, w.Exchanger, w.Hosts = "example.org", true, "Example.org", []string{"EXAMPLE.org", ""}
 		},
 			"dane", "TLSA records of example.org", "2 TLSA records", "example.org|"},
+		{"dane, the base in capitals", func(w *Way) { dane(w); w.Base = "EXAMPLE.org" }, "dane", "TLSA records of EXAMPLE.org", "2 TLSA records", "EXAMPLE.org|example.net"},
 		{"half-dane", func(w *Way) { dane(w); w.Secure = false }, "half-dane", "TLSA records of mx.example.org", "2 TLSA records", "mx.example.org|"},
 		{"half-dane of HOST itself", func(w *Way) {
 			dane(w)
