@@ -74,6 +74,11 @@ refused2.test. A     192.0.2.17
 badvers2.test. A     192.0.2.18
 aliasdenied.test. CNAME a.test.
 announces.test. MX   0 .
+_25._tcp.a.test. TLSA 3 1 1 AB12
+_25._tcp.a.test. TLSA 0 0 255 00
+_25._tcp.two.test. CNAME _25._tcp.a.test.
+_25._tcp.empty.test. TYPE52 \# 3 020100
+_25._tcp.tiny.test. A 192.0.2.1
 noedns.test.   A     192.0.2.19
 noudp.test.    A     192.0.2.20
 ` + dnstest.Many(200, "bignotcp.test. A 10.2.%d.%d") + dnstest.Many(200, "bigplain.test. A 10.3.%d.%d") +
@@ -90,7 +95,8 @@ var trouble = map[string]string{
 	"cut.test": "cut", "lame.test": "lame", "lamer.test": "lamenxdomain", "soa.test": "soa", "authority.test": "authority",
 	"others.test": "others", "types.test": "othertypes", "denied.test": "deniedwithrecords", "aliasdenied.test": "aliasdenied",
 	"servfail2.test": "ednsservfail", "refused2.test": "ednsrefused", "badvers2.test": "ednsbadvers",
-	"announces.test": "announces", "promises.test": "announcesauthority", "bare.test": "bare",
+	"_25._tcp.tiny.test": "tiny",
+	"announces.test":     "announces", "promises.test": "announcesauthority", "bare.test": "bare",
 	"noedns.test": "noedns", "nolarge.test": "nolarge", "noudp.test": "noudp",
 }
 
@@ -152,7 +158,19 @@ func TestLookup(t *testing.T) {
 		{TypeAAAA, "bare.test", unreadable, 2},
 		{TypeMX, "bare.test", unreadable, 2},
 		{TypeSRV, "bare.test", unreadable, 2},
-		{Type(miekg.TypeCNAME), "bare.test", unreadable, 2},
+		{TypeCNAME, "bare.test", unreadable, 2},
+		{TypeTLSA, "bare.test", unreadable, 2},
+		{TypeTLSA, "_25._tcp.tiny.test", unreadable, 2},
+		{TypeTLSA, "_25._tcp.a.test", "2 records", 1},
+		{TypeTLSA, "_25._tcp.two.test", "2 records", 1},
+		{TypeTLSA, "_26._tcp.a.test", "no such name", 1},
+		{TypeTLSA, "a.test", "no data", 1},
+		{TypeTLSA, "servfail.test", "server failure", 2},
+		{TypeTLSA, "cut.test", "the server's answer is cut by TCP too", 2},
+		{TypeTLSA, "c0.chain11", "more than 10 CNAMEs, or a loop of them", 1},
+		{TypeCNAME, "alias.test", "1 records", 1},
+		{TypeCNAME, "loop.test", "1 records", 1},
+		{TypeCNAME, "a.test", "no data", 1},
 		{TypeA, "soa.test", "no data", 1},
 		{TypeA, "authority.test", "no data", 1},
 		{TypeA, "aliasdenied.test", "192.0.2.1", 2}, // without an SOA: the alias is asked for
@@ -196,7 +214,7 @@ func TestLookup(t *testing.T) {
 // TestString: the line of a trace has the records as a zone file has them.
 func TestString(t *testing.T) {
 	t.Parallel()
-	server := dnstest.New(t, zone, trouble)
+	server := dnstest.New(t, zone+"_25._tcp.long.test. TLSA 3 0 0 "+strings.Repeat("ab", 500)+"\n", trouble)
 	for q, want := range map[Question]string{
 		{Name: "a.test", Type: TypeA}:               "192.0.2.1",
 		{Name: "a.test", Type: TypeAAAA}:            "2001:db8::1",
@@ -208,6 +226,11 @@ func TestString(t *testing.T) {
 		{Name: "servfail.test", Type: TypeA}:        server.Addr.String() + ": server failure",
 		{Name: "big.test", Type: TypeA}:             "10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5, 10.0.0.6, 10.0.0.7, 10.0.0.8, 10.0.0.9, 10.0.0.10, 10.0.0.11 and 488 more",
 		{Name: "a.test", Type: TypeA, Secure: true}: "192.0.2.1",
+
+		{Name: "_25._tcp.a.test", Type: TypeTLSA}:     "3 1 1 ab12, 0 0 255 00",
+		{Name: "_25._tcp.empty.test", Type: TypeTLSA}: "2 1 0 ",
+		{Name: "_25._tcp.long.test", Type: TypeTLSA}:  "3 0 0 " + strings.Repeat("ab", 147) + "...",
+		{Name: "alias.test", Type: TypeCNAME}:         `odd\ name.test.`,
 	} {
 		a := newClient(server.Addr).Lookup(t.Context(), q)
 		a.Took = 1999 * time.Microsecond
@@ -262,22 +285,61 @@ second.test. 20   CNAME long.test.
 // the whole of the answer.
 func TestSecure(t *testing.T) {
 	t.Parallel()
-	server := dnstest.New(t, zone, map[string]string{"one.test": "onealias", "two.test": "insecure", "v4.test": "insecure", "upper.test": "boasts"})
-	for name, want := range map[string]bool{
-		"a.test": true, "nowhere.test": true, "big.test": true, // by TCP
-		"v4.test": false, "one.test": false, // one of two messages
-		"upper.test": true,
+	server := dnstest.New(t, zone+"in.v4.test. CNAME a.test.\nalone.test. CNAME v4.test.\n", map[string]string{
+		"one.test": "onealias", "two.test": "insecure", "v4.test": "insecure", "upper.test": "boasts", "alone.test": "onealias",
+		"noedns.test": "noedns", "servfail2.test": "ednsservfail",
+	})
+	for q, want := range map[Question]bool{
+		{Name: "a.test", Type: TypeA}: true, {Name: "nowhere.test", Type: TypeA}: true, {Name: "mx.test", Type: TypeA}: true, // denials
+		{Name: "big.test", Type: TypeA}: true, {Name: "huge.test", Type: TypeA}: true, // by TCP
+		{Name: "servfail2.test", Type: TypeA}: true, // without EDNS0
+		{Name: "v4.test", Type: TypeA}:        false, {Name: "v4.test", Type: TypeAAAA}: false, {Name: "no.v4.test", Type: TypeA}: false,
+		{Name: "one.test", Type: TypeA}: false, {Name: "alone.test", Type: TypeA}: false, // one of two messages
+		{Name: "nov6.test", Type: TypeA}: false, {Name: "nov6.test", Type: TypeAAAA}: false, // one name of two
+		{Name: "nov6.test", Type: TypeCNAME}: true, {Name: "in.v4.test", Type: TypeCNAME}: false, {Name: "in.v4.test", Type: TypeA}: false,
+		{Name: "_25._tcp.a.test", Type: TypeTLSA}: true, {Name: "_25._tcp.two.test", Type: TypeTLSA}: false,
+		{Name: "c0.chain10", Type: TypeA}: true, {Name: "upper.test", Type: TypeA}: true,
 	} {
-		for _, secure := range []bool{true, false} {
+		for _, q.Secure = range []bool{true, false} {
 			before := server.WithAD.Load()
-			a := newClient(server.Addr).Lookup(t.Context(), Question{name, TypeA, secure})
-			if a.Failed() || a.Secure != (secure && want) || (server.WithAD.Load() > before) != secure {
-				t.Errorf("%s, secure %v: %v", name, secure, a)
+			a := newClient(server.Addr).Lookup(t.Context(), q)
+			if a.Failed() || a.Secure != (q.Secure && want) || (server.WithAD.Load() > before) != q.Secure {
+				t.Errorf("%v: %v", q, a)
+			}
+			if end, words := a.String(), map[bool]string{true: " secure", false: " insecure"}[want]; strings.HasSuffix(end, words) != q.Secure {
+				t.Errorf("%v: %s", q, end)
 			}
 		}
 	}
+	// The lines about tries that failed are no exception.
+	a := NewClient(Config{Servers: []netip.AddrPort{dnstest.Closed(t), server.Addr}}).Lookup(t.Context(), Question{"a.test", TypeA, true})
+	var lines []string
+	a.Trace(func(line string) { lines = append(lines, line) })
+	if len(lines) != 2 || !strings.HasSuffix(lines[0], " insecure") || !strings.HasSuffix(lines[1], " secure") {
+		t.Errorf("trace %q", lines)
+	}
 	if a := newClient(dnstest.Closed(t)).Lookup(t.Context(), Question{"a.test", TypeA, true}); !a.Failed() || a.Secure {
 		t.Error("a failure is secure: ", a)
+	}
+}
+
+// TestAlias: an answer says where its aliases end, if there are any.
+func TestAlias(t *testing.T) {
+	t.Parallel()
+	server := dnstest.New(t, zone+"UPPER.alias.test. CNAME A.Test.\n", trouble)
+	for q, want := range map[Question]string{
+		{Name: "a.test", Type: TypeA}:           "",
+		{Name: "A.TEST", Type: TypeA}:           "",
+		{Name: "upper.alias.test", Type: TypeA}: "a.test",
+		{Name: "one.test", Type: TypeA}:         "a.test", // of three messages
+		{Name: "nov6.test", Type: TypeAAAA}:     "v4.test",
+		{Name: "away.test", Type: TypeA}:        "nowhere.invalid",
+		{Name: "loop.test", Type: TypeA}:        "",
+		{Name: "alias.test", Type: TypeCNAME}:   "",
+	} {
+		if a := newClient(server.Addr).Lookup(t.Context(), q); a.Alias() != want {
+			t.Errorf("%v: %q, want %q", a, a.Alias(), want)
+		}
 	}
 }
 

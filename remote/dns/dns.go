@@ -7,6 +7,7 @@
 //	RFC 2308            denials, and how long they hold
 //	RFC 2782, 5321      SRV, MX
 //	RFC 6604            aliases of a name that does not exist
+//	RFC 6698            TLSA
 //	RFC 6840 (5.7)      the AD bit
 //	RFC 6891            EDNS0
 //	resolv.conf(5)      the name servers
@@ -14,6 +15,7 @@ package dns
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -33,8 +35,10 @@ const (
 	maxParallel = 64
 	// maxKept bounds Answer.Addrs: an answer can have 4,000 addresses.
 	maxKept = 40
-	// maxTracedRecords bounds the records of one answer that a trace shows.
+	// maxTracedRecords bounds the records of one answer that a trace shows, and
+	// maxTracedRecord the bytes of each: a name of 253 bytes and three numbers fit.
 	maxTracedRecords = 12
+	maxTracedRecord  = 300
 )
 
 // ErrNoName is the error of an answer that denies that the name exists (NXDOMAIN,
@@ -46,11 +50,13 @@ type Type uint16
 
 // The types that are asked for.
 const (
-	TypeA    = Type(miekg.TypeA)
-	TypeAAAA = Type(miekg.TypeAAAA)
-	TypeMX   = Type(miekg.TypeMX)
-	TypeSRV  = Type(miekg.TypeSRV)
-	TypeTXT  = Type(miekg.TypeTXT)
+	TypeA     = Type(miekg.TypeA)
+	TypeAAAA  = Type(miekg.TypeAAAA)
+	TypeCNAME = Type(miekg.TypeCNAME) // the alias itself, which is not followed
+	TypeMX    = Type(miekg.TypeMX)
+	TypeSRV   = Type(miekg.TypeSRV)
+	TypeTLSA  = Type(miekg.TypeTLSA)
+	TypeTXT   = Type(miekg.TypeTXT)
 )
 
 func (t Type) String() string { return miekg.TypeToString[uint16(t)] }
@@ -78,6 +84,12 @@ type SRV struct {
 	Target                 string // in presentation format, with the final dot
 }
 
+// A TLSA is one TLSA record (RFC 6698 section 2.1).
+type TLSA struct {
+	Usage, Selector, Matching uint8
+	Data                      string // the bytes that are on the wire; may be empty
+}
+
 // An Answer is what a lookup has come to. It does not change: it may be kept, and many
 // may read it at a time.
 type Answer struct {
@@ -88,6 +100,8 @@ type Answer struct {
 	Addrs []netip.Addr // of A and AAAA, unmapped; the first 40, see All
 	MX    []MX
 	SRV   []SRV
+	CNAME []string // targets in presentation format, with the final dot
+	TLSA  []TLSA
 	TXT   []string // the strings of each record joined, as they are on the wire
 	More  int      // number of the addresses that are not in Addrs
 
@@ -103,7 +117,18 @@ type Answer struct {
 }
 
 // Len returns the number of records.
-func (a *Answer) Len() int { return len(a.Addrs) + a.More + len(a.MX) + len(a.SRV) + len(a.TXT) }
+func (a *Answer) Len() int {
+	return len(a.Addrs) + a.More + len(a.MX) + len(a.SRV) + len(a.CNAME) + len(a.TLSA) + len(a.TXT)
+}
+
+// Alias returns the name at the end of the aliases, in lower case. It is empty if there is no
+// alias, and where the lookup failed.
+func (a *Answer) Alias() string {
+	if end := strings.ToLower(a.End); end != strings.ToLower(a.Question.Name) {
+		return end
+	}
+	return ""
+}
 
 // Failed reports whether the lookup failed for now, so that the answer says nothing about
 // the name.
@@ -145,13 +170,27 @@ func (a *Answer) String() string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(a.Record(i))
+		record := a.Record(i)
+		if len(record) > maxTracedRecord {
+			record = record[:maxTracedRecord] + "..." // it is ASCII
+		}
+		b.WriteString(record)
 	}
 	b.WriteString(" (" + strconv.FormatInt(a.Took.Milliseconds(), 10) + " ms)")
-	if a.Question.Secure {
-		b.WriteString(map[bool]string{true: " secure", false: " insecure"}[a.Secure])
-	}
+	b.WriteString(a.security(a.Secure))
 	return b.String()
+}
+
+// security ends a line of the trace where the name servers are asked what they have
+// validated.
+func (a *Answer) security(secure bool) string {
+	switch {
+	case !a.Question.Secure:
+		return ""
+	case secure:
+		return " secure"
+	}
+	return " insecure"
 }
 
 // Record returns the data of record i, from 0 to Len-1, in presentation format. It does not
@@ -164,8 +203,13 @@ func (a *Answer) Record(i int) string {
 	case TypeSRV:
 		srv := &a.SRV[i]
 		return fmt.Sprintf("%d %d %d %s", srv.Priority, srv.Weight, srv.Port, srv.Target)
+	case TypeCNAME:
+		return a.CNAME[i]
+	case TypeTLSA:
+		tlsa := &a.TLSA[i]
+		return fmt.Sprintf("%d %d %d %x", tlsa.Usage, tlsa.Selector, tlsa.Matching, tlsa.Data)
 	case TypeTXT:
-		return strconv.Quote(a.TXT[i])
+		return strconv.QuoteToASCII(a.TXT[i])
 	}
 	if addr := a.Addrs[i]; a.Question.Type == TypeA || addr.Is6() {
 		return addr.String()
@@ -177,7 +221,7 @@ func (a *Answer) Record(i int) string {
 func (a *Answer) Trace(line func(string)) {
 	for _, note := range a.Notes {
 		if a.Err == nil || note != a.Err.Error() {
-			line("lookup " + a.Question.Type.String() + " " + a.Question.Name + ": " + note)
+			line("lookup " + a.Question.Type.String() + " " + a.Question.Name + ": " + note + a.security(false))
 		}
 	}
 	line(a.String())
@@ -200,6 +244,19 @@ func (a *Answer) take(records []miekg.RR) {
 		for _, rr := range records {
 			if srv, ok := rr.(*miekg.SRV); ok {
 				a.SRV = append(a.SRV, SRV{srv.Priority, srv.Weight, srv.Port, srv.Target})
+			}
+		}
+	case TypeCNAME:
+		for _, rr := range records {
+			if cname, ok := rr.(*miekg.CNAME); ok {
+				a.CNAME = append(a.CNAME, cname.Target)
+			}
+		}
+	case TypeTLSA:
+		for _, rr := range records {
+			if tlsa, ok := rr.(*miekg.TLSA); ok {
+				data, _ := hex.DecodeString(tlsa.Certificate) // what was decoded from the wire
+				a.TLSA = append(a.TLSA, TLSA{tlsa.Usage, tlsa.Selector, tlsa.MatchingType, string(data)})
 			}
 		}
 	case TypeTXT:

@@ -28,6 +28,9 @@ const (
 	// leastTCP is the time that a query by TCP has at least: it takes two round
 	// trips, and the server has the answer already.
 	leastTCP = 5 * time.Second
+	// leastTLSA is the size of a TLSA record without data, in bytes (RFC 6698 section 2.1).
+	// The library takes less than that for zeros.
+	leastTLSA = 3
 )
 
 // A query is one message to one server.
@@ -302,7 +305,10 @@ func whole(m *miekg.Msg, b []byte) bool {
 	}
 	const answers, authority = 6, 8 // where the header has their numbers
 	count := func(at int) int { return int(binary.BigEndian.Uint16(b[at:])) }
-	empty := func(rr miekg.RR) bool { return rr.Header().Rdlength == 0 }
+	empty := func(rr miekg.RR) bool {
+		h := rr.Header()
+		return h.Rdlength == 0 || h.Rrtype == miekg.TypeTLSA && h.Rdlength < leastTLSA
+	}
 	return len(m.Answer) == count(answers) && !slices.ContainsFunc(m.Answer, empty) &&
 		(len(m.Answer) > 0 || len(m.Ns) == count(authority) && !slices.ContainsFunc(m.Ns, empty))
 }

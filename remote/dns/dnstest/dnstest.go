@@ -20,7 +20,8 @@ const payload = 1232
 
 // A Server answers from a literal zone on a loopback port, UDP and TCP, as a
 // caching server would: it follows aliases as far as it can. To a query with the AD bit it
-// says that it has validated the answer.
+// says that it has validated the answer, unless that has to do with a name whose trouble is
+// "insecure", or with one beneath it.
 type Server struct {
 	Addr netip.AddrPort
 
@@ -31,7 +32,7 @@ type Server struct {
 	Busiest     atomic.Int32 // the most queries that were not answered at one time
 
 	records map[string][]dns.RR // by name in lower case
-	trouble map[string]string   // by "TYPE name" or "name": what goes wrong there; see ServeDNS
+	trouble map[string]string   // by "TYPE name" or "name" in lower case: what goes wrong there; see ServeDNS
 	busy    atomic.Int32
 
 	mu   sync.Mutex
@@ -220,6 +221,10 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		m.RecursionAvailable, m.Rcode = false, dns.RcodeNameError
 		_ = w.WriteMsg(m)
 		return
+	case "tiny": // less than a TLSA record has
+		m.Answer = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 60}, Rdata: "0301"}}
+		_ = w.WriteMsg(m)
+		return
 	case "soa": // no RA, no AA, but the zone's SOA
 		m.RecursionAvailable = false
 		m.Ns = []dns.RR{mustRR("test. 60 IN SOA ns. hostmaster. 1 2 3 4 5")}
@@ -292,8 +297,7 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 				return
 			}
 		}
-	case "insecure":
-		m.AuthenticatedData = false
+	case "insecure": // see fill
 	case "boasts": // that it has validated what nobody asked about
 		m.AuthenticatedData = true
 	case "uppercase":
@@ -326,11 +330,14 @@ func (s *Server) fill(m *dns.Msg, q dns.Question) {
 	name := strings.ToLower(q.Name)
 	soa := mustRR(". 60 IN SOA ns. hostmaster. 1 2 3 4 5")
 	for range 20 {
+		if s.isInsecure(q.Qtype, name) {
+			m.AuthenticatedData = false
+		}
 		alias := ""
 		for _, rr := range s.records[name] {
 			if rr.Header().Rrtype == q.Qtype {
 				m.Answer = append(m.Answer, rr)
-			} else if cname, ok := rr.(*dns.CNAME); ok {
+			} else if cname, ok := rr.(*dns.CNAME); ok && q.Qtype != dns.TypeCNAME {
 				m.Answer = append(m.Answer, rr)
 				alias = strings.ToLower(cname.Target)
 			}
@@ -346,6 +353,16 @@ func (s *Server) fill(m *dns.Msg, q dns.Question) {
 	if !s.exists(name) {
 		m.Rcode = dns.RcodeNameError
 	}
+}
+
+// isInsecure reports whether an answer about name has no signatures.
+func (s *Server) isInsecure(qtype uint16, name string) bool {
+	name = strings.TrimSuffix(name, ".")
+	insecure := s.trouble[dns.TypeToString[qtype]+" "+name] == "insecure"
+	for rest, more := name, true; more && !insecure; _, rest, more = strings.Cut(rest, ".") {
+		insecure = s.trouble[rest] == "insecure"
+	}
+	return insecure
 }
 
 // exists reports whether there is a record at or below name.
