@@ -73,7 +73,7 @@ func (r *Router) find(ctx context.Context, job *Job, rnd *rand.Rand, ours func(n
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	finder := route.Finder{Protocols: r.Settings.Protocols, Resolver: r.Resolver, BySender: r.Settings.SenderRoutes.Lookup}
+	finder := route.Finder{Protocols: r.Settings.Protocols, Resolver: r.Resolver, Secure: len(r.Settings.TrustResolvers) > 0, BySender: r.Settings.SenderRoutes.Lookup}
 	return finder.Find(ctx, route.Request{Host: job.Host, Sender: job.Sender, Usable: r.usable, Ours: ours, Limit: limit, Rand: rnd, Trace: job.Trace})
 }
 

@@ -64,11 +64,9 @@ func openFetcher() (*fetcher, error) {
 	if err := tls.Load(); err != nil {
 		return nil, unusable(&control.Error{File: "control/trustanchors", Line: 1, What: err.Error()})
 	}
-	servers := dns.Config{Servers: c.settings.TrustResolvers}
-	if len(servers.Servers) == 0 {
-		if servers, err = dns.ReadConfig(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf"); err != nil {
-			return nil, unusable(err)
-		}
+	servers, err := dns.ReadConfig(c.settings.TrustResolvers, os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
+	if err != nil {
+		return nil, unusable(err)
 	}
 	resolver := dns.NewClient(servers)
 	return &fetcher{c, &fetch.Client{Resolver: resolver, TLS: tls, Port: fetch.Port}, resolver}, nil

@@ -37,7 +37,7 @@ func prepare(job *remote.Job) (*remote.Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	servers, err := dns.ReadConfig(os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
+	servers, err := dns.ReadConfig(settings.TrustResolvers, os.Getenv("DNSCACHEIP"), "/etc/resolv.conf")
 	if err != nil {
 		return nil, err
 	}

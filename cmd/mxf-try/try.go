@@ -237,7 +237,7 @@ func (t *trial) plan(ctx context.Context, host string) (*remote.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	servers, err := dns.ReadConfig(t.lab.DNS.Addr(), os.DevNull)
+	servers, err := dns.ReadConfig(nil, t.lab.DNS.Addr(), os.DevNull)
 	if err != nil {
 		return nil, err
 	}

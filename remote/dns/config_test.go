@@ -3,8 +3,10 @@ package dns
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,7 +54,7 @@ func TestReadConfig(t *testing.T) {
 		{"127.0.0.1,x", missing, "error"},
 		{"", dir, "error"}, // a directory
 	} {
-		config, err := ReadConfig(c.env, c.file)
+		config, err := ReadConfig(nil, c.env, c.file)
 		list := fmt.Sprint(config.Servers) // in brackets
 		got := list[1 : len(list)-1]
 		if err != nil {
@@ -67,6 +69,15 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
+// Trusted servers are asked in place of all others, of which nothing is read.
+func TestReadConfig_trusted(t *testing.T) {
+	trusted := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:5300"), netip.MustParseAddrPort("127.0.0.1:53")}
+	config, err := ReadConfig(trusted, "nonsense", t.TempDir())
+	if err != nil || !slices.Equal(config.Servers, trusted[:2]) || config.TCP || config.Guess != "" {
+		t.Errorf("%+v, %v", config, err)
+	}
+}
+
 func TestResolvConf(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	for content, want := range map[string]bool{
@@ -77,14 +88,14 @@ func TestResolvConf(t *testing.T) {
 		"search use-vc\n":                              false,
 	} {
 		must.OK(t, os.WriteFile(file, []byte(content), 0o644))
-		if config, err := ReadConfig("", file); err != nil || config.TCP != want {
+		if config, err := ReadConfig(nil, "", file); err != nil || config.TCP != want {
 			t.Errorf("%q: %v", content, err)
 		}
 	}
 	// It is opened without waiting, and the error has the remedy.
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	must.OK(t, syscall.Mkfifo(fifo, 0o600))
-	_, err := ReadConfig("", fifo)
+	_, err := ReadConfig(nil, "", fifo)
 	want := fmt.Sprintf("%s: expected a file that can be read, or the name servers in $DNSCACHEIP: open %[1]s: %v", fifo, regular.ErrNot)
 	if err == nil || err.Error() != want || !errors.Is(err, regular.ErrNot) {
 		t.Errorf("%v, want %s", err, want)
