@@ -173,6 +173,7 @@ func (s *search) askForAddresses(ctx context.Context, questions []dns.Question) 
 	ctx, share := s.share(ctx, 4, hurriedSRV)
 	defer share.Stop()
 	arrivals := dns.Start(ctx, s.Resolver, questions)
+	s.waitForTexts()
 	answers := make([]*dns.Answer, len(questions))
 	found, late := false, false
 	for left := len(questions); left > 0; {

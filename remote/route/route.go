@@ -14,6 +14,7 @@
 //     and then, as its twin, in that of slice 0. Without SRV and MX the host itself is the
 //     candidate in every usable protocol. One that the host declines by SRV (the target ".")
 //     is not used.
+//     What is asked for beside them is TXT of the policy domain, if the caller wants that.
 //  4. Names become addresses, those of the first thirty exchangers, all at once. Exchangers
 //     at which we ourselves stand are dropped with all of the same or worse standing.
 //
@@ -65,6 +66,16 @@ type Request struct {
 	Limit  time.Duration                // the time that the context gives to all lookups together, of which SRV and the like have a share; 0: none
 	Rand   *rand.Rand                   // for shuffles and weights; used by this request alone; nil: seeded by the system
 	Trace  func(line string)            // nil: no trace; called from the caller's goroutine only
+
+	// Texts are prefixes, without a final dot: TXT is asked for at each of them below each
+	// policy domain (see Result.PolicyDomain), with SRV and MX or, of a relay, with its
+	// addresses. As SRV they are not waited for longer than a quarter of Limit, 5 s where that
+	// is 0.
+	Texts []string
+	// OnTexts is called with the answers of one policy domain, as they are in Result.Texts,
+	// when they have come and addresses are still looked up. Nil: nobody is told. It is called
+	// from the caller's goroutine only, and is to return soon.
+	OnTexts func(domain string, answers []*dns.Answer)
 }
 
 // A Result is all that was learnt about a host.
@@ -74,8 +85,13 @@ type Result struct {
 	Answers    []*dns.Answer       // in the order in which they were asked for
 	Declined   []*control.Protocol // those that the host declines by SRV
 	Candidates []Candidate         // in the order in which they are to be tried
-	Dropped    []Drop              // what is no candidate, the first 50
-	More       int                 // number of those beyond Dropped
+
+	// Texts has, by policy domain, an answer for each of Request.Texts, in that order. It is nil
+	// where the search ended before addresses were looked up.
+	Texts map[string][]*dns.Answer
+
+	Dropped []Drop // what is no candidate, the first 50
+	More    int    // number of those beyond Dropped
 }
 
 // A Route is a line of a routes file that holds for the host, or of senderroutes.
@@ -117,6 +133,7 @@ type search struct {
 	rand    *rand.Rand
 	usable  []*control.Protocol // those that are not for relays alone, in file order
 	mail    *control.Protocol   // the one that every MX record leads to, unless its host declines it; may be nil
+	texts   *texts              // nil: none are asked for
 	off     *Route              // the first relay that is not used because its protocol is not usable
 }
 
@@ -181,6 +198,8 @@ func (s *search) find(ctx context.Context) error {
 	case err != nil:
 		return err
 	case len(relays) > 0:
+		s.startTexts(ctx, namesOf(relays))
+		defer s.stopTexts()
 		return s.resolve(ctx, relays, nil)
 	case len(s.usable) == 0:
 		return s.nothingUsable()
@@ -189,6 +208,17 @@ func (s *search) find(ctx context.Context) error {
 	default:
 		return s.domain(ctx)
 	}
+}
+
+// namesOf returns the names that relays have, each once.
+func namesOf(relays []*exchanger) []string {
+	var names []string
+	for _, e := range relays {
+		if name := e.relay.Relay.Name(); e.host != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (s *search) canSpeak(p *control.Protocol) bool {
@@ -333,6 +363,8 @@ func (s *search) literal(ctx context.Context) error {
 
 // domain looks up SRV and MX, and reads from them who takes mail for the host.
 func (s *search) domain(ctx context.Context) error {
+	s.startTexts(ctx, []string{s.result.Host.String()})
+	defer s.stopTexts()
 	services, mx := s.ask(ctx)
 	if isNullMX(mx) {
 		return s.fail(NullMX)
