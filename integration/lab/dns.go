@@ -158,9 +158,11 @@ func reply(zone *Zone, q *dns.Msg, f Failure, network string) *dns.Msg {
 		size = max(size, int(opt.UDPSize()))
 		m.SetEdns0(opt.UDPSize(), false)
 	}
+	question := q.Question[0]
+	owner := strings.ToLower(question.Name)
 	switch f {
 	case NXDOMAIN:
-		m.Rcode = dns.RcodeNameError
+		m.Rcode, m.AuthenticatedData = dns.RcodeNameError, q.AuthenticatedData && zone.isSigned(owner)
 		return m
 	case SERVFAIL:
 		m.Rcode = dns.RcodeServerFailure
@@ -169,6 +171,7 @@ func reply(zone *Zone, q *dns.Msg, f Failure, network string) *dns.Msg {
 		m.Rcode = dns.RcodeRefused
 		return m
 	case NODATA:
+		m.AuthenticatedData = q.AuthenticatedData && zone.isSigned(owner)
 		return m
 	case LAME:
 		m.RecursionAvailable = false
@@ -193,8 +196,9 @@ func reply(zone *Zone, q *dns.Msg, f Failure, network string) *dns.Msg {
 			return m
 		}
 	}
-	records, exists := zone.answer(strings.ToLower(q.Question[0].Name), q.Question[0].Qtype)
+	records, exists := zone.answer(owner, question.Qtype)
 	m.Answer = records
+	m.AuthenticatedData = q.AuthenticatedData && zone.isValidated(owner, question.Qtype, records)
 	if !exists || f == CONTRARY {
 		m.Rcode = dns.RcodeNameError
 	}

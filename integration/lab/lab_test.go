@@ -162,6 +162,69 @@ func TestDNSFailsAsNamed(t *testing.T) {
 	}
 }
 
+// An answer counts as validated where every name in it passes for signed, and only for those
+// who ask.
+func TestDNSMarksWhatIsSecure(t *testing.T) {
+	l := newLab(t)
+	must.OK(t, l.Zone(`
+s.example            !SECURE
+u.s.example          !INSECURE
+s.u.s.example        !SECURE
+mx.s.example         A     127.0.0.2
+_25._tcp.mx.s.example TLSA 3 1 1 ab12
+_mta-sts.s.example   TXT   "v=STSv1; " "id=1"
+mx.u.s.example       A     127.0.0.3
+mx.s.u.s.example     A     127.0.0.4
+tou.s.example        CNAME mx.u.s.example
+tos.s.example        CNAME MX.s.u.s.example
+gone.s.example       CNAME nowhere.example
+denied.s.example     *     !NXDOMAIN
+empty.s.example      *     !NODATA
+broken.s.example     *     !SERVFAIL
+late.s.example       *     !TRUNCATED
+late.s.example       A     127.0.0.5
+other.example        A     127.0.0.6
+`))
+	for _, test := range []struct {
+		name   string
+		rtype  uint16
+		secure bool
+	}{
+		{"s.example.", dns.TypeMX, true},
+		{"MX.S.example.", dns.TypeA, true},
+		{"mx.s.example.", dns.TypeAAAA, true},
+		{"nowhere.s.example.", dns.TypeA, true},
+		{"_25._tcp.mx.s.example.", dns.TypeTLSA, true},
+		{"_mta-sts.s.example.", dns.TypeTXT, true},
+		{"mx.u.s.example.", dns.TypeA, false},
+		{"nowhere.u.s.example.", dns.TypeA, false},
+		{"mx.s.u.s.example.", dns.TypeA, true},
+		{"tou.s.example.", dns.TypeA, false},
+		{"tou.s.example.", dns.TypeCNAME, true},
+		{"tos.s.example.", dns.TypeA, true},
+		{"gone.s.example.", dns.TypeA, false},
+		{"denied.s.example.", dns.TypeA, true},
+		{"empty.s.example.", dns.TypeA, true},
+		{"broken.s.example.", dns.TypeA, false},
+		{"late.s.example.", dns.TypeA, true},
+		{"other.example.", dns.TypeA, false},
+		{"as.example.", dns.TypeA, false},
+	} {
+		for _, asked := range []bool{true, false} {
+			q := new(dns.Msg).SetQuestion(test.name, test.rtype)
+			q.AuthenticatedData = asked
+			client := new(dns.Client)
+			if strings.HasPrefix(test.name, "late") {
+				client.Net = "tcp"
+			}
+			m, _, err := client.Exchange(q, l.DNS.Addr())
+			if err != nil || m.AuthenticatedData != (asked && test.secure) {
+				t.Errorf("%s %s, AD bit %v: %v, %v", test.name, dns.TypeToString[test.rtype], asked, m, err)
+			}
+		}
+	}
+}
+
 func TestZoneNamesTheBadLine(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"\nexample.org MX ten mx", "zone line 2"},

@@ -45,6 +45,7 @@ var failures = map[Failure]bool{
 type Zone struct {
 	records  map[string][]dns.RR // by owner, lower case, with the final dot
 	failures map[zoneKey]Failure
+	signed   map[string]bool // by owner: whether it and what is beneath it counts as validated
 }
 
 // zoneKey has "*" for any owner and dns.TypeANY for any type.
@@ -61,11 +62,17 @@ type zoneKey struct {
 //	example.net         MX   !SERVFAIL
 //	lost.example.org    *    !TIMEOUT
 //	*                   *    !REFUSED
+//	example.org         !SECURE
+//	mx.example.org      !INSECURE
+//
+// !SECURE has a name, and all beneath it, pass for signed: who asks with the AD bit is told that
+// the answer was validated if each name that it is about does. !INSECURE is its opposite, which
+// everything is that has neither.
 //
 // All names are absolute, with or without the final dot. Empty lines and lines
 // that begin with ; or # are skipped. The error names the line.
 func ParseZone(text string) (*Zone, error) {
-	z := &Zone{records: make(map[string][]dns.RR), failures: make(map[zoneKey]Failure)}
+	z := &Zone{records: make(map[string][]dns.RR), failures: make(map[zoneKey]Failure), signed: make(map[string]bool)}
 	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == ';' || line[0] == '#' {
@@ -82,6 +89,10 @@ func (z *Zone) add(line string) error {
 	fields := strings.Fields(line)
 	if len(fields) == 3 && strings.HasPrefix(fields[2], "!") {
 		return z.addFailure(fields[0], fields[1], Failure(fields[2][1:]))
+	}
+	if len(fields) == 2 && (fields[1] == "!SECURE" || fields[1] == "!INSECURE") {
+		z.signed[dns.CanonicalName(fields[0])] = fields[1] == "!SECURE"
+		return nil
 	}
 	rr, err := dns.NewRR(line)
 	if err != nil {
@@ -122,6 +133,29 @@ func (z *Zone) failure(owner string, rtype uint16) Failure {
 		}
 	}
 	return ""
+}
+
+// isSigned reports whether owner passes for signed: the longest name decides.
+func (z *Zone) isSigned(owner string) bool {
+	for name := owner; name != ""; {
+		if signed, ok := z.signed[name]; ok {
+			return signed
+		}
+		_, name, _ = strings.Cut(name, ".")
+	}
+	return false
+}
+
+// isValidated reports whether a validating server could have validated an answer with these
+// records.
+func (z *Zone) isValidated(owner string, rtype uint16, records []dns.RR) bool {
+	validated := z.isSigned(owner)
+	for _, rr := range records {
+		if cname, ok := rr.(*dns.CNAME); ok && rtype != dns.TypeCNAME {
+			validated = validated && z.isSigned(strings.ToLower(cname.Target))
+		}
+	}
+	return validated
 }
 
 // maxChain bounds the CNAMEs that an answer follows, so that a loop of them ends.
