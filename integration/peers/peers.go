@@ -1,6 +1,7 @@
 // Package peers starts servers that others wrote, for tests: Postfix, Exim and
 // OpenSMTPD, Postfix's smtp-sink, and mailfront's QMTP servers under tcpserver,
-// behind stunnel for QMTPS. It also runs verifiers of DKIM signatures.
+// behind stunnel for QMTPS. It also runs verifiers of DKIM signatures, and NSD and Unbound,
+// with zones that ldns signs.
 // Each server runs from a folder of its own, with its own
 // configuration and queue, on a loopback port, and is gone when the test ends.
 //
@@ -127,9 +128,12 @@ var debian = map[string]string{
 	"dovecot":          "dovecot-core",
 	"exim4":            "exim4-daemon-light",
 	"gnutls-serv":      "gnutls-bin",
+	"ldns-keygen":      "ldnsutils",
+	"ldns-signzone":    "ldnsutils",
 	"mail.maildir":     "opensmtpd",
 	"opendkim-testmsg": "opendkim-tools",
 	"postconf":         "postfix",
+	"posttls-finger":   "postfix",
 	"qmtpfront-echo":   "mailfront",
 	"saslpasswd2":      "sasl2-bin",
 	"smtp-sink":        "postfix",
@@ -138,6 +142,7 @@ var debian = map[string]string{
 	"stunnel":          "stunnel4",
 	"tcpclient":        "ucspi-tcp",
 	"tcpserver":        "ucspi-tcp",
+	"unshare":          "util-linux",
 }
 
 // Package returns the Debian package that brings a program.

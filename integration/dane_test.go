@@ -1,0 +1,259 @@
+package integration
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
+	"nightmare.mail/mxf/integration/peers"
+	"nightmare.mail/mxf/remote/dane"
+	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/remote/route"
+	"nightmare.mail/mxf/tlsc/tlstest"
+)
+
+// TLSA records by name servers that others wrote, of zones that somebody else's tools signed,
+// and what Postfix finds of them.
+//
+//	remote/route, remote/dane ──┐
+//	                            ├──► unbound (validates) ──► nsd (the zones)
+//	posttls-finger ─────────────┘
+//	     └──► an SMTP server of the lab, 127.0.0.2
+//
+// dane.test is signed, and nsec3.dane.test by another key; u.dane.test is delegated without
+// one. Each exchanger is in a domain of its own, which has the name of the case.
+const daneZone = `$ORIGIN dane.test.
+$TTL 60
+@                    SOA   ns hostmaster 1 3600 600 86400 60
+@                    NS    ns
+ns                   A     127.0.0.1
+u                    NS    ns
+nsec3                NS    ns
+
+good                 MX    10 mx.good
+mx.good              A     127.0.0.2
+_25._tcp.mx.good     TLSA  3 1 1 $DIGEST
+
+none                 MX    10 mx.none
+mx.none              A     127.0.0.2
+nodata               MX    10 mx.nodata
+mx.nodata            A     127.0.0.2
+_25._tcp.mx.nodata   TXT   "no TLSA"
+unusable             MX    10 mx.unusable
+mx.unusable          A     127.0.0.2
+_25._tcp.mx.unusable TLSA  0 1 1 $DIGEST
+_25._tcp.mx.unusable TLSA  3 1 1 ab12
+bogus                MX    10 mx.bogus
+mx.bogus             A     127.0.0.2
+_25._tcp.mx.bogus    TLSA  3 1 1 $DIGEST
+self                 A     127.0.0.2
+_25._tcp.self        TLSA  3 1 1 $DIGEST
+large                MX    10 mx.large
+mx.large             A     127.0.0.2
+_25._tcp.mx.large    TLSA  3 1 1 $DIGEST
+
+tosecure             MX    10 mx.tosecure
+mx.tosecure          CNAME mx.good
+_25._tcp.mx.tosecure TLSA  3 1 1 $OTHER
+toown                MX    10 mx.toown
+mx.toown             CNAME mx.none
+_25._tcp.mx.toown    TLSA  3 1 1 $DIGEST
+toinsecure           MX    10 mx.toinsecure
+mx.toinsecure        CNAME mx.u
+_25._tcp.mx.toinsecure TLSA 3 1 1 $DIGEST
+tou                  MX    10 mx.u
+bare                 MX    10 mx.bare
+mx.bare              CNAME mx.u
+tobogus              MX    10 mx.tobogus
+mx.tobogus           CNAME mx.bogus
+_25._tcp.mx.tobogus  TLSA  3 1 1 $DIGEST
+records              MX    10 mx.records
+mx.records           A     127.0.0.2
+_25._tcp.mx.records  CNAME _25._tcp.mx.good
+recordsout           MX    10 mx.recordsout
+mx.recordsout        A     127.0.0.2
+_25._tcp.mx.recordsout CNAME _25._tcp.mx.u
+
+*.wild               MX    10 mx.a.wild
+mx.a.wild            A     127.0.0.2
+*._tcp.mx.a.wild     TLSA  3 1 1 $DIGEST
+wilder               MX    10 mx.a.wilder
+*.wilder             A     127.0.0.2
+`
+
+const insecureZone = `$ORIGIN u.dane.test.
+$TTL 60
+@                    SOA   ns hostmaster 1 3600 600 86400 60
+@                    NS    ns.dane.test.
+@                    MX    10 mx
+mx                   A     127.0.0.2
+_25._tcp.mx          TLSA  3 1 1 $DIGEST
+half                 MX    10 mx.good.dane.test.
+alias                MX    10 mx.alias
+mx.alias             CNAME mx.good.dane.test.
+_25._tcp.mx.alias    TLSA  3 1 1 $DIGEST
+`
+
+const nsec3Zone = `$ORIGIN nsec3.dane.test.
+$TTL 60
+@                    SOA   ns hostmaster 1 3600 600 86400 60
+@                    NS    ns.dane.test.
+@                    MX    10 mx
+mx                   A     127.0.0.2
+good                 MX    10 mx.good
+mx.good              A     127.0.0.2
+_25._tcp.mx.good     TLSA  3 1 1 $DIGEST
+wild                 MX    10 mx.a.wild
+*.wild               A     127.0.0.2
+`
+
+// daneWant is what is found for each domain.
+var daneWant = []struct {
+	domain  string
+	finding string // of an error, its end
+	secure  bool   // the path to the exchanger
+}{
+	{"good.dane.test", "usable TLSA records of mx.good.dane.test: 1 of 1", true},
+	{"large.dane.test", "usable TLSA records of mx.large.dane.test: 41 of 41", true},
+	{"self.dane.test", "usable TLSA records of self.dane.test: 1 of 1", true},
+	{"good.nsec3.dane.test", "usable TLSA records of mx.good.nsec3.dane.test: 1 of 1", true},
+	{"half.u.dane.test", "usable TLSA records of mx.good.dane.test: 1 of 1", false},
+	{"unusable.dane.test", "no usable TLSA records of mx.unusable.dane.test: 0 of 2", true},
+	// Denials.
+	{"none.dane.test", "no secure TLSA records of mx.none.dane.test", true},
+	{"nodata.dane.test", "no secure TLSA records of mx.nodata.dane.test", true},
+	{"nsec3.dane.test", "no secure TLSA records of mx.nsec3.dane.test", true},
+	// What is wrong, and what nobody has signed.
+	{"bogus.dane.test", "of mx.bogus.dane.test: server failure", true},
+	{"u.dane.test", "nothing is secure", false},
+	{"tou.dane.test", "nothing is secure", true},
+	// Aliases of the exchanger.
+	{"tosecure.dane.test", "usable TLSA records of mx.good.dane.test: 1 of 1", true},
+	{"toown.dane.test", "usable TLSA records of mx.toown.dane.test: 1 of 1", true},
+	{"toinsecure.dane.test", "usable TLSA records of mx.toinsecure.dane.test: 1 of 1", true},
+	{"bare.dane.test", "no secure TLSA records of mx.bare.dane.test", true},
+	{"tobogus.dane.test", "of mx.bogus.dane.test: server failure", true},
+	{"alias.u.dane.test", "nothing is secure", false},
+	// Aliases of the records.
+	{"records.dane.test", "usable TLSA records of mx.records.dane.test: 1 of 1", true},
+	{"recordsout.dane.test", "no secure TLSA records of mx.recordsout.dane.test", true},
+	// Wildcards.
+	{"b.wild.dane.test", "usable TLSA records of mx.a.wild.dane.test: 1 of 1", true},
+	{"wilder.dane.test", "no secure TLSA records of mx.a.wilder.dane.test", true},
+	{"wild.nsec3.dane.test", "no secure TLSA records of mx.a.wild.nsec3.dane.test", true},
+}
+
+// daneWorld starts the name servers. They are asked at the address that it returns, and at more.
+func daneWorld(t *testing.T, digest string, more ...string) netip.AddrPort {
+	t.Helper()
+	other := strings.Repeat("ab", sha256.Size)
+	fill := strings.NewReplacer("$DIGEST", digest, "$OTHER", other).Replace
+	zone := daneZone
+	for i := range 40 { // more than 1,232 bytes: they come by TCP
+		zone += fmt.Sprintf("_25._tcp.mx.large TLSA 3 1 1 %02x%s\n", i, other[2:])
+	}
+	nsec3, ds := peers.Sign(t, "nsec3.dane.test", fill(nsec3Zone), "-n")
+	signed, anchor := peers.Sign(t, "dane.test", fill(zone)+ds+"\n")
+	signed = peers.Spoil(t, signed, "_25._tcp.mx.bogus.dane.test", "TLSA")
+	nsd := peers.NSDOf(t, map[string]string{"dane.test": signed, "u.dane.test": fill(insecureZone), "nsec3.dane.test": nsec3})
+	unbound := peers.Validator(t, anchor, []string{"dane.test", "u.dane.test", "nsec3.dane.test"}, nsd, more...)
+	return netip.MustParseAddrPort(unbound.Addr)
+}
+
+// daneFinding is what we find for a domain with one exchanger, and what we ask to find it.
+func daneFinding(t *testing.T, server netip.AddrPort, domain string) (f dane.Finding, asked []string) {
+	t.Helper()
+	settings := must.Get(control.Read(must.Home(t, map[string]string{"me": "me.test\n", "protocols": "smtp:25:0:N:Y:mxf-remote-smtpc\n"})))(t)
+	resolver := dns.NewClient(dns.Config{Servers: []netip.AddrPort{server}})
+	finder := route.Finder{Protocols: settings.Protocols, Resolver: resolver, Secure: true}
+	found := must.Get(finder.Find(t.Context(), route.Request{Host: domain}))(t)
+	if len(found.Candidates) != 1 {
+		t.Fatalf("%d candidates", len(found.Candidates))
+	}
+	c := &found.Candidates[0]
+	result := dane.Find(t.Context(), resolver, dane.Request{Host: found.Host.String(), Ways: []dane.Way{
+		{Exchanger: c.Host, Port: c.Port, Relay: c.Relay != "", NamedBy: c.NamedBy, Resolved: c.Resolved},
+	}})
+	for _, a := range slices.Concat(found.Answers, result.Answers) {
+		t.Log(a)
+	}
+	for _, a := range result.Answers {
+		asked = append(asked, a.Question.Name+" ("+a.Question.Type.String()+")")
+	}
+	return result.Findings[0], asked
+}
+
+func TestDANE_unbound(t *testing.T) {
+	t.Parallel()
+	server := daneWorld(t, strings.Repeat("cd", sha256.Size))
+	for _, c := range daneWant {
+		t.Run(c.domain, func(t *testing.T) {
+			f, _ := daneFinding(t, server, c.domain)
+			if got := f.String(); got != c.finding && (f.Err == nil || !strings.HasSuffix(strings.Replace(got, server.String()+": ", "", 1), c.finding)) || f.Secure != c.secure {
+				t.Errorf("%s, path secure %v; want %s, %v", got, f.Secure, c.finding, c.secure)
+			}
+		})
+	}
+}
+
+// postfixSays is what posttls-finger says at the level dane, of each of our findings.
+func postfixSays(f dane.Finding) string {
+	switch {
+	case f.State == dane.Failed:
+		return ": TLSA lookup error for "
+	case f.State == dane.NoneUsable:
+		return "all TLSA records unusable, "
+	case f.State != dane.Usable:
+		return "no TLSA records found, "
+	case !f.Secure:
+		return "MX RRset insecure: "
+	}
+	return ": Verified TLS connection established to "
+}
+
+// TestDANE_posttlsFinger: Postfix comes to the same as we, and asks the same questions.
+func TestDANE_posttlsFinger(t *testing.T) {
+	if !apart(t, nil) {
+		return
+	}
+	authority := tlstest.NewAuthority("dane authority")
+	leaf := authority.Leaf(nil, "mx.good.dane.test")
+	pair := leaf.Pair(authority)
+	listener := must.Get(net.Listen("tcp", "127.0.0.2:25"))(t)
+	smtp := lab.StartSMTP(listener, lab.SMTP{
+		Name: "mx.good.dane.test", TLS: lab.TLS{Certificate: &pair},
+		Faults: lab.Faults{lab.QUIT: {Drop: true}}, // Postfix waits for the end of the connection
+	}, new(lab.Inbox))
+	t.Cleanup(func() { smtp.Close() })
+	server := daneWorld(t, fmt.Sprintf("%x", sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo)), "127.0.0.1@53")
+	for _, c := range daneWant {
+		t.Run(c.domain, func(t *testing.T) {
+			t.Parallel() // Postfix sleeps for a second or two
+			f, asked := daneFinding(t, server, c.domain)
+			said := peers.PosttlsFinger(t, "dane", c.domain)
+			if want := postfixSays(f); !strings.Contains(said, want) {
+				t.Errorf("%v; Postfix does not say %q:\n%s", f, want, said)
+			}
+			var theirs []string
+			for _, m := range postfixQuestion.FindAllStringSubmatch(said, -1) {
+				if !slices.Contains(theirs, m[1]) { // it asks again after a failure
+					theirs = append(theirs, m[1])
+				}
+			}
+			if !slices.Equal(asked, theirs) {
+				t.Errorf("we ask %q, Postfix %q", asked, theirs)
+			}
+		})
+	}
+}
+
+// postfixQuestion finds a question about TLSA records in what posttls-finger says.
+var postfixQuestion = regexp.MustCompile(`dns_query: (\S+ \((?:TLSA|CNAME)\)): `)
