@@ -21,7 +21,7 @@ func TestManual(t *testing.T) {
 		"me", "helohost", "protocols", "smtproutes", "qmtproutes", "qmtpsroutes", "tlsclient", "ucspitlsclient", "trustanchors",
 		"clientcert", "clientkey", "tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns", "trace",
 		"senderroutes", "submissionsroutes", "credentials", "sources", "families", "clientcerts", "signingkeys",
-		"tlspolicy", "clearafter", "tlsrptsocket",
+		"trustresolvers", "mtasts", "tlspolicy", "tlsrptsocket", "clearafter",
 	} {
 		if !regexp.MustCompile(`(?m)^\.It Pa .*\b` + name + `\b`).MatchString(text) {
 			t.Errorf("%s has no entry", name)

@@ -60,6 +60,7 @@ func TestManual_whole(t *testing.T) {
 		"me", "helohost", "protocols", "smtproutes", "tlsclient", "ucspitlsclient", "trustanchors", "clientcert", "clientkey",
 		"tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns", "trace",
 		"senderroutes", "submissionsroutes", "credentials", "sources", "families", "clientcerts", "signingkeys",
+		"trustresolvers", "mtasts", "tlspolicy", "tlsrptsocket", "clearafter",
 	} {
 		if !regexp.MustCompile(`(?m)^\.(It )?Pa .*\b` + name + `\b`).MatchString(router) {
 			t.Errorf("mxf-remote.8 does not name control/%s", name)
