@@ -82,6 +82,35 @@ recordsout           MX    10 mx.recordsout
 mx.recordsout        A     127.0.0.2
 _25._tcp.mx.recordsout CNAME _25._tcp.mx.u
 
+_25._tcp.mx.ta       TLSA  2 0 1 $AUTHORITY
+mx.ta                A     127.0.0.2
+ta                   MX    10 mx.ta
+othername.ta         A     127.0.0.3
+_25._tcp.othername.ta TLSA 2 0 1 $AUTHORITY
+host                 MX    10 mx.host
+mx.host              A     127.0.0.4
+_25._tcp.mx.host     TLSA  2 0 1 $AUTHORITY
+end                  MX    10 mx.end
+mx.end               CNAME end.end
+end.end              A     127.0.0.5
+_25._tcp.end.end     TLSA  2 0 1 $AUTHORITY
+itself               CNAME end.itself
+end.itself           A     127.0.0.6
+_25._tcp.end.itself  TLSA  2 0 1 $AUTHORITY
+itsend               CNAME end.itsend
+end.itsend           A     127.0.0.7
+_25._tcp.end.itsend  TLSA  2 0 1 $AUTHORITY
+aliased              CNAME end.aliased
+end.aliased          MX    10 mx.aliased
+mx.aliased           A     127.0.0.8
+_25._tcp.mx.aliased  TLSA  2 0 1 $AUTHORITY
+aliasedown           CNAME end.aliasedown
+end.aliasedown       MX    10 mx.aliasedown
+mx.aliasedown        A     127.0.0.9
+_25._tcp.mx.aliasedown TLSA 2 0 1 $AUTHORITY
+mx.hostu             A     127.0.0.10
+_25._tcp.mx.hostu    TLSA  2 0 1 $AUTHORITY
+
 *.wild               MX    10 mx.a.wild
 mx.a.wild            A     127.0.0.2
 *._tcp.mx.a.wild     TLSA  3 1 1 $DIGEST
@@ -100,6 +129,8 @@ half                 MX    10 mx.good.dane.test.
 alias                MX    10 mx.alias
 mx.alias             CNAME mx.good.dane.test.
 _25._tcp.mx.alias    TLSA  3 1 1 $DIGEST
+ta                   MX    10 mx.ta.dane.test.
+hostu                MX    10 mx.hostu.dane.test.
 `
 
 const nsec3Zone = `$ORIGIN nsec3.dane.test.
@@ -114,6 +145,28 @@ _25._tcp.mx.good     TLSA  3 1 1 $DIGEST
 wild                 MX    10 mx.a.wild
 *.wild               A     127.0.0.2
 `
+
+// daneNames has servers whose certificates an authority has issued that the TLSA records of
+// their exchangers name: the name in the certificate decides, by the path to the exchanger.
+var daneNames = []struct {
+	domain, addr string
+	certificate  string // the name in it
+	good         bool   // we take it
+	postfix      bool   // posttls-finger does
+}{
+	{"ta.dane.test", "127.0.0.2", "mx.ta.dane.test", true, true}, // the base
+	{"ta.u.dane.test", "127.0.0.2", "mx.ta.dane.test", true, true},
+	{"othername.ta.dane.test", "127.0.0.3", "mx.ta.dane.test", false, false}, // somebody else's
+	{"host.dane.test", "127.0.0.4", "host.dane.test", true, true},
+	{"end.dane.test", "127.0.0.5", "end.end.dane.test", true, true},
+	{"itsend.dane.test", "127.0.0.7", "end.itsend.dane.test", true, true},
+	{"aliased.dane.test", "127.0.0.8", "end.aliased.dane.test", true, true},
+	{"aliasedown.dane.test", "127.0.0.9", "aliasedown.dane.test", true, true},
+	// Of a domain that is an alias and its own exchanger RFC 7672 section 3.2.2 has both names.
+	{"itself.dane.test", "127.0.0.6", "itself.dane.test", true, false},
+	// An insecure answer names the exchanger. Postfix only logs what it comes to then.
+	{"hostu.u.dane.test", "127.0.0.10", "hostu.u.dane.test", false, true},
+}
 
 // daneWant is what is found for each domain.
 var daneWant = []struct {
@@ -152,10 +205,12 @@ var daneWant = []struct {
 }
 
 // daneWorld starts the name servers. They are asked at the address that it returns, and at more.
-func daneWorld(t *testing.T, digest string, more ...string) netip.AddrPort {
+func daneWorld(t *testing.T, authority, leaf *tlstest.Party, more ...string) netip.AddrPort {
 	t.Helper()
 	other := strings.Repeat("ab", sha256.Size)
-	fill := strings.NewReplacer("$DIGEST", digest, "$OTHER", other).Replace
+	fill := strings.NewReplacer("$OTHER", other,
+		"$DIGEST", fmt.Sprintf("%x", sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo)),
+		"$AUTHORITY", fmt.Sprintf("%x", sha256.Sum256(authority.Cert.Raw))).Replace
 	zone := daneZone
 	for i := range 40 { // more than 1,232 bytes: they come by TCP
 		zone += fmt.Sprintf("_25._tcp.mx.large TLSA 3 1 1 %02x%s\n", i, other[2:])
@@ -193,7 +248,8 @@ func daneFinding(t *testing.T, server netip.AddrPort, domain string) (f dane.Fin
 
 func TestDANE_unbound(t *testing.T) {
 	t.Parallel()
-	server := daneWorld(t, strings.Repeat("cd", sha256.Size))
+	authority := tlstest.NewAuthority("dane authority")
+	server := daneWorld(t, authority, authority.Leaf(nil))
 	for _, c := range daneWant {
 		t.Run(c.domain, func(t *testing.T) {
 			f, _ := daneFinding(t, server, c.domain)
@@ -225,18 +281,27 @@ func TestDANE_posttlsFinger(t *testing.T) {
 		return
 	}
 	authority := tlstest.NewAuthority("dane authority")
-	leaf := authority.Leaf(nil, "mx.good.dane.test")
-	pair := leaf.Pair(authority)
-	listener := must.Get(net.Listen("tcp", "127.0.0.2:25"))(t)
-	smtp := lab.StartSMTP(listener, lab.SMTP{
-		Name: "mx.good.dane.test", TLS: lab.TLS{Certificate: &pair},
-		Faults: lab.Faults{lab.QUIT: {Drop: true}}, // Postfix waits for the end of the connection
-	}, new(lab.Inbox))
-	t.Cleanup(func() { smtp.Close() })
-	server := daneWorld(t, fmt.Sprintf("%x", sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo)), "127.0.0.1@53")
+	leaf := authority.Leaf(nil, "mx.ta.dane.test")
+	server := daneWorld(t, authority, leaf, "127.0.0.1@53")
+	listening := make(map[string]bool)
+	for _, c := range daneNames {
+		if listening[c.addr] {
+			continue
+		}
+		listening[c.addr] = true
+		party := leaf
+		if c.certificate != "mx.ta.dane.test" {
+			party = authority.Leaf(nil, c.certificate)
+		}
+		pair := party.Pair(authority)
+		smtp := lab.StartSMTP(must.Get(net.Listen("tcp", c.addr+":25"))(t), lab.SMTP{
+			Name: "mx.test", TLS: lab.TLS{Certificate: &pair},
+			Faults: lab.Faults{lab.QUIT: {Drop: true}}, // Postfix waits for the end of the connection
+		}, new(lab.Inbox))
+		t.Cleanup(func() { smtp.Close() })
+	}
 	for _, c := range daneWant {
 		t.Run(c.domain, func(t *testing.T) {
-			t.Parallel() // Postfix sleeps for a second or two
 			f, asked := daneFinding(t, server, c.domain)
 			said := peers.PosttlsFinger(t, "dane", c.domain)
 			if want := postfixSays(f); !strings.Contains(said, want) {
@@ -252,6 +317,24 @@ func TestDANE_posttlsFinger(t *testing.T) {
 				t.Errorf("we ask %q, Postfix %q", asked, theirs)
 			}
 		})
+	}
+	t.Run("names", func(t *testing.T) { checkNames(t, server) })
+}
+
+// checkNames compares the names that may stand in certificates.
+func checkNames(t *testing.T, server netip.AddrPort) {
+	for _, c := range daneNames {
+		f, _ := daneFinding(t, server, c.domain)
+		if f.State != dane.Usable {
+			t.Errorf("%s: %v", c.domain, f)
+		}
+		good := slices.Contains(append(strings.Fields(f.Names), f.Base), c.certificate)
+		said := peers.PosttlsFinger(t, "dane", c.domain)
+		word := map[bool]string{true: "Verified", false: "Trusted"}[f.Secure]
+		postfix := strings.Contains(said, ": "+word+" TLS connection established to ")
+		if good != c.good || postfix != c.postfix {
+			t.Errorf("%s, certificate of %s: base %s, names %q: good %v, Postfix %v:\n%s", c.domain, c.certificate, f.Base, f.Names, good, postfix, said)
+		}
 	}
 }
 

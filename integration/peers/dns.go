@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"nightmare.mail/mxf/integration/must"
 )
@@ -167,8 +168,9 @@ func PosttlsFinger(t testing.TB, level, domain string) string {
 	t.Helper()
 	program, dir := find(t, "posttls-finger"), folder(t)
 	resolvConf := write(t, filepath.Join(dir, "resolv.conf"), "nameserver 127.0.0.1\noptions trust-ad timeout:1 attempts:1\n")
-	// main.cf may be empty: what has no default is not needed.
-	write(t, filepath.Join(dir, "main.cf"), "inet_protocols = ipv4\nmyhostname = client.test\n")
+	config := write(t, filepath.Join(dir, "main.cf"), "inet_protocols = ipv4\nmyhostname = client.test\n")
+	// Postfix waits until nobody can be writing the file any more.
+	must.OK(t, os.Chtimes(config, time.Time{}, time.Now().Add(-time.Hour)))
 	cmd := exec.CommandContext(t.Context(), find(t, "unshare"), "--mount", "sh", "-c", `mount --bind "$1" /etc/resolv.conf && shift && exec "$@"`, "sh", resolvConf,
 		program, "-v", "-l", level, "-o", "dnssec_probe=", domain) // there is no root zone to probe
 	cmd.Env = append(os.Environ(), "MAIL_CONFIG="+dir)
