@@ -48,6 +48,11 @@ func (d dir) policy(s *Settings) error {
 	return d.trustResolvers(s)
 }
 
+// HasPolicy reports whether anything but TLSStrictness decides about TLS.
+func (s *Settings) HasPolicy() bool {
+	return len(s.TrustResolvers) > 0 || s.MTASTS != "" || len(s.TLSPolicy.lines) > 0
+}
+
 func (d dir) trustResolvers(s *Settings) error {
 	data, err := d.read("trustresolvers")
 	if data == nil || err != nil {

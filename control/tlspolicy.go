@@ -233,6 +233,23 @@ func (p TLSPolicies) ForHost(host string) *TLSPolicy {
 	return p.first([]string{""})
 }
 
+// MayAllowClear reports whether a line for host, or for some exchanger, allows clear text where
+// control/tlsstrictness does not.
+func (p TLSPolicies) MayAllowClear(host string) bool {
+	allows := func(line *TLSPolicy) bool {
+		return line.Level == TLSNone || line.Level == TLSMay || line.Floor == TLSMay
+	}
+	if line := p.first(append(hostKeys(host), "")); line != nil && allows(line) {
+		return true
+	}
+	for key, line := range p.keys {
+		if strings.HasPrefix(key, exchangerMark) && allows(&line) {
+			return true
+		}
+	}
+	return false
+}
+
 func (p TLSPolicies) first(keys []string) *TLSPolicy {
 	if line, fits := p.keys.first(keys); fits {
 		return &line

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,29 +16,100 @@ import (
 	"nightmare.mail/mxf/tlsc"
 )
 
-// introduce returns what is required of a candidate, and what we say about ourselves there,
-// whatever the family of its address: control/credentials and control/clientcerts. The error is
-// a *control.Error, and nothing is connected then.
-func (r *Router) introduce(c *route.Candidate, job *Job, logins control.Credentials) (policy.Requirement, transport.Identity, error) {
-	required, identity := r.requirement, r.carrier.Identity()
-	kind := tlsOf(r.Settings, c.Protocol)
+// introduce decides what is required of s, and returns what we say about ourselves there, whatever
+// the family of its address: control/credentials and control/clientcerts. waived reports whether
+// the message waives what is published. The error is a *control.Error, and nothing is connected
+// then.
+func (r *Router) introduce(s *Step, job *Job, logins control.Credentials, waived func() bool) (transport.Identity, error) {
+	identity := r.carrier.Identity()
+	kind := tlsOf(r.Settings, s.Protocol)
 	if kind != policy.NoTLS && r.fault != nil {
-		return required, identity, r.fault
+		return identity, r.fault
 	}
-	login, err := loginAt(c, job.Sender, logins)
+	login, err := loginAt(&s.Candidate, job.Sender, logins)
 	if err != nil {
-		return required, identity, err
+		return identity, err
 	}
-	if login.Line > 0 {
-		identity.Login = login
-		if required, err = r.floor(&login.Credential, kind, job); err != nil {
-			return required, identity, err
+	identity.Login = login
+	demand := demands(&login.Credential)
+	if err := r.require(s, job, demand, waived); err != nil {
+		return identity, err
+	}
+	if demand.Level > policy.Clear {
+		if err := r.canBeSecret(&login.Credential, kind); err != nil {
+			return identity, err
 		}
 	}
 	if kind != policy.NoTLS {
-		err = r.certify(c, job.Sender, &identity)
+		err = r.certify(&s.Candidate, job.Sender, &identity)
 	}
-	return required, identity, err
+	return identity, err
+}
+
+// require decides what is required of s, or why it is left: by control/tlspolicy, what is
+// published, control/tlsstrictness and the demand of a login.
+func (r *Router) require(s *Step, job *Job, demand policy.Demand, waived func() bool) error {
+	p := &s.Published
+	w := r.way(&s.Candidate, p, demand)
+	w.Waived = w.Waivable() && waived()
+	p.Waived = w.Waived
+	required, why := policy.Decide(w)
+	if why != nil {
+		err := leftError(&s.Candidate, p, why)
+		if malformed := new(control.Error); errors.As(err, &malformed) {
+			return err
+		}
+		r.tracePolicy(job, s, why.By, why.Error())
+		s.Err = err
+		return nil
+	}
+	s.Requirement = required
+	r.tracePolicy(job, s, required.Title, required.By)
+	if demand.Level > policy.Clear && required.By == demand.By {
+		job.tracef("%s (%s)", required.Title, required.By)
+	}
+	switch judge := required.Judge.(type) {
+	case tlsc.TrustAnchors:
+		return r.carrier.LoadAnchors()
+	case tlsc.DANE:
+		if judge.Anchors {
+			return r.carrier.LoadAnchors()
+		}
+	}
+	return nil
+}
+
+// tracePolicy says what was decided of s, where there is any policy but control/tlsstrictness.
+func (r *Router) tracePolicy(job *Job, s *Step, what, why string) {
+	if r.Settings.HasPolicy() {
+		job.tracef("policy %s %s %d: %s: %s", cmp.Or(s.Host, s.Addrs[0].String()), s.Protocol.Service, s.Port, what, why)
+	}
+}
+
+// demands is the TLS without which a login is not said.
+func demands(login *control.Credential) policy.Demand {
+	switch {
+	case login.Line == 0, login.Clear:
+		return policy.Demand{}
+	case login.Unverified:
+		return policy.Demand{Level: policy.Must, By: login.String()}
+	}
+	return policy.Demand{Level: policy.Verified, By: login.String()}
+}
+
+// canBeSecret returns a *control.Error for settings under which the secret of a login could
+// never be sent.
+func (r *Router) canBeSecret(login *control.Credential, kind policy.Kind) error {
+	what := ""
+	switch {
+	case kind == policy.NoTLS:
+		what = "expected TLS for this login, and there is none: control/trustanchors names nothing, or the protocol has no TLS; the option clear does without"
+	case !login.Unverified && !r.Settings.CanVerify():
+		what = "expected trust anchors for this login, and control/trustanchors names nothing; the option unverified does without"
+	default:
+		return nil
+	}
+	return &control.Error{File: "control/credentials", Line: login.Line, What: what}
 }
 
 // logsIn reports whether a login is looked for at a candidate. QMTP has none.
@@ -61,32 +133,6 @@ func loginAt(c *route.Candidate, sender string, logins control.Credentials) (log
 		login.Secret, err = found.Read()
 	}
 	return login, err
-}
-
-// floor returns what is required where the secret of a login is sent. Settings under which it
-// could never be sent are a *control.Error.
-func (r *Router) floor(login *control.Credential, kind policy.Kind, job *Job) (policy.Requirement, error) {
-	level := policy.Verified
-	switch {
-	case login.Clear:
-		return r.requirement, nil
-	case login.Unverified:
-		level = policy.Must
-	}
-	place := fmt.Sprintf("control/credentials:%d", login.Line)
-	if kind == policy.NoTLS {
-		return r.requirement, &control.Error{File: "control/credentials", Line: login.Line,
-			What: "expected TLS for this login, and there is none: control/trustanchors names nothing, or the protocol has no TLS; the option clear does without"}
-	}
-	required, isMore := r.requirement.AtLeast(level, place, policy.WordLogin)
-	if !isMore {
-		return required, nil
-	}
-	job.tracef("floor %v (%s)", level, place)
-	if required.Verifies() {
-		return required, r.carrier.LoadAnchors()
-	}
-	return required, nil
 }
 
 // certify has identity show the client certificate that control/clientcerts has for a candidate

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/dial"
+	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/route"
@@ -30,6 +32,7 @@ type Plan struct {
 // A Step is one candidate, with what is required of it and what we say about ourselves.
 type Step struct {
 	route.Candidate
+	Published   Published
 	Requirement policy.Requirement
 	Addresses   []Address // of the candidate, in the order in which they are tried
 
@@ -57,29 +60,45 @@ func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan
 		return &Plan{Route: new(route.Result), Err: err}
 	}
 	rnd := r.random()
-	found, err := r.find(ctx, job, rnd, ours)
-	p := &Plan{Route: found, Err: err}
-	if err == nil {
-		p.Steps, p.Err = r.steps(ctx, found.Candidates, job, rnd, dead)
+	q := r.inquire(job)
+	lookups, cancel := context.WithCancel(ctx)
+	if limit := r.Settings.TimeoutDNS; limit > 0 {
+		lookups, cancel = context.WithTimeout(ctx, limit)
 	}
+	defer cancel()
+	found, err := r.find(ctx, lookups, q, rnd, ours)
+	p := &Plan{Route: found, Err: err}
+	if err != nil {
+		_ = q.wait()
+		return p
+	}
+	published, err := q.publications(lookups, found)
+	if err != nil {
+		p.Err = err
+		return p
+	}
+	p.Steps, p.Err = r.steps(ctx, found.Candidates, published, job, rnd, dead)
 	return p
 }
 
-// find finds the candidates for job, in timeoutdns at most.
-func (r *Router) find(ctx context.Context, job *Job, rnd *rand.Rand, ours func(netip.Addr) bool) (*route.Result, error) {
-	limit := r.Settings.TimeoutDNS
-	if limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
+// find finds the candidates for a job, while lookups lasts. What q starts may take until ctx
+// ends.
+func (r *Router) find(ctx, lookups context.Context, q *inquiry, rnd *rand.Rand, ours func(netip.Addr) bool) (*route.Result, error) {
+	job := q.job
+	finder := route.Finder{
+		Protocols: r.Settings.Protocols, Resolver: r.Resolver, Secure: len(r.Settings.TrustResolvers) > 0,
+		BySender: r.Settings.SenderRoutes.Lookup,
 	}
-	finder := route.Finder{Protocols: r.Settings.Protocols, Resolver: r.Resolver, Secure: len(r.Settings.TrustResolvers) > 0, BySender: r.Settings.SenderRoutes.Lookup}
-	return finder.Find(ctx, route.Request{Host: job.Host, Sender: job.Sender, Usable: r.usable, Ours: ours, Limit: limit, Rand: rnd, Trace: job.Trace})
+	return finder.Find(lookups, route.Request{
+		Host: job.Host, Sender: job.Sender, Usable: func(p *control.Protocol) bool { return r.usable(p, job.Host) }, Ours: ours,
+		Texts: q.texts, OnTexts: func(domain string, answers []*dns.Answer) { q.heard(ctx, domain, answers) },
+		Limit: r.Settings.TimeoutDNS, Rand: rnd, Trace: job.Trace,
+	})
 }
 
 // steps makes steps of candidates. The error is of settings that cannot be kept towards one of
 // them, and nothing is connected then: a *control.Error.
-func (r *Router) steps(ctx context.Context, candidates []route.Candidate, job *Job, rnd *rand.Rand, dead *dial.DeadHosts) ([]Step, error) {
+func (r *Router) steps(ctx context.Context, candidates []route.Candidate, published []Published, job *Job, rnd *rand.Rand, dead *dial.DeadHosts) ([]Step, error) {
 	var all []netip.Addr
 	for i := range candidates {
 		all = append(all, candidates[i].Addrs...)
@@ -89,31 +108,31 @@ func (r *Router) steps(ctx context.Context, candidates []route.Candidate, job *J
 	if err != nil {
 		return nil, err
 	}
+	waived := sync.OnceValue(func() bool { return waives(job.Message) })
 	steps := make([]Step, 0, len(candidates))
-	for _, c := range candidates {
-		s, err := r.step(c, job, logins, rnd, silent)
+	for i, c := range candidates {
+		s := Step{Candidate: c, Published: published[i], InProcess: r.carrier.InProcess(c.Protocol)}
+		identity, err := r.introduce(&s, job, logins, waived)
 		if err != nil {
 			return nil, err
 		}
+		r.address(&s, job.Sender, identity, rnd, silent)
 		steps = append(steps, s)
 	}
 	return steps, nil
 }
 
-// step makes a step of a candidate. silent has the addresses that timed out lately.
-func (r *Router) step(c route.Candidate, job *Job, logins control.Credentials, rnd *rand.Rand, silent map[netip.Addr]time.Duration) (Step, error) {
-	required, identity, err := r.introduce(&c, job, logins)
-	if err != nil {
-		return Step{}, err
-	}
-	s := Step{Candidate: c, Requirement: required.On(tlsOf(r.Settings, c.Protocol)), InProcess: r.carrier.InProcess(c.Protocol)}
-	if !s.InProcess {
+// address gives s the addresses of its candidate, in the order in which they are tried. silent
+// has those that timed out lately.
+func (r *Router) address(s *Step, sender string, identity transport.Identity, rnd *rand.Rand, silent map[netip.Addr]time.Duration) {
+	c := &s.Candidate
+	if s.Err == nil && !s.InProcess {
 		s.Err = r.carrier.CheckProgram(c.Protocol)
 	}
-	four, six := r.families(&c, job.Sender)
+	four, six := r.families(c, sender)
 	addrs := dial.OfFamilies(c.Addrs, four.off == "", six.off == "")
-	if len(addrs) == 0 {
-		s.Err = noFamily(&c, four, six)
+	if len(addrs) == 0 && s.Err == nil {
+		s.Err = noFamily(c, four, six)
 	}
 	for _, addr := range dial.Order(addrs, dial.Sources{Four: four.source.Addr, Six: six.source.Addr}, rnd) {
 		f := of(addr, four, six)
@@ -121,7 +140,6 @@ func (r *Router) step(c route.Candidate, job *Job, logins control.Credentials, r
 		a.Avoid, a.AvoidLine = r.avoids(c.Protocol, c.Host, addr)
 		s.Addresses = append(s.Addresses, a)
 	}
-	return s, nil
 }
 
 // avoids returns what control/smtpavoid says of an exchanger, and the line that says so, 0
@@ -137,7 +155,8 @@ func (r *Router) avoids(protocol *control.Protocol, exchanger string, addr netip
 func (s *Step) target(a *Address, m policy.Manner) *transport.Target {
 	return &transport.Target{
 		Protocol: s.Protocol, Exchanger: s.Host, Relay: s.RelayName, Addr: a.AddrPort,
-		Manner: m, Word: s.Requirement.Word, Avoid: a.Avoid, Identity: a.Identity,
+		Manner: m, Word: s.Requirement.Word, Judge: s.Requirement.Judge, ServerName: s.Requirement.ServerName, Names: s.Requirement.Names,
+		Avoid: a.Avoid, Identity: a.Identity,
 	}
 }
 

@@ -79,7 +79,7 @@ func TestUsable(t *testing.T) {
 		r := &Router{Config: Config{Settings: &c.settings}, requirement: policy.Strictness(c.settings.TLSStrictness)}
 		got := 0
 		for bit, p := range protocols {
-			if r.usable(&p) {
+			if r.usable(&p, "example.org") {
 				got |= bit
 			}
 		}

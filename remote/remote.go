@@ -146,11 +146,13 @@ func tlsOf(s *control.Settings, p *control.Protocol) policy.Kind {
 	return policy.ExplicitTLS
 }
 
-// usable reports whether p can be spoken: explicit TLS can be left out where the
-// requirement allows clear text, implicit TLS cannot.
-func (r *Router) usable(p *control.Protocol) bool {
-	kind := tlsOf(r.Settings, p)
-	return r.requirement.Possible(kind) && (kind != policy.NoTLS || !p.Implicit)
+// usable reports whether p can be spoken with exchangers of host, as far as is known before
+// there are any: explicit TLS can be left out where mail may go in the clear, implicit TLS cannot.
+func (r *Router) usable(p *control.Protocol, host string) bool {
+	if tlsOf(r.Settings, p) != policy.NoTLS {
+		return true
+	}
+	return !p.Implicit && (r.requirement.AllowsClear() || r.Settings.TLSPolicy.MayAllowClear(host))
 }
 
 // ErrNoMessage is for prepare of [Deliver] to return where descriptor 0 was closed.

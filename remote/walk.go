@@ -272,6 +272,10 @@ func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream r
 			}
 		}
 		v.next = v.step.Requirement.Next(v.manner, v.failure, w.pass, connected)
+		if v.next != nil && v.next.ReplacesTLS(v.failure) && w.tooYoung() {
+			w.staysSecure(v)
+			return report.Stream{}, false
+		}
 		if v.next == nil {
 			return report.Stream{}, false
 		}
@@ -283,6 +287,24 @@ func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream r
 		w.climb(v)
 		conn = nil
 	}
+}
+
+// tooYoung reports whether control/clearafter keeps the message from being sent in the clear in
+// place of TLS that failed. A message that is no file has no age.
+func (w *walk) tooYoung() bool {
+	if w.Settings.ClearAfter == 0 {
+		return false
+	}
+	info, err := w.job.Message.Stat()
+	return err == nil && info.Mode().IsRegular() && policy.TooYoung(info.ModTime(), w.Now(), w.Settings.ClearAfter)
+}
+
+// staysSecure has the report of v say that only its age keeps the message from clear text.
+func (w *walk) staysSecure(v *visit) {
+	line := report.TooYoungLine(int64(w.Settings.ClearAfter / time.Second))
+	w.job.tracef("left: %s %s", v.addr, line)
+	last := &w.reasons[len(w.reasons)-1]
+	*last = last.With(line)
 }
 
 // climb has v go on to its next rung.

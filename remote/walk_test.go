@@ -74,7 +74,7 @@ func (w *walk) through(ctx context.Context, candidates []route.Candidate) report
 
 // planned returns the steps of candidates.
 func (w *walk) planned(ctx context.Context, candidates ...route.Candidate) []Step {
-	steps, err := w.steps(ctx, candidates, w.job, w.random(), w.dialer.Dead)
+	steps, err := w.steps(ctx, candidates, make([]Published, len(candidates)), w.job, w.random(), w.dialer.Dead)
 	if err != nil {
 		panic(err)
 	}

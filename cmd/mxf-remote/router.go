@@ -15,6 +15,7 @@ import (
 var exits = transport.Exits{
 	Next: chain.ExitNextExchanger, NoTLS: chain.ExitNoTLS, Group: chain.ExitStumbled, NoEHLO: chain.ExitNoEHLO,
 	Fuse: chain.ExitFuse, TLS: []int{chain.ExitTLSSettings, chain.ExitTLSHandshake, chain.ExitTLSRunning},
+	NotFetched: chain.ExitNotFetched,
 }
 
 // prepare returns a router for job. It sets the trace of job, also where there is an error.

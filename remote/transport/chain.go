@@ -128,6 +128,17 @@ func (c *Carrier) environ(t *Target, local netip.AddrPort) []string {
 		"MXF_RELAY":     t.Relay,
 		"MXF_HELO":      t.Identity.HeloHost,
 		"MXF_POLICY":    t.Word,
+		"MXF_TLSA":      "",
+		"MXF_TLSNAMES":  "",
+	}
+	if t.Manner.TLS == policy.Verified {
+		set["MXF_TLSNAMES"] = t.Names
+	}
+	if judge, verifies := t.dane(); verifies {
+		set["MXF_TLSA"] = judge.Records.Usable().String()
+		if !judge.Anchors {
+			set["CADIR"], set["CAFILE"] = "", "" // beside them the records would not be enough
+		}
 	}
 	if t.Protocol.Explicit || t.Protocol.Implicit {
 		set["MXF_TLS"] = t.Manner.TLS.String()
@@ -209,7 +220,7 @@ func (c *Carrier) meaning(t *Target, p *process, stream report.Stream, err error
 		}
 		return report.Stream{}, noTransaction(because(reason), exits.failure(code))
 	case code == exits.NoTLS, t.Protocol.Implicit && slices.Contains(exits.TLS, code):
-		return report.Stream{}, noTLS(fatal, said, ip)
+		return report.Stream{}, noTLS(fatal.of(t), said, ip)
 	}
 	program := t.Protocol.Program
 	reason := fmt.Sprintf("%q%s ended with %v", program, c.namedBy(program), exit)
@@ -236,6 +247,14 @@ func (e *Exits) failure(code int) error {
 // A fatal is the last line of a TLS client, for which it ended: mxf-tlsc's and s6-tlsc's
 // begin with their name and ": fatal: ".
 type fatal struct{ program, what string }
+
+// of is f as it is about t: a TLS client does not know that the records that it was given are pins.
+func (f fatal) of(t *Target) fatal {
+	if judge, verifies := t.dane(); verifies && judge.Pins != "" && tlsc.FaultsOf(f.what).Records == tlsc.FaultNoMatch {
+		f.what = judge.NoMatch("")
+	}
+	return f
+}
 
 // diagnosis parts what a chain said on its standard error: the TLS client's fatal line,
 // if there is one, and the rest. Lines that repeat a server begin with its reply code,

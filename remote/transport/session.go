@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +87,7 @@ func (s *session) secure(ctx context.Context, trace func(string)) error {
 	manner := &s.target.Manner
 	demand := &tlsc.Demand{
 		ServerName: s.target.serverName(),
+		Names:      strings.Fields(s.target.Names),
 		NoSNI:      manner.NoName,
 		SmallHello: manner.SmallHello,
 		TimeLimit:  s.handshakeLimit(s.target.Protocol),
@@ -94,7 +96,7 @@ func (s *session) secure(ctx context.Context, trace func(string)) error {
 		Certificate: s.target.Identity.Pair,
 	}
 	if manner.TLS == policy.Verified {
-		demand.Judge = tlsc.TrustAnchors{}
+		demand.Judge = s.target.Judge
 	}
 	if demand.Certificate == nil {
 		demand.Certificate = tlsc.NoCertificate

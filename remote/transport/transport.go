@@ -48,19 +48,25 @@ type Exits struct {
 	NoEHLO int   // the connection was lost before the answer to EHLO
 	Fuse   int   // timeoutremote is over
 	TLS    []int // those of a TLS client: its settings, its handshake, its connection
+
+	NotFetched int // of mxf-policy(8): what is known is on its descriptor 1 all the same
 }
 
 // A Target is a server, and all that decides how it is spoken to. A session can serve
 // another message where the two targets are equal, as == has it.
 type Target struct {
 	Protocol  *control.Protocol
-	Exchanger string         // its name, as its record spells it; empty for an address
-	Relay     string         // what the route that names it calls it; empty: no route does, and nobody logs in
-	Word      string         // of package policy, for the line on TLS; empty: none
-	Addr      netip.AddrPort // where it is
-	Manner    policy.Manner
-	Avoid     smtpc.Avoid // what control/smtpavoid says of it
-	Identity  Identity
+	Exchanger string     // its name, as its record spells it; empty for an address
+	Relay     string     // what the route that names it calls it; empty: no route does, and nobody logs in
+	Word      string     // of package policy, for the line on TLS; empty: none
+	Judge     tlsc.Judge // who verifies, where Manner says so
+	// ServerName is the name that TLS asks for, and Names are further ones that will do, see
+	// policy.Requirement. Empty: the name of the exchanger, and none.
+	ServerName, Names string
+	Addr              netip.AddrPort // where it is
+	Manner            policy.Manner
+	Avoid             smtpc.Avoid // what control/smtpavoid says of it
+	Identity          Identity
 }
 
 // An Identity is what we say about ourselves to one server.
@@ -108,8 +114,14 @@ func (c *Carrier) Carry(ctx context.Context, conn *net.TCPConn, t *Target, m *Ma
 // ip is the server's address, as reports have it.
 func (t *Target) ip() string { return t.Addr.Addr().String() }
 
-// serverName is what TLS asks for: the exchanger's name, or the address.
-func (t *Target) serverName() string { return cmp.Or(t.Exchanger, t.ip()) }
+// serverName is what TLS asks for: the exchanger's name, or what stands for it, or the address.
+func (t *Target) serverName() string { return cmp.Or(t.ServerName, t.Exchanger, t.ip()) }
+
+// dane is the judge of TLSA records or pins, if it is one of these that verifies.
+func (t *Target) dane() (judge tlsc.DANE, verifies bool) {
+	judge, verifies = t.Judge.(tlsc.DANE)
+	return judge, verifies && t.Manner.TLS == policy.Verified
+}
 
 // avoid is what the server is not asked for.
 func (t *Target) avoid() smtpc.Avoid {

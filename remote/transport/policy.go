@@ -1,0 +1,60 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"nightmare.mail/mxf/remote/dial"
+	"nightmare.mail/mxf/remote/report"
+)
+
+const (
+	policyProgram = "mxf-policy"
+	// policyGrace is how long the pipes of mxf-policy are waited for after it was killed.
+	policyGrace = time.Second
+)
+
+// FetchPolicy has mxf-policy(8) fetch the MTA-STS policy of a domain, by the id of its record, and
+// returns the text of the cache file. It is killed when ctx ends. The error is a *report.Error if
+// the program cannot be run; any other says why there is no text.
+func (c *Carrier) FetchPolicy(ctx context.Context, domain, id string) ([]byte, error) {
+	path := filepath.Join(c.Programs, policyProgram)
+	if err := runnable(path); err != nil {
+		return nil, policyFailed(path, err)
+	}
+	cmd := exec.CommandContext(ctx, path, "fetch", domain, id)
+	cmd.WaitDelay = policyGrace
+	cmd.Env = make([]string, 0, len(c.Environ)+1)
+	for _, assignment := range c.Environ {
+		if !strings.HasPrefix(assignment, "MXF_HOME=") {
+			cmd.Env = append(cmd.Env, assignment)
+		}
+	}
+	cmd.Env = append(cmd.Env, "MXF_HOME="+c.Settings.Home)
+	var text bytes.Buffer
+	cmd.Stdout = &text
+	if err := cmd.Start(); err != nil {
+		return nil, policyFailed(path, notStarted(path, err))
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return nil, errors.New("mxf-policy was killed, since it took too long")
+	case err != nil && !errors.As(err, &exit):
+		return nil, fmt.Errorf("mxf-policy: %w", dial.Reason(err))
+	case err != nil && cmd.ProcessState.ExitCode() != c.Exits.NotFetched:
+		return nil, fmt.Errorf("mxf-policy ended with %v", cmd.ProcessState)
+	}
+	return text.Bytes(), nil
+}
+
+func policyFailed(path string, err error) error {
+	return &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: fmt.Sprintf("%s: %v", programName(path), err)}, Err: err}
+}
