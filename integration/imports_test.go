@@ -47,9 +47,12 @@ var arrows = map[string]map[string]string{
 		"remote":                "mxf-remote; mxf-try shows the plan",
 		"remote/dns":            "mxf-remote, mxf-try: which name servers",
 		"remote/login":          "mxf-remote-smtpc logs in as the router does",
+		"remote/mtasts":         "mxf-policy: the cache",
+		"remote/mtasts/fetch":   "mxf-policy alone: nothing else is linked with net/http",
 		"remote/report":         "the protocol programs print what an outcome reads as",
 		"remote/transport":      "mxf-remote: exit codes of a chain",
 		"smtpc":                 "mxf-remote-smtpc, qmail-remote-io",
+		"tlsc":                  "mxf-policy: trust anchors",
 		"ucspitls":              "mxf-remote-smtpc asks for TLS",
 		"integration/lab":       "mxf-try alone: its servers are those of the tests",
 	},
@@ -67,12 +70,15 @@ var arrows = map[string]map[string]string{
 	"remote": {
 		"control":          "the files that decide",
 		"control/domain":   "what no host, sender or recipient may have",
+		"remote/dane":      "TLSA records of the candidates",
 		"remote/dial":      "connections, the order of addresses, dead hosts",
 		"remote/dns":       "the resolver that is handed on, and why there is none",
+		"remote/mtasts":    "the policies that hold, and whether one is fetched",
 		"remote/policy":    "what each way must have, and what is tried after a failure",
 		"remote/report":    "what is said in the end",
 		"remote/route":     "the candidates",
 		"remote/sign":      "signatures, once for a delivery",
+		"remote/tlsrpt":    "who asks for reports on TLS",
 		"remote/transport": "attempts",
 		"tlsc":             "a TLS client that Routers share",
 		"smtpc":            "a plan says what a server is not asked for",
@@ -80,6 +86,11 @@ var arrows = map[string]map[string]string{
 	"remote/dns": {
 		"control/regular": "resolv.conf",
 		"remote/stack":    "lookups are goroutines",
+	},
+	"remote/dane": {
+		"control/domain": "whether the end of aliases can be a host",
+		"remote/dns":     "answers, and the questions that follow from them",
+		"tlsc":           "records as their judge has them, so that limits and what can be used are said once",
 	},
 	"remote/dns/dnstest": {},
 	"remote/route": {
@@ -98,7 +109,18 @@ var arrows = map[string]map[string]string{
 		"smtpc":          "what a session is given",
 		"smtpc/sasl":     "the mechanisms",
 	},
-	"remote/policy": {"tlsc": "failures of a handshake that lead to a rung"},
+	"remote/mtasts": {
+		"control/domain":  "names of policy domains and patterns",
+		"control/regular": "cache and lock files",
+	},
+	"remote/mtasts/fetch": {
+		"remote/dial":   "both families are raced",
+		"remote/dns":    "the name servers of the delivery",
+		"remote/mtasts": "what a policy is",
+		"tlsc":          "the handshake and its verdict",
+	},
+	"remote/policy": {"tlsc": "failures of a handshake that lead to a rung; judges and records"},
+	"remote/tlsrpt": {},
 	"remote/transport": {
 		"control":         "what a chain is told, and which programs there are",
 		"control/regular": "scripts in the place of programs",
@@ -149,11 +171,11 @@ var arrows = map[string]map[string]string{
 var reserved = map[string][]string{
 	"crypto/tls":            {"tlsc", "tlsc/tlstest", "smtpc/smtptest", "integration/lab", "integration/bench", "integration/bench/floor"},
 	"github.com/miekg/dns":  {"remote/dns", "remote/dns/dnstest", "integration/lab"},
-	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
-	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/transport"},
-	"os/exec":               {"cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
+	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/tlsrpt", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/mtasts", "remote/transport"},
+	"os/exec":               {"remote/transport", "cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check"},
 	"testing":               {"cmd/internal/cmdtest", "integration/must", "integration/peers", "remote/dns/dnstest"},
-	"net/http":              {},
+	"net/http":              {"remote/mtasts/fetch"},
 }
 
 // eachFile calls use for each file of the module that is not a test's.
@@ -318,15 +340,16 @@ func TestImports_starters(t *testing.T) {
 // What the programs are linked with, whoever imports it: nothing that costs start-up
 // or size for no use.
 func TestImports_linked(t *testing.T) {
-	nowhere := []string{"net/http", "testing", module + "cmd/internal/cmdtest", module + "integration/must"}
+	nowhere := []string{"testing", module + "cmd/internal/cmdtest", module + "integration/must"}
 	for program, without := range map[string][]string{
-		"mxf-remote":       {module + "integration/lab"},
-		"mxf-remote-smtpc": {"github.com/miekg/dns"},
-		"mxf-remote-qmtpc": {"crypto/tls", "github.com/miekg/dns"},
-		"mxf-tlsc":         {"github.com/miekg/dns"},
-		"mxf-ucspitlsc":    {"github.com/miekg/dns"},
-		"qmail-remote-io":  {"github.com/miekg/dns"},
-		"mxf-try":          {},
+		"mxf-remote":       {"net/http", module + "integration/lab"},
+		"mxf-remote-smtpc": {"net/http", "github.com/miekg/dns"},
+		"mxf-remote-qmtpc": {"net/http", "crypto/tls", "github.com/miekg/dns"},
+		"mxf-tlsc":         {"net/http", "github.com/miekg/dns"},
+		"mxf-ucspitlsc":    {"net/http", "github.com/miekg/dns"},
+		"qmail-remote-io":  {"net/http", "github.com/miekg/dns"},
+		"mxf-policy":       {module + "integration/lab"},
+		"mxf-try":          {"net/http"},
 	} {
 		cmd := exec.Command("go", "list", "-buildvcs=false", "-deps", module+"cmd/"+program)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
