@@ -96,22 +96,32 @@ func (s *Session) starttls() error {
 		return &BrokenError{Stage: StageHandshake, Cause: ErrTLSFailed, Err: errors.New("there is no TLS client")}
 	case s.options.StartTLS == nil:
 		return nil
-	case !s.caps.offers(extStartTLS) && required:
-		return ErrTLSNotOffered
 	case !s.caps.offers(extStartTLS):
+		if !s.options.Avoid.EHLO { // else it had no occasion to offer anything
+			s.became = NotOffered
+		}
+		if required {
+			return ErrTLSNotOffered
+		}
 		return nil
 	}
-	s.securing = true
+	s.securing, s.became = true, NotSecured
 	defer func() { s.securing = false }()
 	r, err := s.askWithin(s.limits.STARTTLS, StageSTARTTLS, "STARTTLS")
 	switch {
 	case err != nil:
 		return s.tlsLost(err)
 	case r.Code == 220:
-		return s.tlsLost(s.handshake())
+		if err := s.tlsLost(s.handshake()); err != nil {
+			return err
+		}
+		s.became = Secured
+		return nil
 	case !r.refused():
 		return s.tlsLost(r.unexpected(StageSTARTTLS))
-	case required || r.closing():
+	}
+	s.became = NotGranted
+	if required || r.closing() {
 		return &RefusedError{Stage: StageSTARTTLS, Reply: r.Reply, Cause: ErrTLSFailed}
 	}
 	// In the clear, then; if the server goes on.

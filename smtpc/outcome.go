@@ -1,6 +1,7 @@
 package smtpc
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -46,7 +47,30 @@ type Outcome struct {
 	After error
 	// Notes are the refusals that came before and were not the end.
 	Notes []Note
+	// Securing is what became of STARTTLS when the session was opened.
+	Securing Securing
 }
+
+// A Securing is what became of STARTTLS in a session.
+type Securing int
+
+// What can become of it.
+const (
+	NotAsked   Securing = iota // it was not to be used, or EHLO was not answered
+	NotOffered                 // the server does not have it
+	NotGranted                 // the server refused it
+	NotSecured                 // it was begun, and EHLO was not answered inside TLS
+	Secured                    // the session is inside the TLS that it began
+)
+
+var securings = [...]string{
+	NotAsked: "not asked", NotOffered: "not offered", NotGranted: "refused", NotSecured: "failed", Secured: "up",
+}
+
+func (s Securing) String() string { return securings[s] }
+
+// ParseSecuring returns the Securing of a word of String, and NotAsked for every other word.
+func ParseSecuring(word string) Securing { return Securing(max(0, slices.Index(securings[:], word))) }
 
 // An Answer is what the server said to RCPT.
 type Answer struct {

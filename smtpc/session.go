@@ -61,8 +61,9 @@ type Session struct {
 
 	secrets []secret.Secret // in what the server says, they are concealed
 
-	notes  []Note // of Open
-	failed error  // that of Open
+	notes  []Note   // of Open
+	became Securing // of STARTTLS
+	failed error    // that of Open
 
 	stage    Stage // what is being waited for
 	talking  bool  // the server expects commands, so QUIT makes sense

@@ -35,6 +35,7 @@ type answers struct {
 // Open are those of the first mail.
 func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
 	o := m.outcome()
+	o.Securing = s.became
 	switch {
 	case m.err != nil:
 		o.Err = m.err
