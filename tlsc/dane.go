@@ -65,6 +65,8 @@ func both(records, anchors Verdict) Verdict {
 	faults := Faults{Records: records.Fault, Anchors: anchors.Fault}
 	if records.Good() {
 		records = anchors
+	} else {
+		records.second = anchors.Reason
 	}
 	records.Faults = faults
 	return records

@@ -245,15 +245,17 @@ func wantRefusal(t *testing.T, err error, prefix string, faults Faults) {
 		switch f {
 		case FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate:
 			return f
+		case NoFault:
+			return NoFault
 		}
-		return NoFault
+		return FaultOther
 	}
-	want := Faults{Records: known(faults.Records)}
-	if faults.Records == NoFault {
-		want.Anchors = known(faults.Anchors)
+	want := Faults{Records: known(faults.Records), Anchors: known(faults.Anchors)}
+	if got := FaultsOf(failure.Fatal()); got != want {
+		t.Errorf("%q is %v, want %v", failure.Fatal(), got, want)
 	}
-	if got := FaultsOf(failure.What); got != want {
-		t.Errorf("%q is %v, want %v", failure.What, got, want)
+	if what, _ := CutSecond(failure.Fatal()); what != failure.What {
+		t.Errorf("%q of %q, want %q", what, failure.Fatal(), failure.What)
 	}
 }
 
@@ -481,14 +483,20 @@ func TestFaultsOf(t *testing.T) {
 		want  Faults
 	}{
 		{"", Faults{}},
-		{"certificate", Faults{}},
-		{`certificate names a host for which its authority may not sign: certificate expired on `, Faults{}},
-		{`certificate of the authority "CN=x\" expired on " is not that of an authority, but used as one`, Faults{}},
-		{`certificate of the authority CN=x expired on 2026-01-01`, Faults{}},
+		{"certificate", Faults{Anchors: FaultOther}},
+		{`certificate names a host for which its authority may not sign: certificate expired on `, Faults{Anchors: FaultOther}},
+		{`certificate of the authority "CN=x\" expired on " is not that of an authority, but used as one`, Faults{Anchors: FaultOther}},
+		{`certificate of the authority CN=x expired on 2026-01-01`, Faults{Anchors: FaultOther}},
 		{`certificate of the authority "CN=x\" is not" expired on 2026-01-01`, Faults{Anchors: FaultDate}},
 		{`a TLSA record matches, but certificate of the authority "CN=x" expired on 2026-01-01`, Faults{Records: FaultDate}},
-		{`certificate is signed with SHA1-RSA, which proves nothing any more`, Faults{}},
-		{`certificate is signed in a way that is not known here`, Faults{}},
+		{`certificate is signed with SHA1-RSA, which proves nothing any more`, Faults{Anchors: FaultOther}},
+		{`certificate is signed in a way that is not known here`, Faults{Anchors: FaultOther}},
+		{`certificate was revoked on 2026-01-01`, Faults{Anchors: FaultOther}},
+		{`server sent no certificate`, Faults{Anchors: FaultOther}},
+		{`stapled OCSP response is not good`, Faults{Anchors: FaultOther}},
+		{`certificate matches none of the usable TLSA records of mx.example.org (1); besides, certificate expired on 2026-01-01`, Faults{FaultNoMatch, FaultDate}},
+		{`a TLSA record matches, but certificate is for "a; besides, certificate expired on ", not "b"; besides, certificate is self-signed, so`, Faults{FaultName, FaultSelfSigned}},
+		{`certificate is for "a; besides, certificate expired on 2026-01-01"`, Faults{Anchors: FaultName}},
 		{`server does not speak TLS, it says "certificate expired on 2026-01-01"`, Faults{}},
 		{`no answer to the handshake`, Faults{}},
 	} {

@@ -34,6 +34,20 @@ type Error struct {
 	// the server's signature.
 	Faults Faults
 	Alert  uint8 // the alert by which the server ended the connection (RFC 8446 section 6); 0: none
+
+	second string // the reason of the second judge, where both have found a fault
+}
+
+// besides stands between the reasons of two judges.
+const besides = "; besides, "
+
+// Fatal is what a TLS client says behind "fatal: ", for FaultsOf. It is the text, and behind it
+// the reason of a second judge.
+func (e *Error) Fatal() string {
+	if e.second == "" {
+		return e.What
+	}
+	return e.What + besides + e.second
 }
 
 func (e *Error) Error() string { return e.What }
@@ -98,15 +112,28 @@ const (
 // FaultsOf returns the Faults of a handshake that our own client made in another process and
 // that failed. fatal is as in Cause. It knows the faults that reports on TLS tell apart (RFC
 // 8460 section 4.3): FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate. All
-// others, and a second judge's fault, are NoFault.
+// others of a certificate are FaultOther. What is not about a certificate has none.
 func FaultsOf(fatal string) Faults {
-	if strings.HasPrefix(fatal, noneMatches) {
-		return Faults{Records: FaultNoMatch}
+	what, second := CutSecond(fatal)
+	if strings.HasPrefix(what, noneMatches) {
+		return Faults{Records: FaultNoMatch, Anchors: faultOf(second)}
 	}
-	if reason, found := strings.CutPrefix(fatal, recordMatches); found {
-		return Faults{Records: faultOf(reason)}
+	if reason, found := strings.CutPrefix(what, recordMatches); found {
+		return Faults{Records: faultOf(reason), Anchors: faultOf(second)}
 	}
 	return Faults{Anchors: faultOf(fatal)}
+}
+
+// CutSecond parts what a TLS client says behind "fatal: " into the text of its Error and the
+// reason of the second judge, if there is one.
+func CutSecond(fatal string) (what, second string) {
+	if !strings.HasPrefix(fatal, noneMatches) && !strings.HasPrefix(fatal, recordMatches) {
+		return fatal, "" // there is no first judge
+	}
+	if i := strings.LastIndex(fatal, besides); i >= 0 {
+		return fatal[:i], fatal[i+len(besides):]
+	}
+	return fatal, ""
 }
 
 // faultWords begin the reasons of verdicts behind the words that say whose certificate it is.
@@ -125,13 +152,17 @@ var faultWords = []struct {
 
 func faultOf(reason string) Fault {
 	rest, found := strings.CutPrefix(reason, "certificate")
-	if !found {
+	switch {
+	case found:
+	case reason == noCertificate, strings.HasPrefix(reason, badStaple):
+		return FaultOther
+	default:
 		return NoFault
 	}
 	if authority, found := strings.CutPrefix(rest, " of the authority "); found {
 		quoted, err := strconv.QuotedPrefix(authority)
 		if err != nil {
-			return NoFault
+			return FaultOther
 		}
 		rest = authority[len(quoted):]
 	}
@@ -140,7 +171,7 @@ func faultOf(reason string) Fault {
 			return f.fault
 		}
 	}
-	return NoFault
+	return FaultOther
 }
 
 // saidLimit bounds what is quoted of a server that does not speak TLS: enough to

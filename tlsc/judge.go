@@ -74,7 +74,8 @@ type Verdict struct {
 	// signature, is bad.
 	Faults Faults
 
-	fatal bool // a connection that enforces the verdict does not come about
+	fatal  bool   // a connection that enforces the verdict does not come about
+	second string // the reason of a second judge, where Reason is that of the first
 }
 
 // Faults are the faults that each of two judges has found. NoFault: none, or he was not

@@ -29,6 +29,9 @@ const (
 
 var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
+// badStaple begins the reason of FaultStaple.
+const badStaple = "stapled OCSP response "
+
 // judgeStaple reaches the verdict on the OCSP response that the server has stapled to
 // leaf. A revoked certificate is fatal. So is a certificate that must have a good
 // response and has none. Every other response that is not good, or not of today, is
@@ -52,7 +55,7 @@ func judgeStaple(staple []byte, leaf *x509.Certificate, chains [][]*x509.Certifi
 		}
 		failed = err
 	}
-	return Verdict{Fault: FaultStaple, Reason: "stapled OCSP response " + failed.Error(), fatal: must}
+	return Verdict{Fault: FaultStaple, Reason: badStaple + failed.Error(), fatal: must}
 }
 
 // issuers are the certificates that may have signed leaf. Each chain can have another

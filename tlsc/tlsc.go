@@ -288,7 +288,7 @@ func (h *handshake) enforce(state tls.ConnectionState) error {
 	_ = h.traceCertificates(state)
 	h.verdict = h.reach(h.evidence(state))
 	if h.verdict.fatal {
-		return &Error{Kind: KindHandshake, What: h.verdict.Reason, Err: h.verdict.Cause, Fault: h.verdict.Fault, Faults: h.verdict.Faults}
+		return &Error{Kind: KindHandshake, What: h.verdict.Reason, Err: h.verdict.Cause, Fault: h.verdict.Fault, Faults: h.verdict.Faults, second: h.verdict.second}
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"strings"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/tlsc"
 	"nightmare.mail/mxf/ucspitls"
 )
 
@@ -49,7 +50,11 @@ func (p *Program) Main(args, environ []string) int {
 // end prints why the program ends, once, and returns the exit status.
 func (p *Program) end(err error) int {
 	if said := (saidError{}); err != nil && !errors.As(err, &said) {
-		chain.Complain(p.Name, "fatal", err.Error())
+		what := err.Error()
+		if failed := new(tlsc.Error); errors.As(err, &failed) && failed.Error() == what {
+			what = failed.Fatal()
+		}
+		chain.Complain(p.Name, "fatal", what)
 	}
 	return chain.ExitCode(coded(err))
 }
