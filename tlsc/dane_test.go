@@ -243,7 +243,7 @@ func wantRefusal(t *testing.T, err error, prefix string, faults Faults) {
 	}
 	known := func(f Fault) Fault {
 		switch f {
-		case FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate:
+		case FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate, FaultMissing, FaultStaple:
 			return f
 		case NoFault:
 			return NoFault
@@ -492,8 +492,8 @@ func TestFaultsOf(t *testing.T) {
 		{`certificate is signed with SHA1-RSA, which proves nothing any more`, Faults{Anchors: FaultOther}},
 		{`certificate is signed in a way that is not known here`, Faults{Anchors: FaultOther}},
 		{`certificate was revoked on 2026-01-01`, Faults{Anchors: FaultOther}},
-		{`server sent no certificate`, Faults{Anchors: FaultOther}},
-		{`stapled OCSP response is not good`, Faults{Anchors: FaultOther}},
+		{`server sent no certificate`, Faults{Anchors: FaultMissing}},
+		{`stapled OCSP response is not good`, Faults{Anchors: FaultStaple}},
 		{`certificate matches none of the usable TLSA records of mx.example.org (1); besides, certificate expired on 2026-01-01`, Faults{FaultNoMatch, FaultDate}},
 		{`a TLSA record matches, but certificate is for "a; besides, certificate expired on ", not "b"; besides, certificate is self-signed, so`, Faults{FaultName, FaultSelfSigned}},
 		{`certificate is for "a; besides, certificate expired on 2026-01-01"`, Faults{Anchors: FaultName}},

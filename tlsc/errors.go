@@ -111,8 +111,8 @@ const (
 
 // FaultsOf returns the Faults of a handshake that our own client made in another process and
 // that failed. fatal is as in Cause. It knows the faults that reports on TLS tell apart (RFC
-// 8460 section 4.3): FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate. All
-// others of a certificate are FaultOther. What is not about a certificate has none.
+// 8460 section 4.3): FaultNoMatch, FaultName, FaultIssuer, FaultSelfSigned, FaultDate, and
+// FaultMissing and FaultStaple. All others of a certificate are FaultOther. What is not about a certificate has none.
 func FaultsOf(fatal string) Faults {
 	what, second := CutSecond(fatal)
 	if strings.HasPrefix(what, noneMatches) {
@@ -154,8 +154,10 @@ func faultOf(reason string) Fault {
 	rest, found := strings.CutPrefix(reason, "certificate")
 	switch {
 	case found:
-	case reason == noCertificate, strings.HasPrefix(reason, badStaple):
-		return FaultOther
+	case reason == noCertificate:
+		return FaultMissing
+	case strings.HasPrefix(reason, badStaple):
+		return FaultStaple
 	default:
 		return NoFault
 	}

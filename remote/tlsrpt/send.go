@@ -16,24 +16,31 @@ const (
 	sendPause = 5 * time.Millisecond
 )
 
-// Send sends a datagram to the Unix socket of a collector at path, in 100 ms at most. The
-// error is the system's, without the path, and os.ErrDeadlineExceeded for a queue that
-// stays full.
-func Send(path string, datagram []byte) error {
+// Send sends datagrams to the Unix socket of a collector at path, in 100 ms at most for all of
+// them, and returns an error for each, nil where it was sent. An error is the system's, without
+// the path, and os.ErrDeadlineExceeded for a queue that stays full.
+func Send(path string, datagrams ...[]byte) []error {
 	end := time.Now().Add(sendLimit)
+	errs := make([]error, len(datagrams))
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return reasonOf(err)
+	if err == nil {
+		defer conn.Close()
+		err = conn.SetWriteDeadline(end)
 	}
-	defer conn.Close()
-	if err := conn.SetWriteDeadline(end); err != nil {
-		return reasonOf(err)
+	for i, datagram := range datagrams {
+		if errs[i] = reasonOf(err); err == nil {
+			errs[i] = reasonOf(write(conn, datagram, end))
+		}
 	}
+	return errs
+}
+
+func write(conn *net.UnixConn, datagram []byte, end time.Time) error {
 	for {
-		_, err = conn.Write(datagram)
+		_, err := conn.Write(datagram)
 		// BSD has no wait for room in the queue of another socket.
 		if !errors.Is(err, syscall.ENOBUFS) || time.Until(end) < sendPause {
-			return reasonOf(err)
+			return err
 		}
 		time.Sleep(sendPause)
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"nightmare.mail/mxf/integration/must"
@@ -388,9 +389,15 @@ func listen(t testing.TB) (*net.UnixConn, string) {
 func TestSend(t *testing.T) {
 	conn, path := listen(t)
 	buf := make([]byte, 1<<16)
+	must.OK(t, errors.Join(Send(path, []byte("a"), []byte("b"))...))
+	for _, want := range []string{"a", "b"} {
+		if n := must.Get(conn.Read(buf))(t); string(buf[:n]) != want {
+			t.Errorf("%q, want %q", buf[:n], want)
+		}
+	}
 	for _, size := range []int{1, 1000, maxDatagram} {
 		want := []byte(strings.Repeat("x", size))
-		must.OK(t, Send(path, want))
+		must.OK(t, Send(path, want)[0])
 		if n := must.Get(conn.Read(buf))(t); !slices.Equal(buf[:n], want) {
 			t.Errorf("%d bytes, want %d", n, size)
 		}
@@ -403,7 +410,7 @@ func TestSend_fails(t *testing.T) {
 	sent := 0
 	must.Within(t, "full queue", func() {
 		for ; ; sent++ {
-			if err := Send(path, []byte(strconv.Itoa(sent))); err != nil {
+			if err := Send(path, []byte(strconv.Itoa(sent)))[0]; err != nil {
 				if !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("full: %v", err)
 				}
@@ -417,20 +424,39 @@ func TestSend_fails(t *testing.T) {
 			t.Errorf("%q in place %d", buf[:n], i)
 		}
 	}
+	// The time is that of all of them.
+	must.Within(t, "full queue, once more", func() {
+		for range sent {
+			must.OK(t, Send(path, []byte("x"))[0])
+		}
+		many := slices.Repeat([][]byte{[]byte("z")}, 1000)
+		began := time.Now()
+		for _, err := range Send(path, many...) {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took > 100*sendLimit { // a thousand of them
+			t.Errorf("it took %v", took)
+		}
+		for range sent {
+			must.Get(conn.Read(buf))(t)
+		}
+	})
 	// Room that comes in time is used.
 	for range sent {
-		must.OK(t, Send(path, []byte("x")))
+		must.OK(t, Send(path, []byte("x"))[0])
 	}
 	read := make(chan error, 1)
 	go func() { _, err := conn.Read(buf); read <- err }()
-	must.Check(t, Send(path, []byte("y")), <-read)
+	must.Check(t, Send(path, []byte("y"))[0], <-read)
 	for name, p := range map[string]string{"no such file": path + "x", "too long": "/" + strings.Repeat("x", 200), "no socket": filepath.Dir(path)} {
-		if err := Send(p, []byte("x")); err == nil || strings.Contains(err.Error(), p) {
+		if err := Send(p, []byte("x"))[0]; err == nil || strings.Contains(err.Error(), p) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	conn.Close()
-	if err := Send(path, []byte("x")); err == nil {
+	if err := Send(path, []byte("x"))[0]; err == nil {
 		t.Error("nobody listens")
 	}
 }
