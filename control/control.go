@@ -40,6 +40,7 @@ type Client struct {
 	HeloHost       string        // said in HELO and EHLO: ASCII, 1 to 255 bytes, no blanks
 	TimeoutRemote  time.Duration // for the whole conversation; 0: no limit
 	TimeoutConnect time.Duration // for one TCP connection, the TLS handshake and the answer to STARTTLS; 0: no limit
+	TLSRPTSocket   string        // absolute path of a Unix datagram socket, 1 to 107 bytes; empty: no TLSRPT
 }
 
 // Settings has what the router must know.
@@ -84,7 +85,6 @@ type Settings struct {
 	TrustResolvers []netip.AddrPort // name servers whose word on DNSSEC counts, 1 to 16; nil: none, and no DANE
 
 	TLSPolicy    TLSPolicies   // what we want ourselves of some hosts and exchangers
-	TLSRPTSocket string        // absolute path of a Unix datagram socket, 1 to 107 bytes; empty: no TLSRPT
 	ClearAfter   time.Duration // age of a message before TLS that failed is replaced by clear text
 }
 
@@ -106,7 +106,7 @@ func Read(home string) (*Settings, error) {
 	for _, read := range []func(*Settings) error{
 		d.client, d.protocols, d.routes, d.senderRoutes, d.tls,
 		d.sources, d.families, d.clientCerts, d.signingKeys, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
-		d.policy, d.tlsPolicy, d.tlsrptSocket, d.clearAfter,
+		d.policy, d.tlsPolicy, d.clearAfter,
 	} {
 		if err := read(s); err != nil {
 			return nil, err
@@ -116,7 +116,7 @@ func Read(home string) (*Settings, error) {
 }
 
 // ReadClient reads the control files of a protocol program in home/control:
-// helohost or me, timeoutremote and timeoutconnect. An error is an *Error.
+// helohost or me, timeoutremote, timeoutconnect and tlsrptsocket. An error is an *Error.
 func ReadClient(home string) (Client, error) {
 	d, err := openDir(home)
 	if err != nil {
@@ -138,6 +138,9 @@ func (d dir) readClient() (c Client, err error) {
 		return Client{}, err
 	}
 	if c.TimeoutConnect, err = d.seconds("timeoutconnect", DefaultTimeoutConnect); err != nil {
+		return Client{}, err
+	}
+	if c.TLSRPTSocket, err = d.tlsrptSocket(); err != nil {
 		return Client{}, err
 	}
 	return c, nil

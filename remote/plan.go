@@ -27,6 +27,8 @@ type Plan struct {
 	Route *route.Result // what routes files and DNS say
 	Steps []Step        // in the order in which they are tried
 	Err   error         // why there are none: a *route.Error, or settings that cannot be kept
+
+	unfetched []unfetched // to be told
 }
 
 // A Step is one candidate, with what is required of it and what we say about ourselves.
@@ -70,9 +72,11 @@ func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan
 	p := &Plan{Route: found, Err: err}
 	if err != nil {
 		_ = q.wait()
+		p.unfetched = q.unfetched(found)
 		return p
 	}
 	published, err := q.publications(lookups, found)
+	p.unfetched = q.unfetched(found)
 	if err != nil {
 		p.Err = err
 		return p

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ type Published struct {
 	TLSA      dane.Finding
 	Elsewhere bool            // another way of the exchanger has secure TLSA records, or nobody knows
 	STS       *mtasts.Finding // of the policy of Domain; nil: nobody asked
-	Reports   string          // the record by which Domain asks for reports on TLS; empty: it asks for none
+	Reports   string          // the record by which Domain asks for reports on TLS; empty: it gets none
 	Waived    bool            // the message says TLS-Required: No, and something was waived
 }
 
@@ -45,6 +46,8 @@ type inquiry struct {
 	job   *Job
 	texts []string // which are asked for
 
+	waived func() bool // whether the message says TLS-Required: No: then nothing is told
+
 	fetches sync.WaitGroup
 	mu      sync.Mutex
 	sts     map[string]mtasts.Finding // by policy domain
@@ -54,7 +57,7 @@ type inquiry struct {
 // inquire begins the lookups for job. The host's line of control/tlspolicy decides whether its
 // policy is asked for.
 func (r *Router) inquire(job *Job) *inquiry {
-	q := &inquiry{Router: r, job: job, sts: make(map[string]mtasts.Finding)}
+	q := &inquiry{Router: r, job: job, sts: make(map[string]mtasts.Finding), waived: sync.OnceValue(func() bool { return waives(job.Message) })}
 	if s := r.Settings; s.MTASTS != "" && s.TLSPolicy.ForHost(job.Host).AsksMTASTS() {
 		q.texts = append(q.texts, stsText)
 	}
@@ -168,14 +171,41 @@ func (q *inquiry) complete(found *route.Result, all []Published, i int) {
 	if finding, asked := q.sts[p.Domain]; asked && p.Line.AsksMTASTS() {
 		p.STS = &finding
 	}
-	if text := q.text(reportText, found.Texts[p.Domain]); text != nil {
-		p.Reports = tlsrpt.Record(text.TXT)
-	}
+	p.Reports = q.record(found, p.Domain)
 	for j := range all {
 		if same := strings.EqualFold(found.Candidates[j].Host, found.Candidates[i].Host); same && found.Candidates[j].Host != "" {
 			p.Elsewhere = p.Elsewhere || all[j].TLSA.State >= dane.NoneUsable
 		}
 	}
+}
+
+// record is the record by which a policy domain asks for reports on TLS; "": it asks for none, or the
+// message does not let it have any.
+func (q *inquiry) record(found *route.Result, domain string) string {
+	text := q.text(reportText, found.Texts[domain])
+	if text == nil {
+		return ""
+	}
+	record := tlsrpt.Record(text.TXT)
+	if record != "" && q.waived() {
+		return ""
+	}
+	return record
+}
+
+// unfetched are the policy domains that are to be told that their policies could not be fetched, in the
+// order of their names.
+func (q *inquiry) unfetched(found *route.Result) (all []unfetched) {
+	if found == nil {
+		return nil
+	}
+	for _, domain := range slices.Sorted(maps.Keys(q.sts)) {
+		finding := q.sts[domain]
+		if record := q.record(found, domain); record != "" && finding.Failed != nil {
+			all = append(all, unfetched{domain, record, finding})
+		}
+	}
+	return all
 }
 
 // wayStates are the states of TLSA records as package policy has them.

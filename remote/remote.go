@@ -64,6 +64,9 @@ type Job struct {
 	Number int
 	Trace  func(line string) // called for each step, from several goroutines; may be nil
 	About  string            // what the first line of the trace begins with: see [About]
+
+	collector string // the socket of the collector of reports on TLS
+	debts     []debt // what Tell sends
 }
 
 // A Config is what a Router goes by. It is not changed once a Router has it.
@@ -161,7 +164,8 @@ var ErrNoMessage error = &report.Error{Case: report.Unreadable, Facts: report.Fa
 // Deliver carries job out, by the router that prepare returns, and returns its one
 // complete report stream, whatever happens: what is unforeseen, a panic included,
 // is temporary. Arguments that cannot be delivered to are refused before prepare
-// is called, which may set Trace and About of job.
+// is called, which may set Trace and About of job. What is to be told about TLS is sent later, by
+// [Job.Tell].
 func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (stream report.Stream) {
 	prepared := false
 	defer func() {
@@ -192,6 +196,10 @@ func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (st
 func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
 	dead := r.deadHosts(job)
 	plan := r.plan(ctx, job, dead)
+	job.collector = r.Settings.TLSRPTSocket
+	for i := range plan.unfetched {
+		job.owe(debt{make: plan.unfetched[i].report})
+	}
 	if plan.Err != nil {
 		return report.Stream{}, plan.Err
 	}

@@ -14,6 +14,7 @@ import (
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/tlsrpt"
 	"nightmare.mail/mxf/remote/transport"
 )
 
@@ -106,6 +107,9 @@ func (w *walk) try(ctx context.Context, s *Step, conversed *bool) (stream report
 	if s.Err != nil {
 		w.job.tracef("skip %s: %s", s.Protocol.Service, oneLine(s.Err.Error()))
 		w.reasons = append(w.reasons, report.For(s.Err))
+		if left := new(policy.Left); errors.As(s.Err, &left) {
+			w.job.owe(debt{once: true, make: func() *tlsrpt.Datagram { return reportLeft(s, left.Why) }})
+		}
 		return report.Stream{}, false
 	}
 	for len(addrs) > 0 {
@@ -321,7 +325,10 @@ func (w *walk) attempt(ctx context.Context, v *visit, conn *net.TCPConn) (report
 	if v.addr.SourceLine > 0 {
 		w.job.tracef("from %s helo %s (control/sources:%d)", dial.LocalAddr(conn).Addr(), v.addr.Identity.HeloHost, v.addr.SourceLine)
 	}
-	return w.carrier.Carry(ctx, conn, v.step.target(v.addr, v.manner), w.mail, v.step.InProcess)
+	ours := dial.LocalAddr(conn).Addr()
+	stream, securing, err := w.carrier.Carry(ctx, conn, v.step.target(v.addr, v.manner), w.mail, v.step.InProcess)
+	w.job.owe(debt{make: func() *tlsrpt.Datagram { return meeting{securing, ours, v.addr.Addr()}.report(v.step) }})
+	return stream, err
 }
 
 // settled reports whether an attempt ends the delivery, and with which reports. The

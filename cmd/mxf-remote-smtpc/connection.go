@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
@@ -125,6 +126,19 @@ func (c *connection) login(home, relay, sender string) error {
 	}
 	c.options.Login = login.New(line, words, relay, uint16(c.port))
 	return nil
+}
+
+// tell says on descriptor 2 what became of STARTTLS, for the reports on TLS that the router sends: neither
+// exit code nor reports have all of it. A certificate that is not good is said too.
+func (c *connection) tell(what smtpc.Securing) {
+	if what == smtpc.NotAsked {
+		return
+	}
+	words := what.String()
+	if verdict, _ := chain.Lookup(chain.Change(nil, c.facts), "SSL_PEER_VERIFIED"); what == smtpc.Secured && strings.HasPrefix(verdict, "no:") {
+		words += " " + verdict
+	}
+	chain.Complain("mxf-remote-smtpc", "starttls", words)
 }
 
 // startOn asks for TLS on the descriptor control and returns what the TLS client says about it.

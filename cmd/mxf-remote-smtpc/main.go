@@ -38,5 +38,8 @@ func run(args []string) error {
 	ctx := protocol.Fuse(settings.TimeoutRemote, smtpc.ErrFuse)
 	outcome, ended := smtpc.Deliver(ctx, c.network, &c.options, smtpc.NewMail(args[1], args[2:], os.Stdin, false))
 	c.close(ended)
+	if settings.TLSRPTSocket != "" {
+		c.tell(outcome.Securing)
+	}
 	return protocol.Finish(report.SMTP(outcome, c.peer(settings.TimeoutRemote)))
 }

@@ -39,6 +39,7 @@ func main() {
 	if _, err := reports.WriteTo(chain.Output{}); err != nil {
 		os.Exit(chain.ExitTemporary)
 	}
+	job.Tell()
 }
 
 // settleMemory undoes what the environment says about the garbage collector: with too low

@@ -51,6 +51,20 @@ func (r Report) Lost(ip string) bool {
 	return strings.HasPrefix(r.Text, strings.ReplaceAll(opening, "{ip}", Foreign(ip)))
 }
 
+// NoTLS returns the reason in a report that TLS with the server at ip could not be had, or that the server
+// spoke out of turn before it; "" where r is another report. Like Lost, it decides nothing.
+func (r Report) NoTLS(ip string) string {
+	first, _, _ := strings.Cut(r.Text, "\n")
+	for _, c := range [...]Case{TLSUnavailable, ProtocolError} {
+		opening, ending, _ := strings.Cut(New(c, Facts{IP: ip, Reason: "\x00"}).Text, "?")
+		rest, begins := strings.CutPrefix(first, opening)
+		if reason, ends := strings.CutSuffix(rest, ending); begins && ends {
+			return reason
+		}
+	}
+	return ""
+}
+
 // With returns r with further lines of ours. They come before the line on TLS, which is the
 // last one, also in the reports of a program.
 func (r Report) With(lines ...string) Report {

@@ -267,3 +267,21 @@ func TestReasonFrom(t *testing.T) {
 		}
 	}
 }
+
+func TestReport_NoTLS(t *testing.T) {
+	for _, c := range []struct {
+		report Report
+		want   string
+	}{
+		{New(TLSUnavailable, Facts{IP: "192.0.2.1", Reason: `server says "no. (#4.7.5)"`, Reply: "454 no"}), `server says "no. (#4.7.5)"`},
+		{New(ProtocolError, Facts{IP: "192.0.2.1", Reason: "it sent \"x\" without being asked"}), "it sent \"x\" without being asked"},
+		{New(TLSUnavailable, Facts{IP: "192.0.2.2", Reason: "why"}), ""},
+		{New(ConnectionDied, Facts{IP: "192.0.2.1", Reason: "why"}), ""},
+		{New(GreetingFailed, Facts{IP: "192.0.2.1"}), ""},
+		{Report{}, ""},
+	} {
+		if got := c.report.NoTLS("192.0.2.1"); got != c.want {
+			t.Errorf("%q: %q, want %q", c.report.Text, got, c.want)
+		}
+	}
+}

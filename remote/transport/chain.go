@@ -22,10 +22,10 @@ import (
 const maxHandshake = (1<<32 - 1) * time.Millisecond
 
 // inChain carries an attempt out by the programs that the control files name.
-func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail) (report.Stream, error) {
+func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail) (report.Stream, Securing, error) {
 	args, err := c.command(t, m)
 	if err != nil {
-		return report.Stream{}, err
+		return report.Stream{}, Securing{}, err
 	}
 	ctx, broken := context.WithCancelCause(ctx)
 	defer broken(nil)
@@ -33,12 +33,12 @@ func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *
 		broken(unreadable(err))
 	})
 	if err != nil {
-		return report.Stream{}, err
+		return report.Stream{}, Securing{}, err
 	}
 	network, err := blockingCopy(conn)
 	if err != nil {
 		done()
-		return report.Stream{}, err
+		return report.Stream{}, Securing{}, err
 	}
 	// From here on the connection is the chain's.
 	conn.Close()
@@ -50,16 +50,22 @@ func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *
 		if t.Manner.TLS == policy.Clear {
 			first = t.Protocol.Program // as it is spelled
 		}
-		return report.Stream{}, &report.Error{Case: report.ProgramFailed,
+		return report.Stream{}, Securing{}, &report.Error{Case: report.ProgramFailed,
 			Facts: report.Facts{Reason: fmt.Sprintf("%q%s: %v", args[0], c.namedBy(first), notStarted(args[0], err))}, Err: err}
 	}
 	stream, err := p.result(ctx, c.patience(t))
 	stop()
 	done()
 	if exit := new(exitError); errors.As(err, &exit) && exit.cause != nil && exit.cause != errFuse {
-		return report.Stream{}, exit.cause
+		return report.Stream{}, Securing{}, exit.cause
 	}
-	return c.meaning(t, p, stream, err)
+	became, rest := cutSecuring(string(p.said))
+	p.said = said(rest)
+	stream, err = c.meaning(t, p, stream, err)
+	if !t.Protocol.Explicit || t.Manner.TLS == policy.Clear {
+		return stream, Securing{}, err
+	}
+	return stream, became.completed(rest, err, t.ip()), err
 }
 
 // patience is how long a chain may run before it is killed, 0 for ever. A program
@@ -246,11 +252,17 @@ func (e *Exits) failure(code int) error {
 
 // A fatal is the last line of a TLS client, for which it ended: mxf-tlsc's and s6-tlsc's
 // begin with their name and ": fatal: ".
-type fatal struct{ program, what string }
+type fatal struct {
+	program, what string
+	faults        tlsc.Faults // of the certificate, that our own has found
+}
+
+// isOurs reports whether one of our own TLS clients has said it.
+func (f fatal) isOurs() bool { return f.program == "mxf-tlsc" || f.program == "mxf-ucspitlsc" }
 
 // of is f as it is about t: a TLS client does not know that the records that it was given are pins.
 func (f fatal) of(t *Target) fatal {
-	if judge, verifies := t.dane(); verifies && judge.Pins != "" && tlsc.FaultsOf(f.what).Records == tlsc.FaultNoMatch {
+	if judge, verifies := t.dane(); verifies && judge.Pins != "" && f.faults.Records == tlsc.FaultNoMatch {
 		f.what = judge.NoMatch("")
 	}
 	return f
@@ -269,7 +281,11 @@ func diagnosis(said string) (fatal, string) {
 			rest.WriteString(line)
 			continue
 		}
-		f = fatal{program, strings.TrimSpace(what)}
+		f = fatal{program: program, what: strings.TrimSpace(what)}
+		if f.isOurs() {
+			f.faults = tlsc.FaultsOf(f.what)
+			f.what, _ = tlsc.CutSecond(f.what)
+		}
 	}
 	return f, strings.Trim(rest.String(), "\n")
 }
@@ -284,7 +300,7 @@ func noTLS(f fatal, said, ip string) *report.NoTransaction {
 	case f.what != "":
 		facts.Reason = f.what
 		var cause error
-		if f.program == "mxf-tlsc" || f.program == "mxf-ucspitlsc" {
+		if f.isOurs() {
 			cause = tlsc.Cause(f.what)
 		}
 		return noTransaction(report.New(report.TLSUnavailable, facts), policy.ErrTLS, cause)

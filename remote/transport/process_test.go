@@ -12,6 +12,7 @@ import (
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/tlsc"
 )
 
 // On a machine so busy that the time for reading is over before it began, what is
@@ -156,12 +157,16 @@ func TestDiagnosis(t *testing.T) {
 		rest  string
 	}{
 		"":                                     {},
-		"mxf-tlsc: fatal: why\n":               {fatal{"mxf-tlsc", "why"}, ""},
-		"a sentence\ns6-tlsc-io: fatal: why\n": {fatal{"s6-tlsc-io", "why"}, "a sentence"},
-		"mxf-tlsc: fatal: why: fatal: more":    {fatal{"mxf-tlsc", "why: fatal: more"}, ""},
-		"550-evil: fatal: why\n550 no":         {fatal{}, "550-evil: fatal: why\n550 no"},
-		"two words: fatal: why":                {fatal{}, "two words: fatal: why"},
-		": fatal: why":                         {fatal{}, ": fatal: why"},
+		"mxf-tlsc: fatal: why\n":               {fatal{program: "mxf-tlsc", what: "why"}, ""},
+		"a sentence\ns6-tlsc-io: fatal: why\n": {fatal{program: "s6-tlsc-io", what: "why"}, "a sentence"},
+		"mxf-tlsc: fatal: why: fatal: more":    {fatal{program: "mxf-tlsc", what: "why: fatal: more"}, ""},
+		"mxf-ucspitlsc: fatal: certificate matches none of x; besides, certificate expired on y": {fatal{"mxf-ucspitlsc", "certificate matches none of x",
+			tlsc.Faults{Records: tlsc.FaultNoMatch, Anchors: tlsc.FaultDate}}, ""},
+		"s6-ucspitlsc: fatal: certificate matches none of x; besides, certificate expired on y": {fatal{program: "s6-ucspitlsc",
+			what: "certificate matches none of x; besides, certificate expired on y"}, ""},
+		"550-evil: fatal: why\n550 no": {fatal{}, "550-evil: fatal: why\n550 no"},
+		"two words: fatal: why":        {fatal{}, "two words: fatal: why"},
+		": fatal: why":                 {fatal{}, ": fatal: why"},
 	} {
 		if f, rest := diagnosis(said); f != want.fatal || rest != want.rest {
 			t.Errorf("%q: %+v, %q", said, f, rest)

@@ -28,12 +28,19 @@ type session struct {
 	tls    *tlsc.Conn     // nil: in the clear
 	facts  *report.TLS    // of it
 	smtp   *smtpc.Session // nil in QMTP, which has no sessions
+	became Securing       // of STARTTLS
 }
 
 // inProcess carries an attempt out by calling the packages that the bundled programs are
 // made of.
-func (c *Carrier) inProcess(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail) (report.Stream, error) {
+func (c *Carrier) inProcess(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail) (report.Stream, Securing, error) {
 	s := &session{Carrier: c, target: t, under: conn}
+	stream, err := s.carry(ctx, m)
+	return stream, s.became, err
+}
+
+func (s *session) carry(ctx context.Context, m *Mail) (report.Stream, error) {
+	t := s.target
 	if t.Protocol.Implicit {
 		if err := s.secure(ctx, m.Trace); err != nil {
 			return report.Stream{}, brokenTLS(err.Error(), err, t.ip())
@@ -181,6 +188,9 @@ func (s *session) sendSMTP(ctx context.Context, m *Mail) (report.Stream, error) 
 		s.smtp, _ = smtpc.Open(ctx, s.conn(), s.options(m.Trace)) // Send has the error in its outcome
 		outcome = s.smtp.Send(ctx, mail)
 		ended = s.smtp.Quit()
+	}
+	if t := s.target; t.Protocol.Explicit && t.Manner.TLS != policy.Clear {
+		s.became = s.securing(outcome)
 	}
 	s.close(ended)
 	return report.SMTP(outcome, s.peer())

@@ -104,7 +104,9 @@ type Mail struct {
 //     finds the failure in it that leads to a rung of package policy;
 //   - *report.Fuse: timeoutremote is over; it has the reports;
 //   - another, which is temporary and ends the delivery.
-func (c *Carrier) Carry(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail, inProcess bool) (report.Stream, error) {
+//
+// What became of STARTTLS decides nothing. It is zero where it is not known.
+func (c *Carrier) Carry(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail, inProcess bool) (report.Stream, Securing, error) {
 	if inProcess {
 		return c.inProcess(ctx, conn, t, m)
 	}
