@@ -59,11 +59,11 @@ import (
 //	smtpserver NAME ADDR OPTION... (see smtpOptions), qmtpserver, qmtpsserver
 //	dead SERVICE ADDR            packets to that address get no answer
 //	stop NAME                    stop the servers of that name
-//	[!] rspawn [-pipe] [-args] [-list LIST] FILE HOST SENDER RECIPIENT...
+//	[!] rspawn [-pipe] [-args] [-in FOLDER] [-list LIST] FILE HOST SENDER RECIPIENT...
 //	                             deliver; its reports are the standard output, which must
 //	                             be exactly one stream (with ! it need not); -list adds
-//	                             the lines of a file, -args allows any arguments; it is
-//	                             traced unless $MXF_TRACE is "-"
+//	                             the lines of a file, -args allows any arguments, -in takes the
+//	                             programs of another folder; it is traced unless $MXF_TRACE is "-"
 //	verdict K|Z|D REGEXP         what qmail-rspawn makes of it
 //	took MIN MAX                 how long it took
 //	exits N PROGRAM ARG...       run something that exits N
@@ -84,7 +84,8 @@ import (
 //	showed N NAME|none           which certificate the client showed on connection N
 //	grow FILE SIZE               a message of that size, with dots and 8-bit bytes
 //
-// Those for signatures are in signing_test.go.
+// Those for signatures are in signing_test.go, those for policies in policy_test.go. After each
+// delivery, what its trace says of policies was kept.
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 
 // runScripts runs the scripts in a folder, both ways, and compares.
@@ -213,10 +214,11 @@ var scriptCommands = map[string]command{
 	"uneven":      plain(0, func(r *rig, _ *testscript.TestScript, _ []string) error { r.uneven = true; return nil }),
 }
 
-// allCommands returns those above and those of signatures.
+// allCommands returns those above and those of signatures and policies.
 func allCommands() map[string]command {
 	all := maps.Clone(scriptCommands)
 	maps.Copy(all, signingCommands)
+	maps.Copy(all, policyCommands)
 	return all
 }
 
@@ -493,7 +495,7 @@ func (r *rig) stop(_ *testscript.TestScript, args []string) error {
 // rspawn delivers a message.
 func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 	r := ts.Value(rigKey{}).(*rig)
-	pipe, any := false, false
+	pipe, any, folder := false, false, r.bin
 	var list []string
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
 		switch args[0] {
@@ -503,6 +505,8 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 			any = true
 		case "-list":
 			any, list, args = true, strings.Fields(ts.ReadFile(args[1])), args[1:]
+		case "-in":
+			folder, args = ts.MkAbs(args[1]), args[1:]
 		default:
 			ts.Fatalf("unknown option %s", args[0])
 		}
@@ -515,7 +519,7 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer message.Close()
 	d := lab.Delivery{
-		Program: filepath.Join(r.bin, "mxf-remote"), Dir: r.work, Message: message, Arguments: []string{},
+		Program: filepath.Join(folder, "mxf-remote"), Dir: r.work, Message: message, Arguments: []string{},
 	}
 	for _, arg := range append(args[1:], list...) {
 		d.Arguments = append(d.Arguments, unescape(arg))
@@ -528,9 +532,11 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 	if ts.Getenv("MXF_TRACE") == "" {
 		d.Environ = append(d.Environ, "MXF_TRACE="+r.trace())
 	}
+	before := r.watch(ts)
 	o, err := lab.Rspawn(context.Background(), d)
 	ts.Check(err)
 	r.outcome = o
+	ts.Check(r.kept(before, o))
 	ts.Check(r.discreet(o, cmp.Or(ts.Getenv("MXF_TRACE"), r.trace())))
 	r.note(ts, o)
 	ts.Stdout().Write(o.Raw)

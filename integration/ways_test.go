@@ -69,7 +69,7 @@ func (r *record) add(ts *testscript.TestScript, text string) {
 }
 
 // What differs from run to run in a trace, and what takes its place: time and
-// process; how long things took and how far they got; in whose words the system
+// process; digests; how long things took and how far they got; in whose words the system
 // said no; and, after a failed handshake, the reason, which the line before it
 // gives: a program that is not the TLS client does not know it.
 var chance = []struct {
@@ -78,6 +78,7 @@ var chance = []struct {
 }{
 	{regexp.MustCompile(`(?m)^\S+ \d+ `), ""},
 	{regexp.MustCompile(`\(\d+ ms\)`), "(n ms)"},
+	{regexp.MustCompile(`\b[0-9a-f]{64,}\b(\.\.\.)?`), "(digest)"},
 	{regexp.MustCompile(`(tls certificate .*) from \S+ to \S+ `), "$1 "},
 	{regexp.MustCompile(`no answer in .*`), "no answer"},
 	{regexp.MustCompile(`no answer to the handshake (in time|within \d+ ms)`), "no answer to the handshake"},
@@ -139,8 +140,8 @@ func direction(line string) string { return strings.TrimPrefix(line, "qmtp ")[:1
 func (r *rig) neutral(text string) string {
 	text = strings.NewReplacer(r.work, "$WORK", r.bin+"/", "", r.DNS.Addr(), "$DNS").Replace(text)
 	for _, service := range []string{"smtp", "submissions", "qmtp", "qmtps"} {
-		port := regexp.MustCompile(`\b` + strconv.Itoa(int(r.Port(service))) + `\b`)
-		text = port.ReplaceAllString(text, "$$"+strings.ToUpper(service))
+		port := regexp.MustCompile(`(\b|_)` + strconv.Itoa(int(r.Port(service))) + `\b`)
+		text = port.ReplaceAllString(text, "$1$$"+strings.ToUpper(service))
 	}
 	return temporary.ReplaceAllString(text, "mxf-spool-N")
 }
