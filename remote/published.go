@@ -294,7 +294,21 @@ func waives(message *os.File) bool {
 	}
 	text := make([]byte, maxWaiver)
 	n, _ := message.ReadAt(text, start)
-	return saysNo(string(text[:n]))
+	if n < len(text) {
+		return saysNo(string(text[:n]))
+	}
+	return saysNo(wholeFields(string(text)))
+}
+
+// wholeFields is a header that was cut off somewhere, without its last field: nobody knows how that
+// goes on.
+func wholeFields(text string) string {
+	for end := strings.LastIndexByte(text, '\n'); end >= 0; end = strings.LastIndexByte(text[:end], '\n') {
+		if rest := text[end+1:]; rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+			return text[:end+1]
+		}
+	}
+	return ""
 }
 
 // saysNo reports whether a header waives. Its field may be folded.
