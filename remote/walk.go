@@ -243,13 +243,23 @@ func (w *walk) firstVisit(s *Step, addr netip.AddrPort) *visit {
 			v.addr = &s.Addresses[i]
 		}
 	}
-	v.manner = transport.Manner(s.Requirement.First, v.addr.Avoid)
+	v.manner = transport.Manner(w.firstLevel(s), v.addr.Avoid)
 	if v.addr.AvoidLine > 0 {
 		note := fmt.Sprintf("%s is not asked for %s (control/smtpavoid:%d)", addr.Addr(), v.addr.Avoid, v.addr.AvoidLine)
 		w.job.tracef("%s", note)
 		v.notes = append(v.notes, note+".")
 	}
 	return v
+}
+
+// firstLevel is how much TLS the first attempt at an address of s has. Where TLS is taken as it
+// comes, a server that refuses STARTTLS gets the message in the clear on the same connection: one
+// that is too young for that asks for TLS, and follows the rungs.
+func (w *walk) firstLevel(s *Step) policy.Level {
+	if s.Requirement.First == policy.May && w.tooYoung() {
+		return policy.Must
+	}
+	return s.Requirement.First
 }
 
 // visit tries one address, rung after rung of what is required of it, until reports end the
