@@ -178,7 +178,7 @@ func setUp(t *testing.T, env *testscript.Env, way string, record *record) error 
 }
 
 // inherited are the variables of a script that mxf-remote gets.
-var inherited = []string{"PATH", "MXF_HOME", "DNSCACHEIP", "MXF_TRACE", "GOCOVERDIR", "TMPDIR", "BIN", "WORK", "EXTRA"}
+var inherited = []string{"PATH", "MXF_HOME", "DNSCACHEIP", "MXF_TRACE", "GOCOVERDIR", "TMPDIR", "BIN", "WORK", "EXTRA", "MXF_POLICY", "MXF_TLSA", "MXF_TLSNAMES"}
 
 type command = func(ts *testscript.TestScript, neg bool, args []string)
 
