@@ -84,7 +84,7 @@ import (
 //	showed N NAME|none           which certificate the client showed on connection N
 //	grow FILE SIZE               a message of that size, with dots and 8-bit bytes
 //
-// Those for signatures are in signing_test.go, those for policies in policy_test.go. After each
+// Those for signatures are in signing_test.go, those for policies in policy_test.go and tlsrpt_test.go. After each
 // delivery, what its trace says of policies was kept.
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 
@@ -128,6 +128,8 @@ type rig struct {
 	outcome *lab.Outcome
 	record  *record
 	uneven  bool
+
+	collector *lab.Collector // the last one that was started; nil before
 }
 
 func setUp(t *testing.T, env *testscript.Env, way string, record *record) error {
@@ -219,6 +221,7 @@ func allCommands() map[string]command {
 	all := maps.Clone(scriptCommands)
 	maps.Copy(all, signingCommands)
 	maps.Copy(all, policyCommands)
+	maps.Copy(all, tlsrptCommands)
 	return all
 }
 

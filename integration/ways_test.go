@@ -54,6 +54,7 @@ func (r *rig) note(ts *testscript.TestScript, o *lab.Outcome) {
 		wire := m.Wire[:min(len(m.Wire), 3000)]
 		b.WriteString("message: " + anySignature(string(wire)) + "\n")
 	}
+	b.WriteString(r.toldSoFar(ts))
 	if text, err := os.ReadFile(r.trace()); err == nil {
 		b.WriteString("trace:\n" + evened(r.neutral(string(text)))) // ports decide the order of lookups
 		os.Remove(r.trace())
