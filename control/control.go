@@ -84,8 +84,8 @@ type Settings struct {
 	MTASTS         string           // absolute path of the folder of the policy cache; empty: no MTA-STS
 	TrustResolvers []netip.AddrPort // name servers whose word on DNSSEC counts, 1 to 16; nil: none, and no DANE
 
-	TLSPolicy    TLSPolicies   // what we want ourselves of some hosts and exchangers
-	ClearAfter   time.Duration // age of a message before TLS that failed is replaced by clear text
+	TLSPolicy  TLSPolicies   // what we want ourselves of some hosts and exchangers
+	ClearAfter time.Duration // age of a message before TLS that failed is replaced by clear text
 }
 
 // Anchors has the absolute path of the trust anchors in one of its fields. Both are

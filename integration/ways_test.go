@@ -84,6 +84,7 @@ var chance = []struct {
 	{regexp.MustCompile(`(tls failed: certificate matches none) of .*`), "$1"},
 	{regexp.MustCompile(`no answer in .*`), "no answer"},
 	{regexp.MustCompile(`no answer to the handshake (in time|within \d+ ms)`), "no answer to the handshake"},
+	{regexp.MustCompile(`(tlsrpt \S+): sent \d+ bytes`), "$1: sent"}, // what was sent is compared
 	{regexp.MustCompile(`(lookup SRV \S+): (no such name|not waited for).*`), "$1: none"},
 	{regexp.MustCompile(`qmtp > (stopped|sent).*`), "qmtp > over"},
 	{regexp.MustCompile(`qmtp lost: .*`), "qmtp lost"},
