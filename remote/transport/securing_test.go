@@ -2,6 +2,7 @@ package transport
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"nightmare.mail/mxf/remote/policy"
@@ -50,4 +51,23 @@ func TestSecuring(t *testing.T) {
 			t.Errorf("%q, %v: %+v, %q; want %+v", c.said, c.err, got, rest, c.want)
 		}
 	}
+}
+
+// Whatever a chain says, no more of it is taken than whole lines of our own program.
+func FuzzCutSecuring(f *testing.F) {
+	for _, said := range []string{"", "why\n", securingMark + "up", securingMark + "up no:certificate\n550 " + securingMark + "up\n", "\n" + securingMark + "\n\n"} {
+		f.Add(said)
+	}
+	f.Fuzz(func(t *testing.T, said string) {
+		became, rest := cutSecuring(said)
+		var others []string
+		for line := range strings.Lines(said) {
+			if !strings.HasPrefix(line, securingMark) {
+				others = append(others, line)
+			}
+		}
+		if want := strings.Join(others, ""); rest != want || rest == said && became != (Securing{}) {
+			t.Errorf("%q: %+v, %q", said, became, rest)
+		}
+	})
 }
