@@ -22,12 +22,15 @@
 //     to its beginning.
 //  6. When nothing is left, the last reason is reported; a temporary one, if there
 //     was any.
+//  7. When the reports are written, a collector is told what became of TLS, for those
+//     who ask for that (package tlsrpt).
 //
 // What it goes by:
 //
 //	qmail-remote(8)       arguments, reports
 //	qmail-rspawn(8)       what is done with them
 //	RFC 5321 section 5.1  which exchanger is tried, and when the next one is
+//	RFC 8460 section 4.3  what can fail about TLS
 package remote
 
 import (
