@@ -130,6 +130,11 @@ func (r *Router) loadTLS() error {
 	if err := r.Settings.CheckPolicy(r.carrier.HasOurClient); err != nil {
 		return err
 	}
+	if r.Settings.MTASTS != "" {
+		if err := r.store().Check(); err != nil {
+			return &control.Error{File: "control/mtasts", Line: 1, What: err.Error()}
+		}
+	}
 	hasTLS := func(p control.Protocol) bool { return r.Settings.HasTLS(&p) }
 	isNamed := func(p control.Protocol) bool { return p.Service != control.Submissions || p.Line > 0 }
 	switch {

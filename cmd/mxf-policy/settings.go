@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
@@ -34,8 +33,7 @@ func openCache() (*cache, error) {
 		return nil, unusable(&control.Error{File: "control/mtasts", Line: 1, What: "expected trust anchors for it, and control/trustanchors is missing or empty"})
 	}
 	if err := c.Check(); err != nil {
-		return nil, unusable(&control.Error{File: "control/mtasts", Line: 1,
-			What: fmt.Sprintf("expected a folder that this process can read and write, and nobody else can write, found %q: %v", settings.MTASTS, err)})
+		return nil, unusable(&control.Error{File: "control/mtasts", Line: 1, What: err.Error()})
 	}
 	return c, nil
 }

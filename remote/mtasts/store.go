@@ -50,9 +50,16 @@ func (s *Store) now() time.Time {
 	return time.Now()
 }
 
-// Check returns why the folder cannot be used, in words that follow "expected a folder
-// that this process can read and write, and nobody else can write: ".
+// Check returns nil for a folder that can be used. The error is what a control file that names
+// the folder is told.
 func (s *Store) Check() error {
+	if err := s.check(); err != nil {
+		return fmt.Errorf("expected a folder that this process can read and write, and nobody else can write, found %q: %w", s.Folder, err)
+	}
+	return nil
+}
+
+func (s *Store) check() error {
 	info, err := os.Stat(s.Folder)
 	if err == nil && info.IsDir() {
 		err = unix.Faccessat(unix.AT_FDCWD, s.Folder, unix.R_OK|unix.W_OK|unix.X_OK, unix.AT_EACCESS)
