@@ -158,7 +158,8 @@ func (q *inquiry) publications(ctx context.Context, found *route.Result) ([]Publ
 	for i := range all {
 		q.complete(found, all, i)
 	}
-	for domain, finding := range q.sts {
+	for _, domain := range slices.Sorted(maps.Keys(q.sts)) {
+		finding := q.sts[domain]
 		q.job.tracef("sts %s: %s", domain, &finding)
 	}
 	return all, nil
