@@ -63,14 +63,18 @@ func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan
 	}
 	rnd := r.random()
 	q := r.inquire(job)
-	lookups, cancel := context.WithCancel(ctx)
+	fetches, stop := context.WithCancel(ctx)
+	defer stop()
+	lookups := fetches
 	if limit := r.Settings.TimeoutDNS; limit > 0 {
+		var cancel context.CancelFunc
 		lookups, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
 	}
-	defer cancel()
-	found, err := r.find(ctx, lookups, q, rnd, ours)
+	found, err := r.find(fetches, lookups, q, rnd, ours)
 	p := &Plan{Route: found, Err: err}
 	if err != nil {
+		stop() // nobody needs a policy any more
 		_ = q.wait()
 		p.unfetched = q.unfetched(found)
 		return p
@@ -85,9 +89,9 @@ func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan
 	return p
 }
 
-// find finds the candidates for a job, while lookups lasts. What q starts may take until ctx
+// find finds the candidates for a job, while lookups lasts. What q fetches may take until fetches
 // ends.
-func (r *Router) find(ctx, lookups context.Context, q *inquiry, rnd *rand.Rand, ours func(netip.Addr) bool) (*route.Result, error) {
+func (r *Router) find(fetches, lookups context.Context, q *inquiry, rnd *rand.Rand, ours func(netip.Addr) bool) (*route.Result, error) {
 	job := q.job
 	finder := route.Finder{
 		Protocols: r.Settings.Protocols, Resolver: r.Resolver, Secure: len(r.Settings.TrustResolvers) > 0,
@@ -95,7 +99,7 @@ func (r *Router) find(ctx, lookups context.Context, q *inquiry, rnd *rand.Rand, 
 	}
 	return finder.Find(lookups, route.Request{
 		Host: job.Host, Sender: job.Sender, Usable: func(p *control.Protocol) bool { return r.usable(p, job.Host) }, Ours: ours,
-		Texts: q.texts, OnTexts: func(domain string, answers []*dns.Answer) { q.heard(ctx, domain, answers) },
+		Texts: q.texts, OnTexts: func(domain string, answers []*dns.Answer) { q.heard(fetches, domain, answers) },
 		Limit: r.Settings.TimeoutDNS, Rand: rnd, Trace: job.Trace,
 	})
 }

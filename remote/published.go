@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -51,7 +52,7 @@ type inquiry struct {
 	fetches sync.WaitGroup
 	mu      sync.Mutex
 	sts     map[string]mtasts.Finding // by policy domain
-	broken  error                     // mxf-policy cannot be run
+	broken  error                     // why a policy is not known that may be there; a *report.Error
 }
 
 // inquire begins the lookups for job. The host's line of control/tlspolicy decides whether its
@@ -83,15 +84,24 @@ func (q *inquiry) heard(ctx context.Context, domain string, answers []*dns.Answe
 		return
 	}
 	q.fetches.Go(func() {
-		finding := mtasts.Finding{Why: "panic"}
+		// What is unforeseen must not pass for a domain without a policy.
 		defer func() {
-			_ = recover()
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			q.sts[domain] = finding
+			if p := recover(); p != nil {
+				q.fail(&report.Error{Case: report.Internal, Facts: report.Facts{Reason: fmt.Sprintf("panic: %v", p)}})
+			}
 		}()
-		finding = q.store().Find(ctx, domain, mtasts.ParseRecord(text.TXT), q.fetch)
+		finding := q.store().Find(ctx, domain, mtasts.ParseRecord(text.TXT), q.fetch)
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.sts[domain] = finding
 	})
+}
+
+// fail has the delivery end by err before anything is connected.
+func (q *inquiry) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.broken = err
 }
 
 func (r *Router) store() *mtasts.Store {
@@ -104,14 +114,12 @@ const fetchLimit = mtasts.FetchLimit + 5*time.Second
 
 // fetch has mxf-policy fetch a policy.
 func (q *inquiry) fetch(ctx context.Context, domain, id string) (*mtasts.Entry, *mtasts.Failure) {
-	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
+	limited, cancel := context.WithTimeout(ctx, fetchLimit)
 	defer cancel()
-	text, err := q.carrier.FetchPolicy(ctx, domain, id)
+	text, err := q.carrier.FetchPolicy(limited, domain, id)
 	var unable *report.Error
 	if errors.As(err, &unable) {
-		q.mu.Lock()
-		q.broken = err
-		q.mu.Unlock()
+		q.fail(err)
 		return nil, nil
 	}
 	if e, parsed := mtasts.ParseEntry(domain, text, q.Now()); err == nil && parsed == nil {
@@ -120,6 +128,9 @@ func (q *inquiry) fetch(ctx context.Context, domain, id string) (*mtasts.Entry, 
 		err = parsed
 	}
 	failed := mtasts.NewFailure(mtasts.FetchError, q.Now(), err.Error())
+	if ctx.Err() != nil {
+		return nil, failed // of a delivery that is over, and not of the domain
+	}
 	_, _ = q.store().FetchFailed(domain, failed, time.Time{})
 	return nil, failed
 }

@@ -22,7 +22,8 @@ const (
 
 // FetchPolicy has mxf-policy(8) fetch the MTA-STS policy of a domain, by the id of its record, and
 // returns the text of the cache file. It is killed when ctx ends. The error is a *report.Error if
-// the program cannot be run; any other says why there is no text.
+// the program cannot be run, or cannot even try (trust anchors that cannot be read, say): that is
+// no failure of the domain's. Any other says why there is no text.
 func (c *Carrier) FetchPolicy(ctx context.Context, domain, id string) ([]byte, error) {
 	path := filepath.Join(c.Programs, policyProgram)
 	if err := runnable(path); err != nil {
@@ -37,8 +38,8 @@ func (c *Carrier) FetchPolicy(ctx context.Context, domain, id string) ([]byte, e
 		}
 	}
 	cmd.Env = append(cmd.Env, "MXF_HOME="+c.Settings.Home)
-	var text bytes.Buffer
-	cmd.Stdout = &text
+	var text, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &text, &said
 	if err := cmd.Start(); err != nil {
 		return nil, policyFailed(path, notStarted(path, err))
 	}
@@ -49,8 +50,14 @@ func (c *Carrier) FetchPolicy(ctx context.Context, domain, id string) ([]byte, e
 		return nil, errors.New("mxf-policy was killed, since it took too long")
 	case err != nil && !errors.As(err, &exit):
 		return nil, fmt.Errorf("mxf-policy: %w", dial.Reason(err))
-	case err != nil && cmd.ProcessState.ExitCode() != c.Exits.NotFetched:
+	case err != nil && !cmd.ProcessState.Exited():
 		return nil, fmt.Errorf("mxf-policy ended with %v", cmd.ProcessState)
+	case err != nil && cmd.ProcessState.ExitCode() != c.Exits.NotFetched:
+		why := cmd.ProcessState.String()
+		if all := strings.TrimSpace(said.String()); all != "" {
+			why += ", saying: " + report.Diagnostic(all)
+		}
+		return nil, policyFailed(path, errors.New(why))
 	}
 	return text.Bytes(), nil
 }
