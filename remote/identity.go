@@ -63,6 +63,9 @@ func (r *Router) require(s *Step, job *Job, demand policy.Demand, waived func() 
 		s.Err = err
 		return nil
 	}
+	if err := r.canMeet(&required, s.Protocol, w.Kind); err != nil {
+		return err
+	}
 	s.Requirement = required
 	r.tracePolicy(job, s, required.Title, required.By)
 	if demand.Level > policy.Clear && required.By == demand.By {
@@ -77,6 +80,21 @@ func (r *Router) require(s *Step, job *Job, demand policy.Demand, waived func() 
 		}
 	}
 	return nil
+}
+
+// canMeet returns a *control.Error for a TLS client that can match neither records nor pins nor
+// further names where one of these is required: the only protocol that it is for may be one that
+// is understood without a line, of which control.Settings.CheckPolicy knows nothing.
+func (r *Router) canMeet(required *policy.Requirement, protocol *control.Protocol, kind policy.Kind) error {
+	_, byRecords := required.Judge.(tlsc.DANE)
+	if !byRecords && required.Names == "" || r.carrier.HasOurClient(protocol) {
+		return nil
+	}
+	file := "control/ucspitlsclient"
+	if kind == policy.ImplicitTLS {
+		file = "control/tlsclient"
+	}
+	return &control.Error{File: file, Line: 1, What: "expected no other client than ours where others cannot do what is wanted: " + required.By}
 }
 
 // tracePolicy says what was decided of s, where there is any policy but control/tlsstrictness.

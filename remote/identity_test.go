@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -165,6 +166,7 @@ func TestRouter_Plan_login(t *testing.T) {
 		noTLS   = "protocols smtp:25:0:N:N:mxf-remote-smtpc"
 		certs   = "clientcerts [127.0.0.1]::CERT:KEY"
 	)
+	pin := strings.Repeat("ab", sha256.Size)
 	party := newAuthority()
 	paths := strings.NewReplacer("ANCHORS", tlstest.Bundle(t, party), "CERT", tlstest.File(t, "cert.pem", party.PEM()), "KEY", tlstest.File(t, "key.pem", party.KeyPEM()))
 	must.OK(t, os.Chmod(paths.Replace("KEY"), 0o600))
@@ -198,6 +200,11 @@ func TestRouter_Plan_login(t *testing.T) {
 		"one for all others":       {[]string{relay, anchors, "clientcert CERT", "clientkey KEY", "clientcerts [127.0.0.2]::"}, "may control/tlsstrictness 0 - 0 CERT"},
 		"no key fits":              {[]string{relay, anchors, "clientcerts [127.0.0.1]::CERT:ANCHORS"}, "control/clientcerts:1: cannot use client certificate"},
 		"an unreadable one":        {[]string{relay, anchors, "clientcerts [127.0.0.1]::none:KEY"}, "control/clientcerts:1: "},
+		// A client that does not match pins is not given any.
+		"pins, and a foreign client":  {[]string{"smtproutes :127.0.0.1:465", anchors, "tlsclient /bin/sh", "tlspolicy [127.0.0.1]:pin:" + pin}, "control/tlsclient:1: expected no other client than ours"},
+		"pins":                        {[]string{"smtproutes :127.0.0.1:465", anchors, "tlspolicy [127.0.0.1]:pin:" + pin}, "verify control/tlspolicy:1 pin 0 -"},
+		"verify by a foreign client":  {[]string{"smtproutes :127.0.0.1:465", anchors, "tlsclient /bin/sh", "tlspolicy [127.0.0.1]:verify"}, "verify control/tlspolicy:1 local 0 -"},
+		"names, and a foreign client": {[]string{"smtproutes :127.0.0.1:465", anchors, "tlsclient /bin/sh", "tlspolicy [127.0.0.1]:verify:mx.example.org"}, "control/tlsclient:1: expected no other client than ours"},
 		// Submissions, which is understood, has TLS; whoever does not use it does not notice.
 		"no TLS but that":      {[]string{relay, anchors, noTLS, "clientcert /none", "clientkey KEY"}, "none control/tlsstrictness 0 - 0 /none"},
 		"that TLS":             {[]string{"smtproutes :127.0.0.1:465", anchors, noTLS, "clientcert /none", "clientkey KEY"}, "control/clientcert:1: "},
