@@ -596,6 +596,8 @@ func TestNew_contradictions(t *testing.T) {
 	qmtp := control.Protocol{Service: "qmtp"}
 	anchors, missing := control.Anchors{File: tlstest.Bundle(t, newAuthority())}, control.Anchors{File: "/nowhere/anchors"}
 	const key = "/nowhere/key"
+	cache := t.TempDir()
+	must.OK(t, os.Chmod(cache, 0o755))
 	resolvers := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}
 	for _, test := range []struct {
 		name string
@@ -619,6 +621,8 @@ func TestNew_contradictions(t *testing.T) {
 		{"a foreign client of the other kind and DANE", control.Settings{Protocols: []control.Protocol{smtp}, TLSClient: "/bin/sh", TrustResolvers: resolvers}, ""},
 		{"strict and DANE alone", control.Settings{Protocols: []control.Protocol{smtp}, TrustResolvers: resolvers, TLSStrictness: 2}, "control/tlsstrictness"},
 		{"MTA-STS without anchors", control.Settings{Protocols: []control.Protocol{smtp}, TrustResolvers: resolvers, MTASTS: "/nowhere"}, "control/mtasts"},
+		{"MTA-STS without its folder", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: anchors, MTASTS: filepath.Join(cache, "none")}, "control/mtasts"},
+		{"MTA-STS", control.Settings{Protocols: []control.Protocol{smtp}, TrustAnchors: anchors, MTASTS: cache}, ""},
 		{"one that nothing uses", control.Settings{Protocols: []control.Protocol{smtp}, TLSClient: "/dev/null"}, "control/tlsclient"},
 	} {
 		test.s.IPMe, test.s.IPMeDefault = nil, false
