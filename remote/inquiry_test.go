@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,4 +108,71 @@ func TestInquiry_panic(t *testing.T) {
 	if err == nil || report.For(err).Letter != report.Temporary {
 		t.Errorf("%v", err)
 	}
+}
+
+// waivers are messages, and whether they waive what is published.
+var waivers = []struct {
+	text string
+	want bool
+}{
+	{"TLS-Required: No\n\nbody\n", true},
+	{"Subject: x\ntls-required:nO \t\nFrom: y\n\nbody\n", true},
+	{"TLS-Required: No\r\n\r\nbody\r\n", true},
+	{"TLS-Required : No\n", true},
+	{"TLS-Required: No", true},
+	{"TLS-Required:\n No\n\n", true}, // folded
+	{"TLS-Required:\r\n\tNo\r\n \r\n\r\n", true},
+	{"TLS-Required: No\n x\n\n", false},
+	{"Subject: x\n TLS-Required: No\n\n", false},
+	{"TLS-Required: No\nTLS-Required: NO\n\n", true}, // all of them
+	{"TLS-Required: No\nTLS-Required: Yes\n\n", false},
+	{"TLS-Required: Yes\nTLS-Required: No\n\n", false},
+	{"TLS-Required: Nope\n\n", false},
+	{"TLS-Required: N o\n\n", false},
+	{"TLS-Required:\n\n", false},
+	{"TLS-Required\n\n", false},
+	{"X-TLS-Required: No\n\n", false},
+	{"TLS-Requiredx: No\n\n", false},
+	{"Subject: x\n\nTLS-Required: No\n", false}, // in the body
+	{"\nTLS-Required: No\n", false},
+	{"\n TLS-Required: No\n", false},
+	{"\r\nTLS-Required: No\r\n", false},
+	{"", false},
+	{"TLS-Required: No\nX: " + strings.Repeat("x", maxWaiver), true},
+	{"X: " + strings.Repeat("x", maxWaiver) + "\nTLS-Required: No\n", false},
+	{"X:" + strings.Repeat("\n ", maxWaiver), false},
+}
+
+// The message is read from its present offset, which stays.
+func TestWaives(t *testing.T) {
+	for _, c := range waivers {
+		path := filepath.Join(t.TempDir(), "message")
+		for _, before := range []string{"", "\n", "TLS-Required: No\n"} {
+			must.Write(t, path, before+c.text)
+			message := must.Open(t, path)
+			at := must.Get(message.Seek(int64(len(before)), io.SeekStart))(t)
+			if got := waives(message); got != c.want {
+				t.Errorf("%.100q: %v", c.text, got)
+			}
+			if now := must.Get(message.Seek(0, io.SeekCurrent))(t); now != at {
+				t.Errorf("%.100q: the offset is %d and was %d", c.text, now, at)
+			}
+		}
+	}
+	r, w := must.Pipe(t)
+	must.Get(w.WriteString("TLS-Required: No\n\n"))(t)
+	if waives(r) || waives(nil) {
+		t.Error("a pipe, or no message, waives")
+	}
+}
+
+func FuzzWaives(f *testing.F) {
+	for _, c := range waivers {
+		f.Add(c.text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if saysNo("X: y\n"+text) && !strings.Contains(strings.ToLower(text), "tls-required") {
+			t.Errorf("%q", text)
+		}
+	})
 }

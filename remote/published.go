@@ -327,23 +327,34 @@ func wholeFields(text string) string {
 func saysNo(text string) bool {
 	said := false
 	for text != "" {
-		line, rest, _ := strings.Cut(text, "\n")
-		line = strings.TrimSuffix(line, "\r")
-		if line == "" {
+		field, rest := cutField(text)
+		text = rest
+		if field = strings.TrimRight(field, "\r\n"); field == "" {
 			break
 		}
-		for rest != "" && (rest[0] == ' ' || rest[0] == '\t') {
-			more, after, _ := strings.Cut(rest, "\n")
-			line, rest = line+strings.TrimSuffix(more, "\r"), after
-		}
-		text = rest
-		name, value, isField := strings.Cut(line, ":")
+		name, value, isField := strings.Cut(field, ":")
 		if !isField || !strings.EqualFold(strings.TrimRight(name, " \t"), "TLS-Required") {
 			continue
 		}
-		if said = strings.EqualFold(strings.Trim(value, " \t"), "No"); !said {
+		if said = strings.EqualFold(strings.Trim(value, " \t\r\n"), "No"); !said {
 			return false
 		}
 	}
 	return said
+}
+
+// cutField returns the first line of a header, with those that continue it, and the rest.
+func cutField(text string) (field, rest string) {
+	for end := 0; end < len(text); {
+		i := strings.IndexByte(text[end:], '\n')
+		if i < 0 {
+			break
+		}
+		end += i + 1
+		isEmpty := strings.TrimRight(text[:end], "\r\n") == ""
+		if isEmpty || end == len(text) || text[end] != ' ' && text[end] != '\t' {
+			return text[:end], text[end:]
+		}
+	}
+	return text, ""
 }
