@@ -84,7 +84,7 @@ import (
 //	showed N NAME|none           which certificate the client showed on connection N
 //	grow FILE SIZE               a message of that size, with dots and 8-bit bytes
 //
-// Those for signatures are in signing_test.go, those for policies in policy_test.go and tlsrpt_test.go. After each
+// Those for signatures are in signing_test.go, those for policies in policy_test.go, tlsrpt_test.go and mtasts_test.go. After each
 // delivery, what its trace says of policies was kept.
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 
@@ -222,6 +222,7 @@ func allCommands() map[string]command {
 	maps.Copy(all, signingCommands)
 	maps.Copy(all, policyCommands)
 	maps.Copy(all, tlsrptCommands)
+	maps.Copy(all, mtastsCommands)
 	return all
 }
 

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"bufio"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -40,10 +39,9 @@ func StartQMTP(listener net.Listener, config QMTP, inbox *Inbox) *QMTPServer {
 
 // qmtpConn is one connection.
 type qmtpConn struct {
-	*QMTPServer
-	*smtptest.Conn
-	session *Session
-	number  int64
+	*connection
+	config *QMTP
+	inbox  *Inbox
 }
 
 func (s *QMTPServer) serve(conn net.Conn, number int64) {
@@ -51,59 +49,14 @@ func (s *QMTPServer) serve(conn net.Conn, number int64) {
 	if s.config.TLS.Certificate != nil {
 		protocol = "qmtps"
 	}
-	c := &qmtpConn{s, smtptest.NewConn(conn), s.inbox.begin(protocol, s.config.Name, conn), number}
+	c := &qmtpConn{&connection{s.server, smtptest.NewConn(conn), &s.config.TLS, s.config.Faults, s.inbox.begin(protocol, s.config.Name, conn), number}, &s.config, s.inbox}
 	defer c.session.end()
 	if c.suffer(Greeting) || !c.secure() {
 		return
 	}
 	for c.one() == nil {
 	}
-	if t, ok := c.Conn.Conn.(*tls.Conn); ok {
-		t.CloseWrite()
-	}
-}
-
-// secure makes the TLS handshake where there is one.
-func (c *qmtpConn) secure() bool {
-	if c.config.TLS.Certificate == nil {
-		return true
-	}
-	// The client's first words are read before: a connection that is closed with
-	// bytes unread ends with a reset.
-	if _, err := c.Reader.Peek(1); err != nil || c.suffer(Handshake) {
-		return false
-	}
-	if err := c.StartTLS(c.config.TLS.config()); err != nil {
-		c.session.setTLS(nil, err)
-		return false
-	}
-	state := c.Conn.Conn.(*tls.Conn).ConnectionState()
-	c.session.setTLS(&state, nil)
-	return true
-}
-
-// suffer carries out the fault of a step, and reports whether the connection is
-// over with it.
-func (c *qmtpConn) suffer(step Step) bool {
-	f, ok := c.config.Faults.at(step, c.number)
-	if !ok {
-		return false
-	}
-	if !c.wait(f.Delay) {
-		return true
-	}
-	if f.Reply != "" {
-		io.WriteString(c.Conn, f.Reply)
-	}
-	if f.Stall {
-		c.Hold()
-	}
-	if f.Reset {
-		c.Reset()
-	} else if f.over() {
-		c.Drop()
-	}
-	return f.over()
+	c.end()
 }
 
 var errHungUp = errors.New("hung up")
