@@ -6,16 +6,23 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"nightmare.mail/mxf/integration/lab"
+	"nightmare.mail/mxf/integration/must"
 )
 
 // MTA-STS, with policies by HTTPS on port 443, which a network of its own has.
@@ -156,4 +163,210 @@ func tlsaOf(_ *rig, ts *testscript.TestScript, args []string) error {
 	}
 	ts.Setenv(args[1], fmt.Sprintf("3 1 1 %x", sha256.Sum256(certificate.RawSubjectPublicKeyInfo)))
 	return nil
+}
+
+// A stsWorld has one domain, example.org, with a policy that is enforced, and its exchanger.
+type stsWorld struct {
+	*lab.Lab
+	dir, message, program string
+}
+
+// stsAddr is where policies are, in a network of its own.
+var stsAddr = netip.MustParseAddr("127.0.1.1")
+
+const stsPolicy = "version: STSv1\nmode: enforce\nmx: mx.example.org\nmax_age: 604800\n"
+
+// newSTS starts it, without a server of policies.
+func newSTS(t *testing.T) *stsWorld {
+	t.Helper()
+	dir := t.TempDir()
+	w := &stsWorld{must.Get(lab.Open(filepath.Join(dir, "home")))(t), dir, filepath.Join(dir, "message"), filepath.Join(programs(t), "mxf-remote")}
+	t.Cleanup(func() {
+		w.Close()
+		must.Check(t, w.Inbox.Wrong())
+	})
+	put(t, w.message, []byte("Subject: hello\n\nHello.\n"))
+	must.OK(t, os.Mkdir(w.Home.Path("sts"), 0o755), w.Home.Set("mtasts", "sts"), w.Home.Trust(w.Authority))
+	must.OK(t, w.Zone(fmt.Sprintf("example.org MX 10 mx.example.org\nmx.example.org A 127.0.0.2\nmta-sts.example.org A %s\n_mta-sts.example.org TXT \"v=STSv1; id=1\"", stsAddr)))
+	must.Get(w.SMTP(netip.MustParseAddr("127.0.0.2"), lab.SMTP{Name: "mx.example.org", TLS: lab.TLS{Certificate: w.Certificate("mx.example.org")}}))(t)
+	return w
+}
+
+// serve starts the server of policies, which has these faults.
+func (w *stsWorld) serve(t *testing.T, faults lab.Faults) {
+	t.Helper()
+	must.Get(w.HTTPS(stsAddr, lab.HTTPS{Name: "mta-sts.example.org", TLS: lab.TLS{Certificate: w.Certificate("mta-sts.example.org")},
+		Header: []string{"Content-Type: text/plain"}, Body: stsPolicy, Faults: faults}))(t)
+}
+
+// deliver delivers the message, with more in the environment.
+func (w *stsWorld) deliver(t *testing.T, environ ...string) (*lab.Outcome, error) {
+	message, err := os.Open(w.message)
+	if err != nil {
+		return nil, err
+	}
+	defer message.Close()
+	return lab.Rspawn(t.Context(), lab.Delivery{Program: w.program, Environ: append(append(w.Environ(), environ...), "GOCOVERDIR="+coverageIfAny(t)), Dir: w.dir,
+		Message: message, Host: "example.org", Sender: "a@example.net", Recipients: []string{"b@example.org"}})
+}
+
+// asked returns the connections to the server of policies.
+func (w *stsWorld) asked() (all []*lab.Session) {
+	for _, s := range w.Inbox.Sessions() {
+		if s.Protocol == lab.ProtocolHTTPS {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// A hundred deliveries at once to one domain make one HTTPS connection.
+func TestMTASTS_hundred(t *testing.T) {
+	if !apart(t, nil) {
+		return
+	}
+	const deliveries = 100
+	// The first one keeps the others waiting.
+	w := newSTS(t)
+	w.serve(t, lab.Faults{lab.End: {Delay: time.Second}})
+	var all sync.WaitGroup
+	for range deliveries {
+		all.Go(func() {
+			if o, err := w.deliver(t); err != nil || o.Letter != 'K' || !strings.HasSuffix(o.Text, " verified mx.example.org sts\n") {
+				t.Errorf("%+v, %v", o, err)
+			}
+		})
+	}
+	all.Wait()
+	if n, arrived := len(w.asked()), len(w.Inbox.Messages()); n != 1 || arrived != deliveries {
+		t.Errorf("%d HTTPS connections, %d messages", n, arrived)
+	}
+}
+
+// What mxf-policy gets of a delivery: neither the message nor the pipe to qmail-rspawn nor
+// anything else that is open, and an environment in which the home is named. When it is killed,
+// the fetch has failed, which is kept.
+func TestMTASTS_inherited(t *testing.T) {
+	if !apart(t, nil) {
+		return
+	}
+	w := newSTS(t)
+	w.serve(t, lab.Faults{lab.End: {Stall: true}})
+	const mark = "MXF_STALLED=1"
+	trace := filepath.Join(w.dir, "trace")
+	ended := make(chan *lab.Outcome, 1)
+	go func() {
+		o, err := w.deliver(t, mark, "MXF_TRACE="+trace)
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- o
+	}()
+	until(t, "the request for the policy", func() bool { return len(w.asked()) == 1 && len(w.asked()[0].Commands()) > 0 })
+	policy, router := "", ""
+	for _, pid := range processesWith(mark) {
+		switch exe, _ := os.Readlink("/proc/" + pid + "/exe"); filepath.Base(exe) {
+		case "mxf-policy":
+			policy = pid
+		case "mxf-remote":
+			router = pid
+		}
+	}
+	if policy == "" || router == "" {
+		t.Fatalf("mxf-policy is %q, mxf-remote %q", policy, router)
+	}
+	theirs := descriptorsOf(t, router)
+	for fd, target := range descriptorsOf(t, policy) {
+		kind, _, _ := strings.Cut(target, ":")
+		inherited := slices.Contains(slices.Collect(maps.Values(theirs)), target)
+		switch {
+		case fd == "0" || fd == "2":
+			if target != "/dev/null" {
+				t.Errorf("descriptor %s is %s", fd, target)
+			}
+		case fd == "1":
+			if kind != "pipe" || target == theirs["1"] {
+				t.Errorf("descriptor 1 is %s", target)
+			}
+		case kind == "anon_inode", strings.HasPrefix(target, "/sys/fs/cgroup/"): // the Go runtime's own
+		case kind != "socket" || inherited:
+			t.Errorf("descriptor %s is %s", fd, target)
+		}
+	}
+	arguments := must.Get(os.ReadFile("/proc/" + policy + "/cmdline"))(t)
+	if want := filepath.Join(programs(t), "mxf-policy") + "\x00fetch\x00example.org\x001\x00"; string(arguments) != want {
+		t.Errorf("arguments %q", arguments)
+	}
+	environ := string(must.Get(os.ReadFile("/proc/" + policy + "/environ"))(t))
+	if strings.Count("\x00"+environ, "\x00MXF_HOME=") != 1 || !strings.Contains(environ, "MXF_HOME="+w.Home.Dir+"\x00") {
+		t.Errorf("environment %q", environ)
+	}
+	must.OK(t, syscall.Kill(must.Get(strconv.Atoi(policy))(t), syscall.SIGKILL))
+	if o := <-ended; o == nil || o.Letter != 'K' || strings.Contains(o.Text, " sts") {
+		t.Errorf("%+v", o)
+	}
+	const failed = "sts-policy-fetch-error mxf-policy ended with signal: killed\n"
+	if text := string(must.Get(os.ReadFile(trace))(t)); !strings.Contains(text, " sts example.org: none: "+failed) {
+		t.Errorf("%s", text)
+	}
+	if text := string(must.Get(os.ReadFile(w.Home.Path("sts/example.org")))(t)); !strings.HasSuffix(text, failed+"\n") {
+		t.Errorf("%s", text)
+	}
+}
+
+// descriptorsOf returns what the descriptors of a process are.
+func descriptorsOf(t *testing.T, pid string) map[string]string {
+	t.Helper()
+	folder := "/proc/" + pid + "/fd"
+	all := make(map[string]string)
+	for _, entry := range must.Get(os.ReadDir(folder))(t) {
+		if target, err := os.Readlink(filepath.Join(folder, entry.Name())); err == nil {
+			all[entry.Name()] = target
+		}
+	}
+	return all
+}
+
+// Mxf-remote with another mxf-policy beside it, or none.
+func TestMTASTS_program(t *testing.T) {
+	cached := fmt.Sprintf("mxf-sts 1\ndomain example.org\nid 1\nfetched %d\nbytes %d\n\n%s", time.Now().Unix(), len(stsPolicy), stsPolicy)
+	const failed, text = "none: sts-policy-fetch-error ", "#!/bin/sh\n"
+	for _, c := range []struct {
+		name, program string // empty: there is none
+		mode          os.FileMode
+		letter        byte
+		said          string // in the reports, or of the policy in the trace
+	}{
+		{"missing", "", 0, 'Z', "mxf-policy"},
+		{"not executable", text, 0o644, 'Z', "it may not be executed"},
+		{"no interpreter", "#!/nowhere/sh\n", 0o755, 'Z', "which is missing"},
+		{"it fails", text + "exit 111\n", 0o755, 'K', failed + "mxf-policy ended with exit status 111"},
+		{"it prints nothing", text, 0o755, 'K', failed},
+		{"it prints rubbish", text + "echo rubbish\n", 0o755, 'K', failed},
+		{"somebody holds its pipe", text + "sleep 3 &\nexit 75\n", 0o755, 'K', failed},
+		{"a policy", text + "cat <<'END'\n" + cached + "END\n", 0o755, 'K', "enforce fetched 1: not cached"},
+		{"it hangs", text + "exec sleep 100\n", 0o755, 'K', failed + "mxf-policy was killed, since it took too long"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.name == "it hangs" && !long() {
+				t.Skip("35 s, with MXF_LONG=1 alone")
+			}
+			t.Parallel()
+			w := newSTS(t)
+			w.program = filepath.Join(w.dir, "mxf-remote")
+			must.OK(t, os.Link(filepath.Join(programs(t), "mxf-remote"), w.program))
+			if path := filepath.Join(w.dir, "mxf-policy"); c.program != "" {
+				must.OK(t, os.WriteFile(path, []byte(c.program), c.mode))
+			}
+			trace := filepath.Join(w.dir, "trace")
+			o := must.Get(w.deliver(t, "MXF_TRACE="+trace))(t)
+			said := o.Text
+			if c.letter == 'K' {
+				said = string(must.Get(os.ReadFile(trace))(t))
+			}
+			if o.Letter != c.letter || !strings.Contains(said, c.said) || c.letter == 'Z' && !strings.Contains(said, " (#4.3.0)\n") {
+				t.Errorf("%c %q\n%s", o.Letter, o.Text, said)
+			}
+		})
+	}
 }
