@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -300,10 +303,14 @@ func TestDANE_posttlsFinger(t *testing.T) {
 		}, new(lab.Inbox))
 		t.Cleanup(func() { smtp.Close() })
 	}
+	router := newDANERouter(t, server, 25)
 	for _, c := range daneWant {
 		t.Run(c.domain, func(t *testing.T) {
 			f, asked := daneFinding(t, server, c.domain)
 			said := peers.PosttlsFinger(t, "dane", c.domain)
+			for _, program := range danePrograms {
+				router.delivers(t, program, c.domain, "b@"+c.domain, daneReport(f))
+			}
 			if want := postfixSays(f); !strings.Contains(said, want) {
 				t.Errorf("%v; Postfix does not say %q:\n%s", f, want, said)
 			}
@@ -318,11 +325,28 @@ func TestDANE_posttlsFinger(t *testing.T) {
 			}
 		})
 	}
-	t.Run("names", func(t *testing.T) { checkNames(t, server) })
+	t.Run("names", func(t *testing.T) { checkNames(t, server, router) })
+}
+
+// daneReport is what a delivery reports, of each of our findings.
+func daneReport(f dane.Finding) string {
+	const accepted = `^K127\.0\.0\.\d+ accepted message\.\nRemote host said: 250 .*\nTLS: TLSv1\.3 \S+ `
+	base := regexp.QuoteMeta(f.Base)
+	switch {
+	case f.State == dane.Failed:
+		return `^ZSorry, I couldn't look up the TLSA records of \S+ port 25: .*server failure\. \(#4\.7\.5\)\nNo address was tried\.$`
+	case f.State == dane.NoneUsable:
+		return accepted + `unverified \S+ dane-unusable$`
+	case f.State != dane.Usable:
+		return accepted + `unverified \S+$`
+	case !f.Secure:
+		return accepted + "verified " + base + " half-dane$"
+	}
+	return accepted + "verified " + base + " dane$"
 }
 
 // checkNames compares the names that may stand in certificates.
-func checkNames(t *testing.T, server netip.AddrPort) {
+func checkNames(t *testing.T, server netip.AddrPort, router *daneRouter) {
 	for _, c := range daneNames {
 		f, _ := daneFinding(t, server, c.domain)
 		if f.State != dane.Usable {
@@ -332,6 +356,13 @@ func checkNames(t *testing.T, server netip.AddrPort) {
 		said := peers.PosttlsFinger(t, "dane", c.domain)
 		word := map[bool]string{true: "Verified", false: "Trusted"}[f.Secure]
 		postfix := strings.Contains(said, ": "+word+" TLS connection established to ")
+		want := daneReport(f)
+		if !good {
+			want = `^ZConnected to \S+ but TLS could not be had: .* \(#4\.7\.5\)`
+		}
+		for _, program := range danePrograms {
+			router.delivers(t, program, c.domain, "b@"+c.domain, want)
+		}
 		if good != c.good || postfix != c.postfix {
 			t.Errorf("%s, certificate of %s: base %s, names %q: good %v, Postfix %v:\n%s", c.domain, c.certificate, f.Base, f.Names, good, postfix, said)
 		}
@@ -340,3 +371,114 @@ func checkNames(t *testing.T, server netip.AddrPort) {
 
 // postfixQuestion finds a question about TLSA records in what posttls-finger says.
 var postfixQuestion = regexp.MustCompile(`dns_query: (\S+ \((?:TLSA|CNAME)\)): `)
+
+// A daneRouter is a home with a name server that is trusted and no trust anchors.
+type daneRouter struct {
+	*lab.Home
+	message string
+}
+
+func newDANERouter(t *testing.T, server netip.AddrPort, port int) *daneRouter {
+	t.Helper()
+	dir := t.TempDir()
+	r := &daneRouter{must.Get(lab.NewHome(filepath.Join(dir, "home")))(t), filepath.Join(dir, "message")}
+	must.OK(t, r.Set("trustresolvers", server.String()), r.Set("protocols", fmt.Sprintf("smtp:%d:0:N:Y:mxf-remote-smtpc", port)))
+	put(t, r.message, []byte("Subject: hello\n\nHello.\n"))
+	return r
+}
+
+// danePrograms are the TLS clients of a delivery: the router itself, and one that it starts.
+var danePrograms = []string{"", "mxf-ucspitlsc"}
+
+// delivers delivers a message to a host by a TLS client, and wants a report.
+func (r *daneRouter) delivers(t *testing.T, program, host, recipient, want string) {
+	t.Helper()
+	if program == "" {
+		must.OK(t, r.Remove("ucspitlsclient"))
+	} else {
+		must.OK(t, r.Set("ucspitlsclient", filepath.Join(programs(t), program)))
+	}
+	o := must.Get(lab.Rspawn(t.Context(), lab.Delivery{
+		Program: filepath.Join(programs(t), "mxf-remote"), Environ: []string{"PATH=" + os.Getenv("PATH"), "MXF_HOME=" + r.Dir, "GOCOVERDIR=" + coverageIfAny(t)},
+		Dir: filepath.Dir(r.message), Message: must.Open(t, r.message), Host: host, Sender: "a@client.example", Recipients: []string{recipient},
+	}))(t)
+	if got := string(o.Letter) + strings.TrimSuffix(o.Text, "\n"); !regexp.MustCompile(want).MatchString(got) {
+		t.Errorf("%s by %q: %q, want %s", host, program, got, want)
+	}
+}
+
+// A Postfix whose TLSA records a validating Unbound finds, by deliveries alone. Each host is an
+// exchanger of it.
+const postfixZone = `$ORIGIN dane.test.
+$TTL 60
+@                        SOA   ns hostmaster 1 3600 600 86400 60
+@                        NS    ns
+ns                       A     127.0.0.1
+u                        NS    ns
+leaf                     MX    10 mx.leaf
+mx.leaf                  A     127.0.0.1
+_$PORT._tcp.mx.leaf      TLSA  3 1 1 $DIGEST
+issuer                   MX    10 peer.example.dane.test.
+peer.example             A     127.0.0.1
+_$PORT._tcp.peer.example TLSA  2 0 1 $AUTHORITY
+rollover                 MX    10 mx.rollover
+mx.rollover              A     127.0.0.1
+_$PORT._tcp.mx.rollover  TLSA  3 1 1 $OTHER
+_$PORT._tcp.mx.rollover  TLSA  3 1 1 $DIGEST
+other                    MX    10 mx.other
+mx.other                 A     127.0.0.1
+_$PORT._tcp.mx.other     TLSA  3 1 1 $OTHER
+bogus                    MX    10 mx.bogus
+mx.bogus                 A     127.0.0.1
+_$PORT._tcp.mx.bogus     TLSA  3 1 1 $DIGEST
+tou                      MX    10 mx.u
+`
+
+const postfixInsecureZone = `$ORIGIN u.dane.test.
+$TTL 60
+@                        SOA   ns hostmaster 1 3600 600 86400 60
+@                        NS    ns.dane.test.
+@                        MX    10 mx
+mx                       A     127.0.0.1
+_$PORT._tcp.mx           TLSA  3 1 1 $OTHER
+half                     MX    10 mx.leaf.dane.test.
+`
+
+func TestDANE_postfix(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	authority := newIssuer(t, dir, "dane")
+	leaf := authority.Leaf(nil, "peer.example.dane.test")
+	certificate, key := authority.keep(t, "leaf", leaf)
+	postfix := peers.Postfix(t, peers.Options{Certificate: certificate, Key: key})
+	port := int(netip.MustParseAddrPort(postfix.Addr).Port())
+	fill := strings.NewReplacer("$PORT", strconv.Itoa(port), "$OTHER", strings.Repeat("ab", sha256.Size),
+		"$DIGEST", fmt.Sprintf("%x", sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo)), "$AUTHORITY", fmt.Sprintf("%x", sha256.Sum256(authority.Cert.Raw))).Replace
+	signed, anchor := peers.Sign(t, "dane.test", fill(postfixZone))
+	signed = peers.Spoil(t, signed, fmt.Sprintf("_%d._tcp.mx.bogus.dane.test", port), "TLSA")
+	nsd := peers.NSDOf(t, map[string]string{"dane.test": signed, "u.dane.test": fill(postfixInsecureZone)})
+	unbound := peers.Validator(t, anchor, []string{"dane.test", "u.dane.test"}, nsd)
+	router := newDANERouter(t, netip.MustParseAddrPort(unbound.Addr), port)
+	const accepted = `^K127\.0\.0\.1 accepted message\.\nRemote host said: 250 .*\nTLS: TLSv1\.3 \S+ `
+	stored := 0
+	for _, program := range danePrograms {
+		for _, c := range []struct{ host, want string }{
+			{"leaf.dane.test", accepted + `verified mx\.leaf\.dane\.test dane$`},
+			{"issuer.dane.test", accepted + `verified peer\.example\.dane\.test dane$`},
+			{"rollover.dane.test", accepted + `verified mx\.rollover\.dane\.test dane$`},
+			{"other.dane.test", `^ZConnected to 127\.0\.0\.1 but TLS could not be had: certificate matches none of the usable TLSA records of mx\.other\.dane\.test \(1\)\. \(#4\.7\.5\)\n1 address was tried\.$`},
+			{"bogus.dane.test", `^ZSorry, I couldn't look up the TLSA records of mx\.bogus\.dane\.test port ` + strconv.Itoa(port) + `: .*server failure\. \(#4\.7\.5\)\nNo address was tried\.$`},
+			{"u.dane.test", accepted + `unverified mx\.u\.dane\.test$`},
+			{"tou.dane.test", accepted + `unverified mx\.u\.dane\.test$`},
+			{"half.u.dane.test", accepted + `verified mx\.leaf\.dane\.test half-dane$`},
+		} {
+			router.delivers(t, program, c.host, "b@"+peers.Domain, c.want)
+			if strings.HasPrefix(c.want, "^K") {
+				stored++
+			}
+		}
+	}
+	if n := len(postfix.Stored(t, stored)); n != stored {
+		t.Errorf("Postfix has stored %d messages, want %d", n, stored)
+	}
+}
