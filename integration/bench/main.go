@@ -98,6 +98,7 @@ func measure() error {
 		{"turns", b.countTurns},
 		{"a thousand deliveries", b.thousand},
 		{"signatures and logins", b.identities},
+		{"policies", b.policies},
 		{"sizes", b.sizes},
 	} {
 		fmt.Fprintf(os.Stderr, "bench: %s\n", part.name)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -68,21 +71,24 @@ type sinkFacts struct {
 	Addrs   map[string]string // of each mode
 	Port    uint16            // SMTP, to which MX records lead
 	Refused uint16            // nobody listens here
+	Reports string            // the socket that takes reports on TLS
 }
 
 // A sink has all servers of the bench, in a process of its own.
 type sink struct {
 	config *tls.Config
 	facts  sinkFacts
+	dns    *lab.DNS
 
 	mu       sync.Mutex
+	reports  int
 	held     int
 	released chan struct{}
 	turns    map[string]int // of the last conversation in each mode
 }
 
 // runSink serves until standard input ends. Each line of that is a command, which gets a
-// line as its answer: held, release or turns.
+// line as its answer: held, release, turns, questions or reports.
 func runSink(certFile, keyFile string) error {
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
@@ -95,6 +101,9 @@ func runSink(certFile, keyFile string) error {
 		turns:    make(map[string]int),
 	}
 	if err := s.start(); err != nil {
+		return err
+	}
+	if err := s.collect(filepath.Join(filepath.Dir(certFile), "reports")); err != nil {
 		return err
 	}
 	out := json.NewEncoder(os.Stdout)
@@ -122,6 +131,10 @@ func (s *sink) obey(command string) any {
 		return "released"
 	case "turns":
 		return s.turns
+	case "questions":
+		return len(s.dns.Queries())
+	case "reports":
+		return s.reports
 	}
 	return "unknown command"
 }
@@ -153,15 +166,55 @@ func (s *sink) start() error {
 		}
 		go s.serve(listener, m)
 	}
-	z, err := lab.ParseZone(zone)
+	policies, err := s.policies()
 	if err != nil {
 		return err
 	}
-	dns, err := lab.StartDNS(z)
+	z, err := lab.ParseZone(zone + policies)
 	if err != nil {
 		return err
 	}
-	s.facts.DNS = dns.Addr()
+	if s.dns, err = lab.StartDNS(z); err != nil {
+		return err
+	}
+	s.facts.DNS = s.dns.Addr()
+	return nil
+}
+
+// policies returns what the zone has for those who ask for policies: the domain "fast" is
+// signed, so is its exchanger, whose key has a TLSA record, and it has a policy of MTA-STS and
+// asks for reports. "unsigned" is an exchanger that nobody has signed.
+func (s *sink) policies() (string, error) {
+	leaf, err := x509.ParseCertificate(s.config.Certificates[0].Certificate[0])
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("fast.%[1]s !SECURE\n%[2]s !SECURE\n_%[3]d._tcp.%[2]s TLSA 3 1 1 %[4]x\n"+
+		"_mta-sts.fast.%[1]s TXT \"v=STSv1; id=1\"\n_smtp._tls.fast.%[1]s TXT \"v=TLSRPTv1; rua=mailto:tls@%[1]s\"\n"+
+		"unsigned.%[1]s MX 10 mx.unsigned.%[1]s\nmx.unsigned.%[1]s A %[5]s\n",
+		domain, mxName, s.facts.Port, sha256.Sum256(leaf.RawSubjectPublicKeyInfo), fastAddress), nil
+}
+
+// maxReport is the longest report on TLS, bytes.
+const maxReport = 32 << 10
+
+// collect counts the datagrams that come to the socket at path.
+func (s *sink) collect(path string) error {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	s.facts.Reports = path
+	go func() {
+		for buf := make([]byte, maxReport+1); ; {
+			if _, err := conn.Read(buf); err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.reports++
+			s.mu.Unlock()
+		}
+	}()
 	return nil
 }
 
