@@ -23,6 +23,7 @@ import (
 
 	"nightmare.mail/mxf/integration/lab"
 	"nightmare.mail/mxf/integration/must"
+	"nightmare.mail/mxf/remote/mtasts"
 )
 
 // MTA-STS, with policies by HTTPS on port 443, which a network of its own has.
@@ -111,6 +112,9 @@ func (r *rig) fetches(_ *testscript.TestScript, args []string) error {
 
 // cacheFile is the file of a policy domain.
 func (r *rig) cacheFile(domain string) string { return r.Home.Path("sts/" + domain) }
+
+// cacheFile is the file of a policy domain.
+func (w *stsWorld) cacheFile(domain string) string { return w.Home.Path("sts/" + domain) }
 
 // cacheTime is a line of a cache file that has a time.
 var cacheTime = regexp.MustCompile(`(?m)^(fetched|failed) (\d+)`)
@@ -349,7 +353,7 @@ func TestMTASTS_program(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.name == "it hangs" && !long() {
-				t.Skip("35 s, with MXF_LONG=1 alone")
+				t.Skip("35 s; with MXF_LONG=1 alone")
 			}
 			t.Parallel()
 			w := newSTS(t)
@@ -368,5 +372,60 @@ func TestMTASTS_program(t *testing.T) {
 				t.Errorf("%c %q\n%s", o.Letter, o.Text, said)
 			}
 		})
+	}
+}
+
+// Somebody else has the lock: a policy that is due to be fetched again holds meanwhile, and who
+// needs one waits for 35 s and then goes without.
+func TestMTASTS_busy(t *testing.T) {
+	w := newSTS(t)
+	const domain = "example.org"
+	old := time.Now().Add(-25 * time.Hour)
+	store := &mtasts.Store{Folder: w.Home.Path("sts")}
+	entry := fmt.Sprintf("mxf-sts 1\ndomain %s\nid 1\nfetched %d\nbytes %d\n\n%s", domain, old.Unix(), len(stsPolicy), stsPolicy)
+	put(t, w.cacheFile(domain), []byte(entry))
+	lock := must.Get(store.TryLock(domain))(t)
+	defer lock.Unlock()
+	if o := must.Get(w.deliver(t))(t); o.Letter != 'K' || !strings.HasSuffix(o.Text, " sts\n") {
+		t.Errorf("%+v", o)
+	}
+	if text := string(must.Get(os.ReadFile(w.cacheFile(domain)))(t)); text != entry {
+		t.Errorf("the cache has %s", text)
+	}
+	if !long() {
+		return
+	}
+	must.OK(t, os.Remove(w.cacheFile(domain)))
+	trace := filepath.Join(w.dir, "trace")
+	if o := must.Get(w.deliver(t, "MXF_TRACE="+trace))(t); o.Letter != 'K' || strings.HasSuffix(o.Text, " sts\n") || o.Elapsed < mtasts.LockWait {
+		t.Errorf("%+v", o)
+	}
+	if text := string(must.Get(os.ReadFile(trace))(t)); !strings.Contains(text, " sts example.org: none: not cached, somebody else is fetching\n") {
+		t.Errorf("%s", text)
+	}
+}
+
+// A server of policies that does not answer costs 30 s, once: who waited does not try again.
+func TestMTASTS_stalled(t *testing.T) {
+	if !long() {
+		t.Skip("30 s; with MXF_LONG=1 alone")
+	}
+	if !apart(t, nil) {
+		return
+	}
+	w := newSTS(t)
+	w.serve(t, lab.Faults{lab.Handshake: {Stall: true}})
+	var all sync.WaitGroup
+	for range 5 {
+		all.Go(func() {
+			if o, err := w.deliver(t); err != nil || o.Letter != 'K' || strings.HasSuffix(o.Text, " sts\n") {
+				t.Errorf("%+v, %v", o, err)
+			}
+		})
+	}
+	all.Wait()
+	const failed = " sts-policy-fetch-error mta-sts.example.org: the policy was not fetched in time\n\n"
+	if text := string(must.Get(os.ReadFile(w.cacheFile("example.org")))(t)); len(w.asked()) != 1 || !strings.HasSuffix(text, failed) {
+		t.Errorf("%d connections\n%s", len(w.asked()), text)
 	}
 }
