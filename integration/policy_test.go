@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -232,5 +233,53 @@ func TestKept(t *testing.T) {
 	}
 	if err := r.kept(watch{trace: r.trace(), size: 1 << 20}, bounce); err != nil {
 		t.Error(err)
+	}
+}
+
+// Without the control files of policies each of their names is looked for once, by the router, and
+// nothing follows from that: no question more, and no line in the trace.
+func TestNoPolicy(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip(err)
+	}
+	l := must.Get(lab.Open(filepath.Join(t.TempDir(), "home")))(t)
+	defer l.Close()
+	must.OK(t, l.Home.Trust(l.Authority), l.Zone("example.org !SECURE\nexample.org MX 10 mx.example.org\nmx.example.org A 127.0.0.2\n"))
+	must.Get(l.SMTP(netip.MustParseAddr("127.0.0.2"), lab.SMTP{Name: "mx.example.org", TLS: lab.TLS{Certificate: l.Certificate("mx.example.org")}}))(t)
+	for i, program := range []string{"mxf-remote-smtpc", filepath.Join(programs(t), "mxf-remote-smtpc")} {
+		must.OK(t, l.Home.Set("protocols", fmt.Sprintf("smtp:%d:0:N:Y:%s", l.Port("smtp"), program)))
+		folder := t.TempDir()
+		message, calls, trace := filepath.Join(folder, "message"), filepath.Join(folder, "calls"), filepath.Join(folder, "trace")
+		put(t, message, []byte("Subject: x\n\nHello.\n"))
+		cmd := exec.Command(strace, "-f", "-qq", "-s", "4096", "-e", "trace=%file,connect", "-o", calls,
+			filepath.Join(programs(t), "mxf-remote"), "example.org", "a@example.net", "b@example.org")
+		cmd.Env, cmd.Stdin = append(l.Environ(), "MXF_TRACE="+trace, "GOCOVERDIR="+coverageIfAny(t)), must.Open(t, message)
+		got := must.Get(finish(cmd))(t)
+		if !strings.Contains(got.out, "accepted message") {
+			t.Skipf("under strace: exit %d, %q, %q", got.status, got.out, got.err) // which not every machine allows
+		}
+		text := string(must.Get(os.ReadFile(calls))(t))
+		for _, name := range []string{"trustresolvers", "mtasts", "tlspolicy", "tlsrptsocket", "clearafter"} {
+			if n := strings.Count(text, "/control/"+name+`"`); n != 1 {
+				t.Errorf("%s: control/%s was looked for %d times", program, name, n)
+			}
+		}
+		if strings.Contains(text, "AF_UNIX") || strings.Contains(text, "mxf-policy") {
+			t.Errorf("%s: it looked for mxf-policy, or for a socket:\n%s", program, text)
+		}
+		if text := string(must.Get(os.ReadFile(trace))(t)); regexp.MustCompile(`(?m) (policy|sts|tlsrpt) | (in)?secure$`).MatchString(text) {
+			t.Errorf("%s: it speaks of policies:\n%s", program, text)
+		}
+		if n := len(l.Inbox.Messages()); n != i+1 {
+			t.Errorf("%s: %d messages", program, n)
+		}
+	}
+	for _, q := range l.DNS.Queries() {
+		switch q.Type {
+		case "MX", "SRV", "A", "AAAA":
+		default:
+			t.Errorf("it asked for %s of %s", q.Type, q.Name)
+		}
 	}
 }
