@@ -286,7 +286,7 @@ func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream r
 			}
 		}
 		v.next = v.step.Requirement.Next(v.manner, v.failure, w.pass, connected)
-		if v.next != nil && v.next.ReplacesTLS(v.failure) && w.tooYoung() {
+		if v.next != nil && v.next.ReplacesTLS(v.manner, v.failure) && w.tooYoung() {
 			w.staysSecure(v)
 			return report.Stream{}, false
 		}

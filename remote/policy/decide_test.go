@@ -135,7 +135,7 @@ func TestReplacesTLS(t *testing.T) {
 		var got []string
 		for failure, name := range map[error]string{ErrTLS: "failed", ErrNotOffered: "not offered", ErrEHLOLost: "EHLO", ErrStumbled: "stumbled", tlsc.ErrUnrecognizedName: "name"} {
 			g := r.Next(Manner{TLS: r.First}, failure, AtOnce, true)
-			if g != nil && g.ReplacesTLS(failure) {
+			if g != nil && g.ReplacesTLS(Manner{TLS: r.First}, failure) {
 				got = append(got, g.Words+": "+name)
 			}
 		}
@@ -143,8 +143,18 @@ func TestReplacesTLS(t *testing.T) {
 			t.Errorf("strictness %d: %s, want %s", n, all, want)
 		}
 	}
+	// What failed with the large ClientHello has failed, whatever happens with the small one.
+	for n := range 2 {
+		r := Strictness(n)
+		m := r.Take(&smallHello, Manner{TLS: Must}, ErrTLS)
+		for _, failure := range []error{ErrTLS, ErrNotOffered, ErrEHLOLost} {
+			if g := r.Next(m, failure, AtOnce, true); g == nil || !g.ReplacesTLS(m, failure) {
+				t.Errorf("strictness %d: %v leads to clear text at once", n, failure)
+			}
+		}
+	}
 	r := Strictness(1).On(ImplicitTLS)
-	if slices.ContainsFunc(r.Rungs, func(g Rung) bool { return g.ReplacesTLS(ErrTLS) }) {
+	if slices.ContainsFunc(r.Rungs, func(g Rung) bool { return g.ReplacesTLS(Manner{TLS: Must}, ErrTLS) }) {
 		t.Error("implicit TLS is replaced")
 	}
 }

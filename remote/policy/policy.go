@@ -113,10 +113,11 @@ func (g *Rung) leads(m Manner, failure error) bool {
 	return g.Do.isNew(m) && slices.ContainsFunc(g.After, func(cause error) bool { return errors.Is(failure, cause) })
 }
 
-// ReplacesTLS reports whether g, after failure, is clear text in place of TLS that failed: what
-// control/clearafter keeps young messages from. A server that offers no TLS has not failed.
-func (g *Rung) ReplacesTLS(failure error) bool {
-	return g.Do.Clear && errors.Is(failure, ErrTLS)
+// ReplacesTLS reports whether g, after the failure of an attempt in manner m, is clear text in place
+// of TLS that failed, there or in an attempt before: what control/clearafter keeps young messages
+// from. A server that offers no TLS has not failed.
+func (g *Rung) ReplacesTLS(m Manner, failure error) bool {
+	return g.Do.Clear && (errors.Is(failure, ErrTLS) || m.TLSFailed)
 }
 
 // TooYoung reports whether a message that was last written then may not be sent in the clear in
