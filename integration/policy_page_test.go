@@ -16,7 +16,7 @@ import (
 	"nightmare.mail/mxf/integration/must"
 )
 
-// Setup: one exchanger, whose server is one of five; the trust anchors are the lab's, and the name
+// Setup: one exchanger, whose SMTP server is one of five, and which may take QMTP as well; the trust anchors are the lab's, and the name
 // server is trusted.
 //
 // Test: what comes of a delivery, for settings, records, servers and messages put together by
@@ -32,6 +32,7 @@ type policyCase struct {
 	isWaiver   bool
 	isYoung    bool // for control/clearafter
 	isChain    bool
+	hasQMTP    bool // in the clear, and before SMTP
 }
 
 var (
@@ -46,7 +47,7 @@ func anyOf(r *rand.Rand, list []string) string { return list[r.IntN(len(list))] 
 
 func newPolicyCase(r *rand.Rand) *policyCase {
 	return &policyCase{r.IntN(3), anyOf(r, policyLines), anyOf(r, policyRecords), anyOf(r, policyServers),
-		r.IntN(2) == 0, r.IntN(4) == 0, r.IntN(2) == 0, r.IntN(4) == 0}
+		r.IntN(2) == 0, r.IntN(4) == 0, r.IntN(2) == 0, r.IntN(4) == 0, r.IntN(4) == 0}
 }
 
 // A demanded is what must be of a connection.
@@ -100,6 +101,13 @@ func (c *policyCase) demanded() demanded {
 	return demanded{tls: "always", judge: beneath.judge, word: "dane-unusable"}
 }
 
+// isQMTP reports whether the message goes by QMTP, which has no TLS.
+func (c *policyCase) isQMTP() bool {
+	level, _, _ := strings.Cut(c.line, ":")
+	published := (level == "" || level == "auto") && !c.isWaiver && c.records != "none" && c.records != "insecure"
+	return c.hasQMTP && !published && c.demanded().tls != "always"
+}
+
 // isGood reports what a judge says of the server's certificate.
 func (c *policyCase) isGood(judge string) bool {
 	switch judge {
@@ -119,6 +127,8 @@ func (c *policyCase) expected() (letter byte, in, line string) {
 	d := c.demanded()
 	hasTLS := c.server == "strange" || c.server == "trusted"
 	switch {
+	case c.isQMTP():
+		return 'K', "clear", ""
 	case d.isLeft:
 		return 'Z', "", ""
 	case d.tls == "never":
@@ -170,6 +180,7 @@ func newPolicyLab(t *testing.T) *policyLab {
 		}
 		p.addr[server] = fmt.Sprintf("127.0.0.%d", i+2)
 		must.Get(l.SMTP(netip.MustParseAddr(p.addr[server]), config))(t)
+		must.Get(l.QMTP(netip.MustParseAddr(p.addr[server]), lab.QMTP{Name: name}))(t)
 	}
 	must.OK(t, l.Home.Trust(l.Authority), l.Home.Set("trustresolvers", l.DNS.Addr()), l.Home.Set("clearafter", "3600"))
 	return p
@@ -179,7 +190,11 @@ func newPolicyLab(t *testing.T) *policyLab {
 func (p *policyLab) set(t *testing.T, c *policyCase) *os.File {
 	t.Helper()
 	record := map[string]string{"match": "3 1 1 " + p.digest, "insecure": "3 1 1 " + p.digest, "mismatch": "3 1 1 " + p.other, "unusable": "1 1 1 " + p.digest, "failed": "!SERVFAIL"}[c.records]
-	zone := "mx.example.org !SECURE\nexample.org MX 10 mx.example.org\nmx.example.org A " + p.addr[c.server] + "\n"
+	preference := 10
+	if c.hasQMTP {
+		preference = 12801
+	}
+	zone := fmt.Sprintf("example.org MX %d mx.example.org\n", preference) + "mx.example.org !SECURE\nmx.example.org A " + p.addr[c.server] + "\n"
 	if c.isSecure {
 		zone += "example.org !SECURE\n"
 	}
@@ -189,12 +204,13 @@ func (p *policyLab) set(t *testing.T, c *policyCase) *os.File {
 	if c.records == "insecure" {
 		zone += "_tcp.mx.example.org !INSECURE\n"
 	}
-	program := "mxf-remote-smtpc"
+	programs := ""
 	if c.isChain {
-		program = filepath.Join(p.bin, program)
+		programs = p.bin + "/"
 	}
 	must.OK(t, p.Zone(zone), p.Home.Set("tlsstrictness", fmt.Sprint(c.strictness)),
-		p.Home.Set("protocols", fmt.Sprintf("smtp:%d:0:N:Y:%s", p.Port("smtp"), program)), p.Home.Remove("tlspolicy"))
+		p.Home.Set("protocols", fmt.Sprintf("qmtp:%d:1:N:N:%smxf-remote-qmtpc", p.Port("qmtp"), programs),
+			fmt.Sprintf("smtp:%d:0:N:Y:%smxf-remote-smtpc", p.Port("smtp"), programs)), p.Home.Remove("tlspolicy"))
 	if c.line != "" {
 		line := strings.NewReplacer("GOOD", p.digest, "OTHER", p.other).Replace(c.line)
 		must.OK(t, p.Home.Set("tlspolicy", "example.org:"+line))
@@ -234,7 +250,7 @@ func TestPolicy_byChance(t *testing.T) {
 		}
 		letter, wantIn, line := c.expected()
 		wrong := o.Letter != letter || in != wantIn || len(messages) > 1 || line != "" && !strings.HasSuffix(o.Text, line) || line == "" && strings.Contains(o.Text, "TLS: ")
-		wrong = wrong || letter == 'Z' && !strings.Contains(o.Text, "(#4.7.5)") || c.demanded().isLeft != (len(p.Inbox.Sessions()) == 0)
+		wrong = wrong || letter == 'Z' && !strings.Contains(o.Text, "(#4.7.5)") || (c.demanded().isLeft && !c.isQMTP()) != (len(p.Inbox.Sessions()) == 0)
 		if err := kept(text, o, messages); err != nil || wrong {
 			t.Fatalf("seed %d, %+v: want %c, in %q, %q; got %c %q, in %q, on %d connections: %v\n%s",
 				seed, *c, letter, wantIn, line, o.Letter, o.Text, in, len(p.Inbox.Sessions()), err, text)
