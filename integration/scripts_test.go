@@ -84,8 +84,8 @@ import (
 //	showed N NAME|none           which certificate the client showed on connection N
 //	grow FILE SIZE               a message of that size, with dots and 8-bit bytes
 //
-// Those for signatures are in signing_test.go, those for policies in policy_test.go, tlsrpt_test.go and mtasts_test.go. After each
-// delivery, what its trace says of policies was kept.
+// Those for signatures are in signing_test.go, those for policies in policy_test.go,
+// tlsrpt_test.go and mtasts_test.go. After each delivery, what its trace says of policies was kept.
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 
 // runScripts runs the scripts in a folder, both ways, and compares.
