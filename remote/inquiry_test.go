@@ -88,7 +88,7 @@ func TestInquiry_over(t *testing.T) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		if finding, err := q.hear(ctx); err != nil || finding.Holds != nil {
+		if finding, err := q.hear(ctx); err != nil || finding.Holds != nil || finding.Failed != nil {
 			t.Errorf("%+v, %v", finding, err)
 		}
 	}()

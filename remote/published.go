@@ -127,10 +127,10 @@ func (q *inquiry) fetch(ctx context.Context, domain, id string) (*mtasts.Entry, 
 	} else if err == nil {
 		err = parsed
 	}
-	failed := mtasts.NewFailure(mtasts.FetchError, q.Now(), err.Error())
 	if ctx.Err() != nil {
-		return nil, failed // of a delivery that is over, and not of the domain
+		return nil, nil // the delivery is over: that is no failure of the domain's, to be kept or told
 	}
+	failed := mtasts.NewFailure(mtasts.FetchError, q.Now(), err.Error())
 	_, _ = q.store().FetchFailed(domain, failed, time.Time{})
 	return nil, failed
 }
