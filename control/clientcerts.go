@@ -75,7 +75,7 @@ func (d dir) parseClientCert(entry string) (exchanger, sender string, cert Clien
 	case field[2] == "":
 		return exchanger, sender, ClientCert{}, ""
 	}
-	return exchanger, sender, ClientCert{Certificate: d.absolute(field[2]), Key: d.absolute(key), home: d}, ""
+	return exchanger, sender, ClientCert{Certificate: d.absolute(field[2]), Key: d.absolute(key), home: d.plain()}, ""
 }
 
 // For returns the line for an exchanger and an envelope sender, nil if none fits both. The

@@ -22,7 +22,7 @@ mx.example.org:<>:
 `
 
 func TestClientCerts(t *testing.T) {
-	all := must.Get(dir{"/home"}.parseClientCerts([]byte(someClientCerts)))(t)
+	all := must.Get(dir{home: "/home"}.parseClientCerts([]byte(someClientCerts)))(t)
 	for _, test := range []struct {
 		host, sender     string
 		certificate, key string
@@ -74,7 +74,7 @@ var badClientCerts = []struct{ entry, expected string }{
 func TestClientCerts_malformed(t *testing.T) {
 	for _, test := range badClientCerts {
 		text := "# first\n" + test.entry + "\n"
-		_, err := dir{"/home"}.parseClientCerts([]byte(text))
+		_, err := dir{home: "/home"}.parseClientCerts([]byte(text))
 		isMalformed(t, text, err, "control/clientcerts", test.expected)
 	}
 }
@@ -85,7 +85,7 @@ func TestClientCert_CheckKey(t *testing.T) {
 	path := func(name string) string { return filepath.Join(home, name) }
 	must.Write(t, path("cert"), "certificate")
 	must.Write(t, path("key"), "key")
-	certs := must.Get(dir{home}.parseClientCerts([]byte("a::cert:key\nb::key\nc::\nd::cert:missing\n")))(t)
+	certs := must.Get(dir{home: home}.parseClientCerts([]byte("a::cert:key\nb::key\nc::\nd::cert:missing\n")))(t)
 	check := func(host string) error { return certs.For(host, netip.Addr{}, "").CheckKey() }
 	for mode := range modes {
 		must.OK(t, os.Chmod(path("key"), mode))
@@ -113,7 +113,7 @@ func FuzzClientCerts(f *testing.F) {
 		f.Add(n.Text + ":" + "<>" + ":x")
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		certs, err := dir{"/home"}.parseClientCerts([]byte(text))
+		certs, err := dir{home: "/home"}.parseClientCerts([]byte(text))
 		if err != nil {
 			checkError(t, err, "control/clientcerts", []byte(text))
 			return

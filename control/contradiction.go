@@ -30,23 +30,32 @@ func (s *Settings) CanVerify() bool {
 	return s.TrustAnchors != (Anchors{}) || s.TLSClient != "" || s.UCSPITLSClient != ""
 }
 
-// CheckPolicy returns an *Error for the first demand on TLS that these settings can never
+// CheckPolicy returns the first of Contradictions.
+func (s *Settings) CheckPolicy(isOurs func(*Protocol) bool) error {
+	if all := s.Contradictions(isOurs); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// Contradictions returns an *Error for each demand on TLS that these settings can never
 // meet. isOurs reports whether the TLS client of a protocol is the bundled one. What is wrong
 // with the folder of control/mtasts is for others to say.
-func (s *Settings) CheckPolicy(isOurs func(*Protocol) bool) error {
-	d := dir{s.Home}
+func (s *Settings) Contradictions(isOurs func(*Protocol) bool) []error {
+	var all []error
+	d := dir{home: s.Home}
 	if s.MTASTS != "" && s.TrustAnchors == (Anchors{}) {
-		return d.malformed("mtasts", 1, "expected trust anchors for it, and control/trustanchors is missing or empty")
+		all = append(all, d.malformed("mtasts", 1, "expected trust anchors for it, and control/trustanchors is missing or empty"))
 	}
 	if s.TLSStrictness == 2 && !s.CanVerify() {
-		return d.malformed("tlsstrictness", 1, "expected trust anchors for 2, or a client that sees to its own, "+noneToVerify)
+		all = append(all, d.malformed("tlsstrictness", 1, "expected trust anchors for 2, or a client that sees to its own, "+noneToVerify))
 	}
 	for i := range s.TLSPolicy.lines {
 		if problem := s.contradicts(&s.TLSPolicy.lines[i]); problem != "" {
-			return d.malformed("tlspolicy", s.TLSPolicy.lines[i].Line, problem)
+			all = append(all, d.malformed("tlspolicy", s.TLSPolicy.lines[i].Line, problem))
 		}
 	}
-	return s.checkClients(isOurs)
+	return append(all, s.checkClients(isOurs)...)
 }
 
 const noneToVerify = "and control/trustanchors, control/tlsclient and control/ucspitlsclient name none"
@@ -74,7 +83,7 @@ func (p *TLSPolicy) words() string {
 
 // checkClients refuses a client that can match neither TLSA records nor pins nor further
 // names where that may be wanted.
-func (s *Settings) checkClients(isOurs func(*Protocol) bool) error {
+func (s *Settings) checkClients(isOurs func(*Protocol) bool) (all []error) {
 	demand := s.ourDemand()
 	if demand == "" {
 		return nil
@@ -87,10 +96,10 @@ func (s *Settings) checkClients(isOurs func(*Protocol) bool) error {
 		{"ucspitlsclient", s.UCSPITLSClient, func(p *Protocol) bool { return p.Explicit }},
 	} {
 		if kind.client != "" && s.named(func(p *Protocol) bool { return kind.has(p) && !isOurs(p) }) {
-			return dir{s.Home}.malformed(kind.file, 1, fmt.Sprintf("expected no other client than ours beside %s", demand))
+			all = append(all, dir{home: s.Home}.malformed(kind.file, 1, fmt.Sprintf("expected no other client than ours beside %s", demand)))
 		}
 	}
-	return nil
+	return all
 }
 
 // ourDemand returns the place of what no client but the bundled ones can do, "" if nothing

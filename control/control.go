@@ -103,16 +103,23 @@ func Read(home string) (*Settings, error) {
 		return nil, err
 	}
 	s := &Settings{Home: d.home}
+	if err := d.readInto(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (d dir) readInto(s *Settings) error {
 	for _, read := range []func(*Settings) error{
 		d.client, d.protocols, d.routes, d.senderRoutes, d.tls,
 		d.sources, d.families, d.clientCerts, d.signingKeys, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
 		d.policy, d.tlsPolicy, d.clearAfter,
 	} {
 		if err := read(s); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // ReadClient reads the control files of a protocol program in home/control:
@@ -299,7 +306,7 @@ func (d dir) number(name string, missing, highest int64, expected string) (int64
 	}
 	n, ok := decimal(value, highest)
 	if !ok {
-		return 0, d.malformed(name, 1, fmt.Sprintf("expected %s, found %s", expected, found(value)))
+		return missing, d.malformed(name, 1, fmt.Sprintf("expected %s, found %s", expected, found(value)))
 	}
 	return n, nil
 }

@@ -180,7 +180,7 @@ func (d dir) parseCredential(entry string) (relay, sender string, c Credential, 
 	if !isUser(field[2]) {
 		return wrong(fmt.Sprintf("expected a user of 1 to %d bytes without control bytes as the third field", maxUser))
 	}
-	c = Credential{User: field[2], home: d}
+	c = Credential{User: field[2], home: d.plain()}
 	if problem = c.parseHow(field[3]); problem != "" {
 		return wrong(problem)
 	}

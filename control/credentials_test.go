@@ -303,7 +303,7 @@ func FuzzCredentials(f *testing.F) {
 		f.Add(test.relay + "::joe:tokenfile,xoauth2,clear:x")
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all, err := dir{"/home"}.parseCredentials([]byte(text))
+		all, err := dir{home: "/home"}.parseCredentials([]byte(text))
 		if err != nil {
 			checkError(t, err, "control/credentials", []byte(text))
 			if what := err.(*Error).What; strings.Contains(what, `"`) && !strings.HasPrefix(what, "expected each relay and sender once") {

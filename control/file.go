@@ -42,20 +42,28 @@ func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %s", e.File, e.Line,
 func (e *Error) Unwrap() error { return e.err }
 
 // dir is home/control.
-type dir struct{ home string } // absolute
+type dir struct {
+	home string // absolute
+
+	// all has what was found so far if all mistakes are wanted: see [ReadAll]. Then a mistake
+	// is noted there and is no error, and the reader goes on as if there were no such line,
+	// value or file.
+	all *collector
+}
 
 func openDir(home string) (dir, error) {
 	absolute, err := filepath.Abs(home)
 	if err != nil {
 		return dir{}, &Error{File: "control", What: fmt.Sprintf("expected an absolute home: %v", err), err: err}
 	}
-	return dir{absolute}, nil
+	return dir{home: absolute}, nil
 }
 
 func (d dir) name(file string) string { return d.home + "/control/" + file }
 
+// malformed returns an *Error, or nil if all mistakes are wanted.
 func (d dir) malformed(file string, line int, what string) error {
-	return &Error{File: "control/" + file, Line: line, What: what}
+	return d.mistake(&Error{File: "control/" + file, Line: line, What: what})
 }
 
 func (d dir) unreadable(file string, err error) error { return d.unreadableAt(file, 0, err) }
@@ -67,7 +75,7 @@ func (d dir) unreadableAt(file string, line int, err error) error {
 	if errors.As(err, &p) {
 		reason = p.Err // Error names the file already
 	}
-	return &Error{File: "control/" + file, Line: line, What: fmt.Sprintf("expected a file that can be read: %v", reason), err: err}
+	return d.mistake(&Error{File: "control/" + file, Line: line, What: fmt.Sprintf("expected a file that can be read: %v", reason), err: err})
 }
 
 // stat finds a control file without opening it: to open a FIFO is to wait for its
@@ -76,6 +84,7 @@ func (d dir) stat(file string) (info fs.FileInfo, err error) {
 	// Most files are missing, and lstat sees that in one call.
 	path := d.name(file)
 	info, err = os.Lstat(path)
+	d.all.file(file, info)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -134,9 +143,17 @@ func (d dir) tooLarge(file string, limit int) error {
 // checkLines checks what every control file must comply with. before is the number of
 // lines before data.
 func (d dir) checkLines(file string, data []byte, before int) error {
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		line := before + 1 + bytes.Count(data[:i], []byte("\n"))
-		return d.malformed(file, line, "expected text, found a zero byte")
+	rest, line := data, before+1
+	for {
+		i := bytes.IndexByte(rest, 0)
+		if i < 0 {
+			break
+		}
+		line += bytes.Count(rest[:i], []byte("\n"))
+		if err := d.malformed(file, line, "expected text, found a zero byte"); err != nil {
+			return err
+		}
+		rest = rest[i+1:]
 	}
 	for line := before + 1; len(data) > 0; line++ {
 		n := bytes.IndexByte(data, '\n')
@@ -144,7 +161,9 @@ func (d dir) checkLines(file string, data []byte, before int) error {
 			n = len(data)
 		}
 		if n > MaxLine {
-			return d.tooLong(file, line)
+			if err := d.tooLong(file, line); err != nil {
+				return err
+			}
 		}
 		data = data[min(n+1, len(data)):]
 	}
@@ -162,7 +181,9 @@ func (d dir) value(file string) (string, error) {
 		return "", err
 	}
 	line, _, _ := bytes.Cut(data, []byte("\n"))
-	return string(trim(line)), nil
+	value := string(trim(line))
+	d.all.value(file, value)
+	return value, nil
 }
 
 // entries calls each for every entry of a list. each returns what is wrong with the
@@ -176,8 +197,12 @@ func (d dir) entries(file string, data []byte, each func(line int, entry string)
 			continue
 		}
 		if problem := each(line, string(text)); problem != "" {
-			return d.malformed(file, line, problem)
+			if err := d.malformed(file, line, problem); err != nil {
+				return err
+			}
+			continue
 		}
+		d.all.entry(file, line, text)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func TestManual(t *testing.T) {
 			t.Errorf("%s: got %v, %v, want %q", domain, relay, err, want)
 		}
 	}
-	protocols, err := dir{"/home"}.parseProtocols([]byte(between(examples, "smtps:465:", ".Ed")))
+	protocols, err := dir{home: "/home"}.parseProtocols([]byte(between(examples, "smtps:465:", ".Ed")))
 	if err != nil || len(protocols) != 2 {
 		t.Errorf("got %+v, %v", protocols, err)
 	}

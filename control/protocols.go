@@ -81,20 +81,30 @@ func (d dir) protocols(s *Settings) error {
 	if err != nil {
 		return err
 	}
-	byDefault := data == nil
-	if byDefault {
-		data = []byte(defaultProtocols)
+	if data == nil {
+		return d.defaultProtocols(s)
 	}
 	s.Protocols, err = d.parseProtocols(data)
-	if byDefault {
-		for i := range s.Protocols {
-			s.Protocols[i].Line = 0
-		}
+	if err == nil && len(s.Protocols) == 0 { // all mistakes are wanted, and its lines have nothing else
+		return d.plain().defaultProtocols(s)
 	}
 	if err == nil {
 		s.Protocols = withSubmissions(s.Protocols)
 	}
 	return err
+}
+
+// defaultProtocols sets the protocols of a home without the file.
+func (d dir) defaultProtocols(s *Settings) error {
+	protocols, err := d.parseProtocols([]byte(defaultProtocols))
+	if err != nil {
+		return err
+	}
+	for i := range protocols {
+		protocols[i].Line = 0
+	}
+	s.Protocols = withSubmissions(protocols)
+	return nil
 }
 
 // withSubmissions adds the line that is understood: directly before smtp, else at the end.

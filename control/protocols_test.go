@@ -136,7 +136,7 @@ func FuzzProtocols(f *testing.F) {
 		f.Add([]byte(test.entry))
 		f.Add([]byte(defaultProtocols + test.entry))
 	}
-	d := dir{"/home"}
+	d := dir{home: "/home"}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		protocols, err := d.parseProtocols(data)
 		if err != nil {

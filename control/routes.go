@@ -67,6 +67,14 @@ func (d dir) routes(s *Settings) error {
 }
 
 func (d dir) readRoutes(file string) (*Routes, error) {
+	r, err := d.checkRoutes(file)
+	if r != nil {
+		r.dir = d.plain()
+	}
+	return r, err
+}
+
+func (d dir) checkRoutes(file string) (*Routes, error) {
 	r := &Routes{dir: d, file: file}
 	info, err := d.stat(file)
 	if info == nil || err != nil {
@@ -170,7 +178,10 @@ func (r *Routes) pieces(f io.Reader, buf []byte, each func(block []byte, before 
 		}
 		before += bytes.Count(buf[:whole], []byte("\n"))
 		if filled = copy(buf, buf[whole:filled]); filled > MaxLine {
-			return r.dir.tooLong(r.file, before+1)
+			if err := r.dir.tooLong(r.file, before+1); err != nil {
+				return err
+			}
+			filled = MaxLine + 1 // its end is looked for, and nothing else in it
 		}
 	}
 }
@@ -180,7 +191,7 @@ type checker struct {
 	unicode bool // some patterns are beyond ASCII
 }
 
-// check finds the first malformed line.
+// check finds the first malformed line, or all of them.
 func (c *checker) check(r *Routes, block []byte, before int) error {
 	if err := r.dir.checkLines(r.file, block, before); err != nil {
 		return err
@@ -192,7 +203,13 @@ func (c *checker) check(r *Routes, block []byte, before int) error {
 			continue
 		}
 		if problem := c.checkRoute(entry); problem != "" {
-			return r.dir.malformed(r.file, line, withoutLogin(entry, problem))
+			if err := r.dir.malformed(r.file, line, withoutLogin(entry, problem)); err != nil {
+				return err
+			}
+			continue
+		}
+		if r.dir.all != nil {
+			r.dir.all.entry(r.file, line, entry)
 		}
 	}
 	return nil

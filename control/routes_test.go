@@ -146,7 +146,7 @@ func TestPatterns(t *testing.T) {
 
 // parseTable reads a short table.
 func parseTable(text string) (*Routes, error) {
-	r := &Routes{dir: dir{"/home"}, file: "smtproutes", data: []byte(text)}
+	r := &Routes{dir: dir{home: "/home"}, file: "smtproutes", data: []byte(text)}
 	if err := r.dir.checkLines(r.file, r.data, 0); err != nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ func long(line string) string {
 
 func writeRoutes(t testing.TB, text string) dir {
 	t.Helper()
-	d := dir{t.TempDir()}
+	d := dir{home: t.TempDir()}
 	must.Write(t, d.name("smtproutes"), text)
 	return d
 }

@@ -10,7 +10,8 @@ func (d dir) senderRoutes(s *Settings) error {
 	if err != nil {
 		return err
 	}
-	s.SenderRoutes, err = d.parseSenderRoutes(data, s.Service(SMTP) != nil)
+	// A line for smtp that is malformed is one mistake, not one of each route too.
+	s.SenderRoutes, err = d.parseSenderRoutes(data, s.Service(SMTP) != nil || d.all.has("protocols"))
 	return err
 }
 

@@ -21,7 +21,7 @@ joe@[IPv6:2001:DB8:0::1]:literal.example.org
 
 func TestSenderRoutes(t *testing.T) {
 	for _, all := range []string{"", ":all.example.org:587\n"} {
-		r := must.Get(dir{"/home"}.parseSenderRoutes([]byte(someSenderRoutes+all), true))(t)
+		r := must.Get(dir{home: "/home"}.parseSenderRoutes([]byte(someSenderRoutes+all), true))(t)
 		for _, test := range []struct {
 			sender, relay string
 			port          uint16
@@ -70,7 +70,7 @@ func TestSenderRoutes(t *testing.T) {
 
 // A bounce has no line of its own here.
 func TestSenderRoutes_everySenderIsTheNullOneToo(t *testing.T) {
-	r := must.Get(dir{"/home"}.parseSenderRoutes([]byte(":all.example.org\n"), true))(t)
+	r := must.Get(dir{home: "/home"}.parseSenderRoutes([]byte(":all.example.org\n"), true))(t)
 	if relay := r.Lookup(""); relay == nil || relay.Line != 1 {
 		t.Errorf("got %v", relay)
 	}
@@ -102,7 +102,7 @@ var badSenderRoutes = []struct{ entry, expected string }{
 func TestSenderRoutes_malformed(t *testing.T) {
 	for _, test := range badSenderRoutes {
 		text := "# first\n" + test.entry + "\n"
-		_, err := dir{"/home"}.parseSenderRoutes([]byte(text), true)
+		_, err := dir{home: "/home"}.parseSenderRoutes([]byte(text), true)
 		e, _ := err.(*Error)
 		if e == nil || e.Line != strings.Count(text, "\n") || !strings.Contains(e.What, test.expected) {
 			t.Errorf("%q: got %v, want %q", test.entry, err, test.expected)
@@ -111,10 +111,10 @@ func TestSenderRoutes_malformed(t *testing.T) {
 }
 
 func TestSenderRoutes_withoutSMTP(t *testing.T) {
-	if _, err := (dir{"/home"}.parseSenderRoutes([]byte("<>:\n"), false)); err != nil {
+	if _, err := (dir{home: "/home"}.parseSenderRoutes([]byte("<>:\n"), false)); err != nil {
 		t.Error(err)
 	}
-	_, err := dir{"/home"}.parseSenderRoutes([]byte("<>:\n@shop.example:relay\n"), false)
+	_, err := dir{home: "/home"}.parseSenderRoutes([]byte("<>:\n@shop.example:relay\n"), false)
 	if err == nil || !strings.HasPrefix(err.Error(), "control/senderroutes:2: expected no relay") {
 		t.Errorf("got %v", err)
 	}
@@ -135,7 +135,7 @@ func FuzzSenderRoutes(f *testing.F) {
 		f.Add("@shop.example:" + test.relay)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		routes, err := dir{"/home"}.parseSenderRoutes([]byte(text), true)
+		routes, err := dir{home: "/home"}.parseSenderRoutes([]byte(text), true)
 		if err != nil {
 			checkError(t, err, "control/senderroutes", []byte(text))
 			if len(routes.senders) != 0 {

@@ -93,7 +93,7 @@ func (d dir) parseSigningKey(entry string) (pattern string, key SigningKey, prob
 	if field[2] == "" {
 		return wrong("expected the path of a key as the third field, found none")
 	}
-	return pattern, SigningKey{Domain: strings.TrimPrefix(pattern, "."), Selector: field[1], Path: d.absolute(field[2]), home: d}, ""
+	return pattern, SigningKey{Domain: strings.TrimPrefix(pattern, "."), Selector: field[1], Path: d.absolute(field[2]), home: d.plain()}, ""
 }
 
 // isSelector reports whether s is labels as RFC 6376 3.1 has them, which do not begin or

@@ -22,7 +22,7 @@ shop.example:s4:keys/shop-4.pem
 `
 
 func TestSigningKeys(t *testing.T) {
-	keys := must.Get(dir{"/home"}.parseSigningKeys([]byte(someSigningKeys)))(t)
+	keys := must.Get(dir{home: "/home"}.parseSigningKeys([]byte(someSigningKeys)))(t)
 	for name, want := range map[string]string{
 		"shop.example": "2 shop.example s2026 /home/keys/shop-rsa.pem, 3 shop.example E2026 /keys/shop-ed25519.pem, " +
 			"7 shop.example s3 /home/keys/shop-3.pem, 8 shop.example s4 /home/keys/shop-4.pem",
@@ -82,11 +82,11 @@ var badSigningKeys = []struct{ entry, expected string }{
 func TestSigningKeys_malformed(t *testing.T) {
 	for _, test := range badSigningKeys {
 		text := "# first\n" + test.entry + "\n"
-		_, err := dir{"/home"}.parseSigningKeys([]byte(text))
+		_, err := dir{home: "/home"}.parseSigningKeys([]byte(text))
 		isMalformed(t, text, err, "control/signingkeys", test.expected)
 	}
 	for _, good := range []string{"shop.example:" + strings.Repeat("a.", 31) + "a:k", "shop.example:s:k\n.shop.example:s:k"} {
-		if _, err := (dir{"/home"}.parseSigningKeys([]byte(good))); err != nil {
+		if _, err := (dir{home: "/home"}.parseSigningKeys([]byte(good))); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
@@ -99,7 +99,7 @@ func TestSigningKey_Read(t *testing.T) {
 		must.Write(t, path(name), text)
 		must.OK(t, os.Chmod(path(name), 0o640))
 	}
-	keys := must.Get(dir{home}.parseSigningKeys([]byte("a:s:key\nb:s:longest\nc:s:long\nd:s:missing\n")))(t)
+	keys := must.Get(dir{home: home}.parseSigningKeys([]byte("a:s:key\nb:s:longest\nc:s:long\nd:s:missing\n")))(t)
 	for name, want := range map[string]int{"a": len("s3cret\n"), "b": maxSecretFile} {
 		if text := must.Get(keys.For(name)[0].Read())(t); len(text.Reveal()) != want {
 			t.Errorf("%s: got %d bytes", name, len(text.Reveal()))
@@ -162,7 +162,7 @@ func FuzzSigningKeys(f *testing.F) {
 		f.Add(n.Text + ":s:k")
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		keys, err := dir{"/home"}.parseSigningKeys([]byte(text))
+		keys, err := dir{home: "/home"}.parseSigningKeys([]byte(text))
 		if err != nil {
 			checkError(t, err, "control/signingkeys", []byte(text))
 			return

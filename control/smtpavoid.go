@@ -36,7 +36,9 @@ func (d dir) smtpAvoid(s *Settings) error {
 		if errors.As(err, &unknown) {
 			return fmt.Sprintf("expected words of %s with commas between, found %s", avoid.Known(), found(unknown.Word))
 		}
-		s.SMTPAvoid.exchangers.add(key, avoided{set, line}) // the first of two lines stays
+		if !s.SMTPAvoid.exchangers.add(key, avoided{set, line}) { // the first of two lines stays
+			d.all.idle("smtpavoid", line, s.SMTPAvoid.exchangers[key].line)
+		}
 		return ""
 	})
 }

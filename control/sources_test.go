@@ -20,7 +20,7 @@ joe@[2001:db8::1]:[IPv6:2001:DB8:0::12]:m` + "\u00fc" + `nchen.example
 
 func TestSources(t *testing.T) {
 	addr := netip.MustParseAddr
-	all := must.Get(dir{"/home"}.parseSources([]byte(someSources)))(t)
+	all := must.Get(dir{home: "/home"}.parseSources([]byte(someSources)))(t)
 	for _, test := range []struct {
 		sender    string
 		four, six Source
@@ -41,7 +41,7 @@ func TestSources(t *testing.T) {
 	if four, six, fits := (Sources{}).For("x"); fits || four != (Source{}) || six != (Source{}) {
 		t.Errorf("got %v, %v", four, six)
 	}
-	all = must.Get(dir{"/home"}.parseSources([]byte(":192.0.2.1\n")))(t)
+	all = must.Get(dir{home: "/home"}.parseSources([]byte(":192.0.2.1\n")))(t)
 	for _, sender := range []string{"", "root", "x@example.org", "#@[]"} {
 		if four, six, fits := all.For(sender); four.Line != 1 || six.Line != 0 || !fits {
 			t.Errorf("%q: got %v, %v, %v", sender, four, six, fits)
@@ -80,7 +80,7 @@ var badSources = []struct{ entry, expected string }{
 func TestSources_malformed(t *testing.T) {
 	for _, test := range badSources {
 		text := "# first\n" + test.entry + "\n"
-		_, err := dir{"/home"}.parseSources([]byte(text))
+		_, err := dir{home: "/home"}.parseSources([]byte(text))
 		isMalformed(t, text, err, "control/sources", test.expected)
 	}
 	for _, helo := range domaintest.BadUnicode {
@@ -112,7 +112,7 @@ func FuzzSources(f *testing.F) {
 		f.Add(":ipv4:" + n.Text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all, err := dir{"/home"}.parseSources([]byte(text))
+		all, err := dir{home: "/home"}.parseSources([]byte(text))
 		if err != nil {
 			checkError(t, err, "control/sources", []byte(text))
 			return
@@ -147,7 +147,7 @@ b` + "\u00fc" + `cher.example:ipv6
 
 func TestFamilies(t *testing.T) {
 	for _, all := range []string{"", ":ipv4\n"} {
-		families := must.Get(dir{"/home"}.parseFamilies([]byte(someFamilies + all)))(t)
+		families := must.Get(dir{home: "/home"}.parseFamilies([]byte(someFamilies + all)))(t)
 		for _, test := range []struct {
 			host, addr string
 			only       Family
@@ -210,7 +210,7 @@ var badFamilies = []struct{ entry, expected string }{
 func TestFamilies_malformed(t *testing.T) {
 	for _, test := range badFamilies {
 		text := "# first\n" + test.entry + "\n"
-		_, err := dir{"/home"}.parseFamilies([]byte(text))
+		_, err := dir{home: "/home"}.parseFamilies([]byte(text))
 		isMalformed(t, text, err, "control/families", test.expected)
 	}
 }
@@ -225,7 +225,7 @@ func FuzzFamilies(f *testing.F) {
 		f.Add(n.Text + ":ipv4")
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		families, err := dir{"/home"}.parseFamilies([]byte(text))
+		families, err := dir{home: "/home"}.parseFamilies([]byte(text))
 		if err != nil {
 			checkError(t, err, "control/families", []byte(text))
 			return

@@ -30,7 +30,7 @@ b` + "\u00fc" + `cher.example:dane
 // The first that has a line wins: the host, its suffixes from the longest, the exchanger, its
 // suffixes from the longest, the empty domain.
 func TestTLSPolicies(t *testing.T) {
-	all := must.Get(dir{"/home"}.parseTLSPolicies([]byte(someTLSPolicies)))(t)
+	all := must.Get(dir{home: "/home"}.parseTLSPolicies([]byte(someTLSPolicies)))(t)
 	const four, six = "192.0.2.25", "2001:db8::25"
 	for _, test := range []struct {
 		host, exchanger, addr string
@@ -64,7 +64,7 @@ func TestTLSPolicies(t *testing.T) {
 			t.Errorf("%q %q %s: got %v, want line %d", test.host, test.exchanger, test.addr, line, test.line)
 		}
 	}
-	all = must.Get(dir{"/home"}.parseTLSPolicies([]byte("a.example:must\n@b.example:may\n")))(t)
+	all = must.Get(dir{home: "/home"}.parseTLSPolicies([]byte("a.example:must\n@b.example:may\n")))(t)
 	if line := all.For("example.org", "mx.example.org", netip.MustParseAddr(four)); line != nil {
 		t.Errorf("got %v", line)
 	}
@@ -74,7 +74,7 @@ func TestTLSPolicies(t *testing.T) {
 }
 
 func TestTLSPolicies_values(t *testing.T) {
-	all := must.Get(dir{"/home"}.parseTLSPolicies([]byte(someTLSPolicies)))(t)
+	all := must.Get(dir{home: "/home"}.parseTLSPolicies([]byte(someTLSPolicies)))(t)
 	for host, want := range map[string]string{
 		"bank.example":         `verify "" [] 0`,
 		"a.bank.example":       `pin "" [] 2`,
@@ -123,7 +123,7 @@ func TestTLSPolicies_ForHost(t *testing.T) {
 		{"@relay.example:must", "example.org", 0, true, true},
 		{"@relay.example:must", "relay.example", 0, true, true},
 	} {
-		line := must.Get(dir{"/home"}.parseTLSPolicies([]byte(test.text)))(t).ForHost(test.host)
+		line := must.Get(dir{home: "/home"}.parseTLSPolicies([]byte(test.text)))(t).ForHost(test.host)
 		if got := line; got == nil && test.line != 0 || got != nil && got.Line != test.line {
 			t.Errorf("%q, %q: got %v, want line %d", test.text, test.host, got, test.line)
 		}
@@ -192,11 +192,11 @@ var badTLSPolicies = []struct{ entry, expected string }{
 func TestTLSPolicies_malformed(t *testing.T) {
 	for _, test := range badTLSPolicies {
 		text := "# first\n" + test.entry + "\n"
-		_, err := dir{"/home"}.parseTLSPolicies([]byte(text))
+		_, err := dir{home: "/home"}.parseTLSPolicies([]byte(text))
 		isMalformed(t, text, err, "control/tlspolicy", test.expected)
 	}
 	full := "x.example:pin:" + strings.Repeat(pin+",", 19) + pin + "\n@x.example:verify:" + strings.Repeat(".a.example,", 19) + "b.example\n"
-	if all := must.Get(dir{"/home"}.parseTLSPolicies([]byte(full)))(t); len(all.lines) != 2 {
+	if all := must.Get(dir{home: "/home"}.parseTLSPolicies([]byte(full)))(t); len(all.lines) != 2 {
 		t.Errorf("%d lines", len(all.lines))
 	}
 }
@@ -213,7 +213,7 @@ func FuzzTLSPolicies(f *testing.F) {
 		f.Add(n.Text + ":must\n@" + n.Text + ":verify:" + n.Text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all, err := dir{"/home"}.parseTLSPolicies([]byte(text))
+		all, err := dir{home: "/home"}.parseTLSPolicies([]byte(text))
 		if err != nil {
 			checkError(t, err, "control/tlspolicy", []byte(text))
 			return
