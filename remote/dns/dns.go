@@ -54,6 +54,8 @@ const (
 	TypeAAAA  = Type(miekg.TypeAAAA)
 	TypeCNAME = Type(miekg.TypeCNAME) // the alias itself, which is not followed
 	TypeMX    = Type(miekg.TypeMX)
+	TypePTR   = Type(miekg.TypePTR)
+	TypeSOA   = Type(miekg.TypeSOA) // whether there is one, and whether it is secure: its data is not kept
 	TypeSRV   = Type(miekg.TypeSRV)
 	TypeTLSA  = Type(miekg.TypeTLSA)
 	TypeTXT   = Type(miekg.TypeTXT)
@@ -101,6 +103,7 @@ type Answer struct {
 	MX    []MX
 	SRV   []SRV
 	CNAME []string // targets in presentation format, with the final dot
+	PTR   []string // names in presentation format, with the final dot
 	TLSA  []TLSA
 	TXT   []string // the strings of each record joined, as they are on the wire
 	More  int      // number of the addresses that are not in Addrs
@@ -118,7 +121,7 @@ type Answer struct {
 
 // Len returns the number of records.
 func (a *Answer) Len() int {
-	return len(a.Addrs) + a.More + len(a.MX) + len(a.SRV) + len(a.CNAME) + len(a.TLSA) + len(a.TXT)
+	return len(a.Addrs) + a.More + len(a.MX) + len(a.SRV) + len(a.CNAME) + len(a.PTR) + len(a.TLSA) + len(a.TXT)
 }
 
 // Alias returns the name at the end of the aliases, in lower case. It is empty if there is no
@@ -205,6 +208,8 @@ func (a *Answer) Record(i int) string {
 		return fmt.Sprintf("%d %d %d %s", srv.Priority, srv.Weight, srv.Port, srv.Target)
 	case TypeCNAME:
 		return a.CNAME[i]
+	case TypePTR:
+		return a.PTR[i]
 	case TypeTLSA:
 		tlsa := &a.TLSA[i]
 		return fmt.Sprintf("%d %d %d %x", tlsa.Usage, tlsa.Selector, tlsa.Matching, tlsa.Data)
@@ -250,6 +255,12 @@ func (a *Answer) take(records []miekg.RR) {
 		for _, rr := range records {
 			if cname, ok := rr.(*miekg.CNAME); ok {
 				a.CNAME = append(a.CNAME, cname.Target)
+			}
+		}
+	case TypePTR:
+		for _, rr := range records {
+			if ptr, ok := rr.(*miekg.PTR); ok {
+				a.PTR = append(a.PTR, ptr.Ptr)
 			}
 		}
 	case TypeTLSA:
