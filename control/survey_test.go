@@ -199,3 +199,28 @@ func TestLines(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 }
+
+// FuzzReadAll: ReadAll finds nothing where Read refuses nothing, and else what Read says first
+// of that file.
+func FuzzReadAll(f *testing.F) {
+	names := []string{"smtproutes", "senderroutes", "protocols", "sources", "families", "clientcerts", "signingkeys", "tlspolicy",
+		"trustresolvers", "ipme", "smtpavoid", "timeoutdns", "helohost", "trace", "tlsclient"}
+	for _, text := range []string{"a:b:x\na:b\n", "x\n@a:b\n@a:c\n", ":x\n:192.0.2.1\n:192.0.2.2\n", "a:must:x\nb:must\n", "two words\n", "\x00\n:relay\n",
+		"smtp:25:0:N:Y:p\nsmtp:x\n", "127.0.0.1\n", "mx:SIZE\nmx\n", "17\n", "[\n", strings.Repeat("x", control.MaxLine+1) + "\ny\n"} {
+		for i := range names {
+			f.Add(i, text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, i int, text string) {
+		name := names[uint(i)%uint(len(names))]
+		h := home(t, files{name: text})
+		_, err := control.Read(h)
+		all := must.Get(control.ReadAll(h))(t)
+		if (err == nil) != (len(all.Mistakes) == 0) {
+			t.Fatalf("%s %q: Read says %v, ReadAll %v", name, text, err, all.Mistakes)
+		}
+		if err != nil && !slices.ContainsFunc(all.Mistakes, func(e *control.Error) bool { return e.Error() == err.Error() }) {
+			t.Errorf("%s %q: Read says %v, ReadAll %v", name, text, err, all.Mistakes)
+		}
+	})
+}
