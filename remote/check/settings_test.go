@@ -616,6 +616,58 @@ var broken = []struct {
 		must.Script(w, filepath.Join(w.home, "bin/qmail-remote"), "exec mxf-remote")
 	}, []want{{warning, "", "mail waits where it is reached", "softlimit"}}},
 	{"concurrencyremote malformed", func(w *world) { w.control("concurrencyremote", "many\n") }, []want{{failure, "control/concurrencyremote:1", "expected a whole number", "correct it"}}},
+	{"another qmail-remote that is a script", func(w *world) {
+		w.remove("bin/qmail-remote")
+		must.Script(w, filepath.Join(w.home, "bin/qmail-remote"), "exec sendmail")
+	}, []want{{warning, "", "bin/qmail-remote is not ours", "section 7"}}},
+	{"another qmail-rspawn of ours", func(w *world) {
+		w.remove("bin/qmail-remote")
+		must.OK(w, os.WriteFile(filepath.Join(w.home, "bin/qmail-rspawn"), []byte("\x7fELF\x00 nightmare.mail/mxf/cmd/mxf-rspawn"), 0o755))
+	}, []want{{warning, "", "bin/qmail-rspawn is ours, of another version", "section 9"}}},
+	{"limits that cannot be seen", func(w *world) { must.OK(w, os.Remove(filepath.Join(w.proc, "42/limits"))) }, []want{{note, "", "cannot be seen", ""}}},
+	{"an address as the name", func(w *world) { w.control("me", "[192.0.2.1]\n") }, []want{{note, "control/me:1", "address literal", ""},
+		{warning, "control/me:1", "reverse name of 192.0.2.1", ""}, {warning, "control/me:1", "reverse name of 2001:db8::1", ""}}},
+	{"a name that is none", func(w *world) { w.control("me", "mx_1.example.1\n"); w.control("families", ":ipv4\n") }, []want{
+		{warning, "control/me:1", "is no host name", "full name"}, {warning, "control/me:1", "reverse name of 192.0.2.1", ""}}},
+	{"names that cannot be looked up", func(w *world) {
+		w.trouble["mx.example.org"], w.trouble["1.2.0.192.in-addr.arpa"] = "servfail", "servfail"
+		w.control("families", ":ipv4\n")
+	}, []want{{note, "control/me:1", "cannot be looked up for now", ""}, {note, "control/me:1", "reverse name of 192.0.2.1 cannot be looked up", ""}}},
+	{"a key record that cannot be looked up", func(w *world) {
+		w.ed25519("key.pem")
+		w.trouble["s1._domainkey.shop.example"] = "servfail"
+		w.control("signingkeys", "shop.example:s1:control/key.pem\n")
+	}, []want{{note, "control/signingkeys:1", "cannot be looked up for now", ""}}},
+	{"a domain that is testing", func(w *world) {
+		w.publish("s1._domainkey.shop.example", w.ed25519("key.pem")+"; t=s:y")
+		w.control("signingkeys", "shop.example:s1:control/key.pem\n")
+	}, []want{{note, "control/signingkeys:1", "only testing", ""}}},
+	{"submissions on another port without implicit TLS", func(w *world) {
+		w.control("protocols", "submissions:2525:-1:N:Y:mxf-remote-smtpc\nsmtp:25:0:N:Y:mxf-remote-smtpc\n")
+	}, []want{{warning, "control/protocols:1", "has no implicit TLS", "Y:N"}}},
+	{"a program that is a script without #!", func(w *world) {
+		must.OK(w, os.WriteFile(filepath.Join(w.programs, "bare"), []byte("exec true\n"), 0o755))
+		w.control("protocols", "smtp:25:0:N:Y:bare\n")
+	}, []want{{failure, "control/protocols:1", "text without a first line #!", "#!/bin/sh"}}},
+	{"a program of somebody else's", func(w *world) {
+		w.options.RunVersion = func(context.Context, string) (string, error) { return "usage: remote\n", nil }
+		for _, name := range []string{"mxf-remote-smtpc", "mxf-remote-qmtpc", "mxf-tlsc", "mxf-ucspitlsc", "mxf-policy", "qmail-remote-io"} {
+			must.OK(w, os.Remove(filepath.Join(w.programs, name)))
+			must.Script(w, filepath.Join(w.programs, name), "exit 0")
+		}
+	}, []want{{warning, "", "mxf-remote is another program", "section 3"}, {note, "", "mxf-tlsc is a script in the place of ours; it was not run", ""}}},
+	{"text in the place of a program", func(w *world) { must.OK(w, os.WriteFile(filepath.Join(w.programs, "mxf-policy"), []byte("x"), 0o755)) },
+		[]want{{failure, "", "mxf-policy is neither a program", "section 3"}}},
+	{"a policy that is kept although it cannot be fetched", func(w *world) {
+		text := "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 864000\n"
+		w.cache("example.com", fmt.Sprintf("mxf-sts 1\ndomain example.com\nid 1\nfetched %d\nbytes %d\nfailed %[1]d sts-policy-fetch-error no route\n\n%[3]s",
+			time.Now().Unix()-60, len(text), text))
+	}, []want{{warning, "control/mtasts:1", "is good until", "mxf-policy fetch example.com"}}},
+	{"a client certificate for an exchanger that is never met", func(w *world) {
+		w.control("smtproutes", ":[192.0.2.25]\n")
+		w.control("clientcerts", "relay.example.net::\n[192.0.2.25]::\n")
+		w.control("families", "elsewhere.example:ipv4\n:ipv4\n")
+	}, []want{{warning, "control/clientcerts:1", "none of them", "name the relay"}, {warning, "control/families:1", "none of them", "name the relay"}}},
 	{"qmail does not run", func(w *world) { w.process("comm", "sh\n") }, []want{{note, "", "qmail-send does not run", ""}}},
 }
 
@@ -787,6 +839,22 @@ func TestSettingsCutShort(t *testing.T) {
 		if f.Level >= warning {
 			t.Errorf("found %+v", f)
 		}
+	}
+}
+
+// TestSettingsOfThisMachine has no option but the home: it takes the machine as it is.
+func TestSettingsOfThisMachine(t *testing.T) {
+	w := newWorld(t)
+	w.server = dnstest.New(t, w.zone, nil)
+	all := check.Settings(t.Context(), check.SettingsOptions{Home: w.home, Programs: w.programs, Servers: dns.Config{Servers: []netip.AddrPort{w.server.Addr}}})
+	proper(t, all)
+	if !slices.ContainsFunc(all, func(f check.Finding) bool {
+		return strings.HasPrefix(f.What, "addresses of this host, by its interfaces")
+	}) {
+		t.Errorf("the interfaces are not found:\n%s", shown(all))
+	}
+	if all := check.Settings(t.Context(), check.SettingsOptions{Home: filepath.Join(w.home, "nowhere")}); len(all) != 1 || all[0].Level != failure || all[0].Do == "" {
+		t.Errorf("a home that is missing:\n%s", shown(all))
 	}
 }
 
