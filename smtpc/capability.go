@@ -45,6 +45,15 @@ func parseCapabilities(r *reply) capabilities {
 	return c
 }
 
+// announced are the lines of the reply to EHLO behind the first, without their code.
+func announced(r *reply) []string {
+	var lines []string
+	for line := range strings.SplitSeq(r.Text, "\n") {
+		lines = append(lines, strings.TrimSpace(line[min(len(line), len("250-")):]))
+	}
+	return lines[1:]
+}
+
 func (c capabilities) offers(keyword string) bool {
 	_, ok := c[keyword]
 	return ok

@@ -191,6 +191,7 @@ func (s *Session) proved(m Mechanism) error {
 	if err := m.Finish(); err != nil {
 		return s.spoilt(m, err.Error())
 	}
+	s.loggedIn = true
 	return nil
 }
 

@@ -25,7 +25,7 @@ func (s *Session) greet() error {
 	if err != nil {
 		return err
 	}
-	s.talking = true
+	s.talking, s.greeting = true, r.Reply
 	if r.Code != 220 {
 		return s.unwilling(r)
 	}
@@ -47,7 +47,7 @@ func (s *Session) hello() error {
 	if s.options.Start == FromMAIL {
 		return nil
 	}
-	s.caps = nil
+	s.caps, s.announced = nil, nil
 	var refused *reply
 	if !s.options.Avoid.EHLO {
 		r, err := s.ask(StageEHLO, "EHLO "+s.options.HeloHost)
@@ -55,7 +55,7 @@ func (s *Session) hello() error {
 		case err != nil:
 			return s.ehloLost(err, nil)
 		case r.Code == 250:
-			s.caps = parseCapabilities(r).without(s.options.Avoid)
+			s.caps, s.announced = parseCapabilities(r).without(s.options.Avoid), announced(r)
 			return nil
 		case r.class() == 4:
 			return s.unwilling(r)

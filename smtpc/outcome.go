@@ -31,6 +31,9 @@ type Outcome struct {
 
 	// Begun reports whether the server accepted MAIL.
 	Begun bool
+	// Probe reports whether nobody wanted a message sent: see [Session.Probe].
+	Probe bool
+
 	// LastByte reports whether the write that ends the message was begun. The server
 	// may have the whole message then, whatever it said.
 	LastByte bool

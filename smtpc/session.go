@@ -59,6 +59,10 @@ type Session struct {
 	heard  func(line string) // traces a line of a reply
 	caps   capabilities
 
+	greeting  Reply    // the zero Reply before it came
+	announced []string // what EHLO announced, as it was written
+	loggedIn  bool     // AUTH was accepted
+
 	secrets []secret.Secret // in what the server says, they are concealed
 
 	notes  []Note   // of Open

@@ -34,6 +34,11 @@ type answers struct {
 // It sends nothing if Open has failed, and returns that error in the outcome. The notes of
 // Open are those of the first mail.
 func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
+	return s.take(ctx, m, (*transaction).run)
+}
+
+// take works on the transaction of m.
+func (s *Session) take(ctx context.Context, m *Mail, work func(*transaction) error) *Outcome {
 	o := m.outcome()
 	o.Securing = s.became
 	switch {
@@ -57,7 +62,7 @@ func (s *Session) Send(ctx context.Context, m *Mail) *Outcome {
 		s.lastByte = false // no writer is left that would set it, or trace
 		s.serve(m.Limits, m.Trace)
 		t := &transaction{Session: s, mail: m, outcome: o}
-		o.Err = s.within(ctx, t.run)
+		o.Err = s.within(ctx, func() error { return work(t) })
 		o.LastByte = s.mayHaveSent()
 		s.unreset = isRefusal(o.Err)
 	}
@@ -228,6 +233,19 @@ func (t *transaction) rcptAnswered(n int, r *reply) error {
 
 // lockstep waits for the answer to each command.
 func (t *transaction) lockstep() error {
+	if err := t.envelope(); err != nil {
+		return err
+	}
+	r, err := t.ask(StageDATA, "DATA")
+	if err != nil {
+		return t.fails(err)
+	}
+	return t.dataAnswered(r)
+}
+
+// envelope says MAIL and each RCPT, and waits for each answer. Without an error the message
+// would go to one recipient at least.
+func (t *transaction) envelope() error {
 	r, err := t.ask(StageMAIL, t.mailCommand())
 	if err == nil && t.withoutParameters(r) {
 		switch r, err = t.ask(StageMAIL, t.mailCommand()); {
@@ -259,10 +277,7 @@ func (t *transaction) lockstep() error {
 	if t.taken == 0 {
 		return t.rejected()
 	}
-	if r, err = t.ask(StageDATA, "DATA"); err != nil {
-		return t.fails(err)
-	}
-	return t.dataAnswered(r)
+	return nil
 }
 
 // pipelining writes MAIL, all RCPT and DATA at once. A server that stumbles over that

@@ -58,6 +58,7 @@ const (
 	ProtocolError                  // what the server said is not the protocol
 	FuseBlown                      // timeoutremote
 	MessageAccepted                // 2xx after the last byte
+	WouldTake                      // a probe that came to where the message would be sent
 )
 
 // byReply stands in the table where Facts.Permanent decides between the
@@ -119,6 +120,7 @@ var catalogue = [...]struct {
 	ProtocolError:      {Temporary, "Connected to {ip} but {reason}. {dup}(#4.5.0)"},
 	FuseBlown:          {Temporary, "Connected to {ip} but the conversation took longer than {seconds} seconds. {dup}(#4.4.2)"},
 	MessageAccepted:    {Delivered, "{ip} accepted message."},
+	WouldTake:          {Delivered, "{ip} would take the message."},
 }
 
 // Facts fill the gaps of a case's wording. Those that a case does not mention

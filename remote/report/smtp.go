@@ -30,6 +30,9 @@ func (p *Peer) fill(f *Facts) {
 // before the message's last byte, or the end of the context before a transaction had begun,
 // with nothing to report.
 func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
+	if o.Err == nil && o.Probe {
+		return Would(smtpRecipients(o, &peer), peer), nil
+	}
 	if o.Err == nil {
 		facts := Facts{Reply: o.Reply.Text}
 		peer.fill(&facts)
@@ -58,6 +61,13 @@ func SMTP(o *smtpc.Outcome, peer Peer) (Stream, error) {
 		return Stream{}, NewFuse(facts, &stream)
 	}
 	return stream, nil
+}
+
+// Would returns the stream of a probe of peer that found nothing in the way of a message.
+func Would(recipients []Report, peer Peer) Stream {
+	var facts Facts
+	peer.fill(&facts)
+	return Stream{recipients, New(WouldTake, facts)}
 }
 
 // smtpFuse is a conversation that took too long.
