@@ -76,6 +76,9 @@ type Demand struct {
 	Certificate *Certificate
 
 	Trace func(line string)
+	// Inspect is called with what the handshake has shown of the server, if it came as far as
+	// the verdict, whatever that is. Nil: nobody wants to know.
+	Inspect func(Inspection)
 }
 
 // Handshake makes the handshake over conn. When ctx ends or the time limit is over
@@ -212,6 +215,7 @@ func (h *handshake) conclude(state tls.ConnectionState) error {
 	if !h.enforced {
 		h.verdict = h.reach(h.evidence(state))
 	}
+	h.inspect(state)
 	signature := judgeSignature(state, h.wire.plain.scheme, h.enforced)
 	switch {
 	case !signature.fatal:
@@ -288,6 +292,7 @@ func (h *handshake) enforce(state tls.ConnectionState) error {
 	_ = h.traceCertificates(state)
 	h.verdict = h.reach(h.evidence(state))
 	if h.verdict.fatal {
+		h.inspect(state)
 		return &Error{Kind: KindHandshake, What: h.verdict.Reason, Err: h.verdict.Cause, Fault: h.verdict.Fault, Faults: h.verdict.Faults, second: h.verdict.second}
 	}
 	return nil
