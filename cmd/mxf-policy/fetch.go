@@ -14,6 +14,11 @@ import (
 // fetchOne is the command fetch. Who gives the id has looked at the record, and holds the
 // lock.
 func fetchOne(args []string) error {
+	look := false
+	args, err := chain.ParseOptions(args, []chain.Option{{Short: 'n', Set: func() { look = true }}})
+	if err != nil {
+		return err
+	}
 	if len(args) < 1 || len(args) > 2 {
 		return chain.Fail(chain.ExitUsage, "%s", usage)
 	}
@@ -24,7 +29,7 @@ func fetchOne(args []string) error {
 	case len(args) == 2 && !mtasts.IsID(args[1]):
 		return chain.Fail(chain.ExitUsage, "%q is not an id: 1 to 32 letters and digits", args[1])
 	}
-	f, err := openFetcher()
+	f, err := openFetcher(look)
 	if err != nil {
 		return err
 	}
@@ -37,6 +42,9 @@ func fetchOne(args []string) error {
 	}
 	if id == "" {
 		return chain.Fail(chain.ExitNotFetched, "%s has no MTA-STS: there is no single good record at %s", domain, mtasts.RecordName(domain))
+	}
+	if look {
+		return f.show(domain, id)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), mtasts.LockWait)
 	defer cancel()
@@ -78,7 +86,12 @@ func (f *fetcher) show(domain, id string) error {
 // now. The entry is good also where it could not be stored.
 func (f *fetcher) fetch(domain, id string, used time.Time) (entry *mtasts.Entry, failed *mtasts.Failure, stored error) {
 	text, policy, failed := f.client.Fetch(context.Background(), domain)
-	if failed != nil {
+	switch {
+	case failed != nil && f.look:
+		return &mtasts.Entry{Domain: domain, Failed: failed}, failed, nil
+	case f.look:
+		return &mtasts.Entry{Domain: domain, ID: id, Fetched: time.Unix(time.Now().Unix(), 0), Text: text, Policy: policy}, nil, nil
+	case failed != nil:
 		entry, stored = f.FetchFailed(domain, failed, used)
 		return entry, failed, stored
 	}

@@ -15,7 +15,7 @@ func list(args []string) error {
 	if len(args) > 0 {
 		return chain.Fail(chain.ExitUsage, "%s", usage)
 	}
-	c, err := openCache()
+	c, err := openCache(false)
 	if err != nil {
 		return err
 	}

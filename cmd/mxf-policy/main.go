@@ -6,7 +6,7 @@ import (
 	"nightmare.mail/mxf/cmd/internal/chain"
 )
 
-const usage = `mxf-policy fetch domain [id]
+const usage = `mxf-policy fetch [-n] domain [id]
 mxf-policy refresh [-j number] [-s seconds]
 mxf-policy list
 mxf-policy --help | --version`

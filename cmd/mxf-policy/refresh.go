@@ -34,7 +34,7 @@ func refresh(args []string) error {
 	case len(rest) > 0:
 		return chain.Fail(chain.ExitUsage, "%s", usage)
 	}
-	f, err := openFetcher()
+	f, err := openFetcher(false)
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,9 @@ type cache struct {
 	settings *control.Settings
 }
 
-// openCache reads the control files, and looks at the folder that they name.
-func openCache() (*cache, error) {
+// openCache reads the control files, and looks at the folder that they name. With look nothing
+// will be stored in that.
+func openCache(look bool) (*cache, error) {
 	settings, err := control.ReadPolicy(chain.Home())
 	if err != nil {
 		return nil, unusable(err)
@@ -32,7 +33,7 @@ func openCache() (*cache, error) {
 	case settings.TrustAnchors == (control.Anchors{}):
 		return nil, unusable(&control.Error{File: "control/mtasts", Line: 1, What: "expected trust anchors for it, and control/trustanchors is missing or empty"})
 	}
-	if err := c.Check(); err != nil {
+	if err := c.Check(); err != nil && !look {
 		return nil, unusable(&control.Error{File: "control/mtasts", Line: 1, What: err.Error()})
 	}
 	return c, nil
@@ -49,11 +50,12 @@ type fetcher struct {
 	*cache
 	client   *fetch.Client
 	resolver dns.Resolver
+	look     bool // nothing is stored
 }
 
-// openFetcher also reads the trust anchors: what we cannot read is no fault of a server's.
-func openFetcher() (*fetcher, error) {
-	c, err := openCache()
+// openFetcher is openCache, and also reads the trust anchors: what we cannot read is no fault of a server's.
+func openFetcher(look bool) (*fetcher, error) {
+	c, err := openCache(look)
 	if err != nil {
 		return nil, err
 	}
@@ -67,5 +69,5 @@ func openFetcher() (*fetcher, error) {
 		return nil, unusable(err)
 	}
 	resolver := dns.NewClient(servers)
-	return &fetcher{c, &fetch.Client{Resolver: resolver, TLS: tls, Port: fetch.Port}, resolver}, nil
+	return &fetcher{cache: c, client: &fetch.Client{Resolver: resolver, TLS: tls, Port: fetch.Port}, resolver: resolver, look: look}, nil
 }

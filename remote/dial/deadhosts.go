@@ -45,6 +45,8 @@ type DeadHosts struct {
 	Folder string           // <home>/queue/lock
 	Number int              // what qmail takes the process id for: it spreads the deliveries that come back to an address
 	Now    func() time.Time // the clock
+	// ReadOnly has nothing written: no time-out is counted, and nobody forgotten.
+	ReadOnly bool
 
 	stuck atomic.Bool // a table stayed locked: it is not waited for again
 }
@@ -120,7 +122,7 @@ func (d *DeadHosts) with(ctx context.Context, addr netip.Addr, write bool, use f
 	if addr.Is4() {
 		l = layout4
 	}
-	if d.stuck.Load() {
+	if d.stuck.Load() || write && d.ReadOnly {
 		return
 	}
 	path := filepath.Join(d.Folder, l.name)

@@ -40,6 +40,8 @@ type Dialer struct {
 	Dead    *DeadHosts
 	Trace   func(format string, args ...any)
 	Now     func() time.Time // the clock by which an attempt is measured; nil: time.Now
+	// Measure is told how long each connection took, from several goroutines; nil: nobody is.
+	Measure func(addr netip.AddrPort, took time.Duration)
 }
 
 // A Failure is an address that could not be connected to.
@@ -47,6 +49,7 @@ type Failure struct {
 	Addr netip.AddrPort
 	Err  error // a *SourceError if the reason is our own address
 	Late bool  // it did not answer in time
+	Took time.Duration
 }
 
 // A Budget is how many addresses may still be tried: how many that take their time, and
@@ -136,7 +139,8 @@ func (c *Dialer) now() time.Time {
 func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (*net.TCPConn, *Failure) {
 	began := c.now()
 	conn, err := c.connect(ctx, addr)
-	took := c.now().Sub(began).Milliseconds()
+	lasted := c.now().Sub(began)
+	took := lasted.Milliseconds()
 	deadline, limited := ctx.Deadline()
 	if err != nil && (ctx.Err() != nil || limited && !c.now().Before(deadline)) {
 		// It lost the race, which says nothing about the host.
@@ -145,7 +149,7 @@ func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (*
 	var source *SourceError
 	if errors.As(err, &source) {
 		c.Trace("connect %s: %v", addr, source)
-		return nil, &Failure{Addr: addr, Err: source}
+		return nil, &Failure{Addr: addr, Err: source, Took: lasted}
 	}
 	late := timedOut(err)
 	switch {
@@ -158,6 +162,9 @@ func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (*
 	}
 	if err == nil {
 		c.Trace("connect %s: connected (%d ms)", addr, took)
+		if c.Measure != nil {
+			c.Measure(addr, lasted)
+		}
 		return conn, nil
 	}
 	if late {
@@ -166,7 +173,7 @@ func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (*
 		err = Reason(err)
 	}
 	c.Trace("connect %s: %v (%d ms)", addr, err, took)
-	return nil, &Failure{Addr: addr, Err: err, Late: late}
+	return nil, &Failure{Addr: addr, Err: err, Late: late, Took: lasted}
 }
 
 // Reason returns what the system said, without the operation and the address, which the

@@ -41,6 +41,9 @@ type Store struct {
 	Folder string           // absolute
 	Now    func() time.Time // the clock; nil: time.Now
 	Rand   io.Reader        // names of files that are not finished; nil: crypto/rand
+	// ReadOnly is for who only wants to know: Find writes nothing and takes no lock. What its
+	// fetch brings is not stored either, if fetch does not store it.
+	ReadOnly bool
 }
 
 func (s *Store) now() time.Time {
@@ -275,12 +278,15 @@ func (s *Store) Find(ctx context.Context, domain, id string, fetch func(ctx cont
 		return Finding{Why: errName.Error()}
 	}
 	e, _ := s.Load(domain)
-	if e != nil {
+	if e != nil && !s.ReadOnly {
 		s.Touch(e)
 	}
 	d := Decide(e, id, s.now())
-	if d.Fetch == NoFetch {
+	switch {
+	case d.Fetch == NoFetch:
 		return Finding{Holds: d.Holds, Why: d.Why}
+	case s.ReadOnly:
+		return d.take(fetch(ctx, domain, d.ID))
 	}
 	lock, err := s.lockFor(ctx, d.Fetch, domain)
 	if errors.Is(err, ErrBusy) || err != nil && d.Fetch == FetchIfFree {
@@ -294,7 +300,11 @@ func (s *Store) Find(ctx context.Context, domain, id string, fetch func(ctx cont
 	if d = Decide(e, id, s.now()); d.Fetch == NoFetch {
 		return Finding{Holds: d.Holds, Why: d.Why}
 	}
-	fetched, failed := fetch(ctx, domain, d.ID)
+	return d.take(fetch(ctx, domain, d.ID))
+}
+
+// take is the finding of a decision to fetch.
+func (d *Decision) take(fetched *Entry, failed *Failure) Finding {
 	if failed != nil || fetched == nil || fetched.Policy == nil {
 		return Finding{Holds: d.Holds, Failed: failed, Why: d.Why}
 	}
