@@ -211,7 +211,7 @@ func (s *Step) silence(a *Address) report.Report {
 
 // deadHosts is the table of dead hosts, as one delivery sees it.
 func (r *Router) deadHosts(job *Job) *dial.DeadHosts {
-	return &dial.DeadHosts{Folder: filepath.Join(r.Settings.Home, "queue", "lock"), Number: job.Number, Now: r.Now}
+	return &dial.DeadHosts{Folder: filepath.Join(r.Settings.Home, "queue", "lock"), Number: job.Number, Now: r.Now, ReadOnly: r.ReadOnly}
 }
 
 // random returns the source of one delivery's shuffles.

@@ -105,7 +105,7 @@ func (q *inquiry) fail(err error) {
 }
 
 func (r *Router) store() *mtasts.Store {
-	return &mtasts.Store{Folder: r.Settings.MTASTS, Now: r.Now}
+	return &mtasts.Store{Folder: r.Settings.MTASTS, Now: r.Now, ReadOnly: r.ReadOnly}
 }
 
 // fetchLimit is how long mxf-policy may take: what a fetch may, and a second each for its start
@@ -116,7 +116,7 @@ const fetchLimit = mtasts.FetchLimit + 5*time.Second
 func (q *inquiry) fetch(ctx context.Context, domain, id string) (*mtasts.Entry, *mtasts.Failure) {
 	limited, cancel := context.WithTimeout(ctx, fetchLimit)
 	defer cancel()
-	text, err := q.carrier.FetchPolicy(limited, domain, id)
+	text, err := q.carrier.FetchPolicy(limited, domain, id, q.ReadOnly)
 	var unable *report.Error
 	if errors.As(err, &unable) {
 		q.fail(err)
@@ -131,7 +131,9 @@ func (q *inquiry) fetch(ctx context.Context, domain, id string) (*mtasts.Entry, 
 		return nil, nil // the delivery is over: that is no failure of the domain's, to be kept or told
 	}
 	failed := mtasts.NewFailure(mtasts.FetchError, q.Now(), err.Error())
-	_, _ = q.store().FetchFailed(domain, failed, time.Time{})
+	if !q.ReadOnly {
+		_, _ = q.store().FetchFailed(domain, failed, time.Time{})
+	}
 	return nil, failed
 }
 

@@ -80,6 +80,7 @@ type Config struct {
 	Environ  []string // what a chain of programs inherits
 	Exits    transport.Exits
 	Once     bool             // the Router is for one delivery: files are not looked at again
+	ReadOnly bool             // neither the table of dead hosts nor the cache of policies is written
 	TLS      *tlsc.Client     // shared with other Routers of the same trust anchors; nil: one of its own
 	Now      func() time.Time // the clock; nil: time.Now
 

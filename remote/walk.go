@@ -24,6 +24,7 @@ type walk struct {
 	job    *Job
 	mail   *transport.Mail
 	dialer dial.Dialer
+	probe  *Probe // nil: a delivery
 
 	tried   map[spot]bool   // what was connected to, or could not be
 	quick   int             // of those, what refused at once, or could not be reached from here
@@ -122,6 +123,7 @@ func (w *walk) try(ctx context.Context, s *Step, conversed *bool) (stream report
 		conn, failures := w.connect(ctx, s, addrs)
 		for _, f := range failures {
 			addrs = without(addrs, f.Addr)
+			w.probe.unconnected(ctx, s, f)
 			w.noConnection(s, f, nil)
 		}
 		if conn == nil {
@@ -200,6 +202,7 @@ func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*n
 		return nil, nil
 	}
 	w.dialer.From = s.sources()
+	w.probe.connecting(s, addrs)
 	conn, failures := w.dialer.Race(ctx, addrs, left, s.ForeignPort)
 	if again {
 		return conn, failures // it was counted
@@ -275,6 +278,7 @@ func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream r
 			var failures []dial.Failure
 			conn, failures = w.connect(ctx, v.step, []netip.AddrPort{v.addr.AddrPort})
 			for _, f := range failures {
+				w.probe.unconnected(ctx, v.step, f)
 				w.noConnection(v.step, f, v.notes)
 			}
 		}
@@ -334,6 +338,9 @@ func (w *walk) attempt(ctx context.Context, v *visit, conn *net.TCPConn) (report
 	w.job.tracef("attempt %s with %s: %s", v.addr, v.step.Protocol.Service, v.step.Why)
 	if v.addr.SourceLine > 0 {
 		w.job.tracef("from %s helo %s (control/sources:%d)", dial.LocalAddr(conn).Addr(), v.addr.Identity.HeloHost, v.addr.SourceLine)
+	}
+	if w.probe != nil {
+		return w.probe.attempt(ctx, conn, v, *w.mail)
 	}
 	ours := dial.LocalAddr(conn).Addr()
 	stream, securing, err := w.carrier.Carry(ctx, conn, v.step.target(v.addr, v.manner), w.mail, v.step.InProcess)

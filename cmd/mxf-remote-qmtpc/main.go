@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"slices"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
 	"nightmare.mail/mxf/cmd/internal/protocol"
@@ -12,12 +13,17 @@ import (
 	"nightmare.mail/mxf/remote/report"
 )
 
-const usage = `mxf-remote-qmtpc host sender recipient ...
+const usage = `mxf-remote-qmtpc [-p] host sender recipient ...
 mxf-remote-qmtpc --help | --version`
 
 func main() { chain.Main("mxf-remote-qmtpc", usage, run) }
 
 func run(args []string) error {
+	probe := false
+	args, err := chain.ParseOptions(args, []chain.Option{{Short: 'p', Set: func() { probe = true }}})
+	if err != nil {
+		return err
+	}
 	if len(args) < 3 {
 		return chain.Fail(chain.ExitUsage, "%s", usage)
 	}
@@ -29,6 +35,12 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	server := protocol.ReadServer(os.Environ())
+	peer := report.Peer{IP: server.IP, Fuse: settings.TimeoutRemote, TLS: server.TLS(os.Environ())}
+	if probe {
+		accepted := slices.Repeat([]report.Report{{Letter: report.Accepted}}, len(args[2:]))
+		return protocol.Finish(report.Would(accepted, peer), conn.Close())
+	}
 	conn.NoDelay()
 	ctx, trace := protocol.Fuse(settings.TimeoutRemote, qmtpc.ErrFuse), chain.OpenTrace()
 	mail, err := qmtpc.Prepare(ctx, args[1], args[2:], os.Stdin, trace)
@@ -37,6 +49,5 @@ func run(args []string) error {
 		defer mail.Close()
 		outcome = qmtpc.Send(ctx, conn, mail, trace)
 	}
-	server := protocol.ReadServer(os.Environ())
-	return protocol.Finish(report.QMTP(outcome, report.Peer{IP: server.IP, Fuse: settings.TimeoutRemote, TLS: server.TLS(os.Environ())}))
+	return protocol.Finish(report.QMTP(outcome, peer))
 }

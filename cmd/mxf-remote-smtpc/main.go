@@ -13,13 +13,20 @@ import (
 	"nightmare.mail/mxf/smtpc"
 )
 
-const usage = `mxf-remote-smtpc host sender recipient ...
+const usage = `mxf-remote-smtpc [-p [-r]] host sender recipient ...
 mxf-remote-smtpc --help | --version`
 
 func main() { chain.Main("mxf-remote-smtpc", usage, run) }
 
 func run(args []string) error {
-	if len(args) < 3 {
+	var d deliverer
+	args, err := chain.ParseOptions(args, []chain.Option{
+		{Short: 'p', Set: func() { d.probe = true }}, {Short: 'r', Set: func() { d.ask = true }},
+	})
+	if err != nil {
+		return err
+	}
+	if len(args) < 3 || d.ask && !d.probe {
 		return chain.Fail(chain.ExitUsage, "%s", usage)
 	}
 	settings, err := control.ReadClient(chain.Home())
@@ -36,7 +43,7 @@ func run(args []string) error {
 	}
 	c.options.Limits = smtpc.LimitsOf(settings.TimeoutRemote, settings.TimeoutConnect)
 	ctx := protocol.Fuse(settings.TimeoutRemote, smtpc.ErrFuse)
-	outcome, ended := smtpc.Deliver(ctx, c.network, &c.options, smtpc.NewMail(args[1], args[2:], os.Stdin, false))
+	outcome, ended := d.deliver(ctx, c, args[1], args[2:])
 	c.close(ended)
 	if settings.TLSRPTSocket != "" {
 		c.tell(outcome.Securing)

@@ -65,6 +65,12 @@ func (r Report) NoTLS(ip string) string {
 	return ""
 }
 
+// WouldTake reports whether r is that of a probe of ip, by a program of ours, which has sent
+// nothing.
+func (r Report) WouldTake(ip string) bool {
+	return r.Letter == Delivered && strings.HasPrefix(r.Text, New(WouldTake, Facts{IP: ip}).Text)
+}
+
 // With returns r with further lines of ours. They come before the line on TLS, which is the
 // last one, also in the reports of a program.
 func (r Report) With(lines ...string) Report {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +30,7 @@ func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *
 	}
 	ctx, broken := context.WithCancelCause(ctx)
 	defer broken(nil)
-	stdin, done, err := m.Message.descriptor(func(err error) {
+	stdin, done, err := m.descriptor(func(err error) {
 		broken(unreadable(err))
 	})
 	if err != nil {
@@ -56,6 +57,10 @@ func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *
 	stream, err := p.result(ctx, c.patience(t))
 	stop()
 	done()
+	if m.Probe == nil && stream.Message.WouldTake(t.ip()) {
+		// An argument of ours has been read as the option -p: nothing was sent.
+		return report.Stream{}, Securing{}, &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: fmt.Sprintf("%q took %q for an option", args[0], m.Host)}}
+	}
 	if exit := new(exitError); errors.As(err, &exit) && exit.cause != nil && exit.cause != errFuse {
 		return report.Stream{}, Securing{}, exit.cause
 	}
@@ -66,6 +71,15 @@ func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *
 		return stream, Securing{}, err
 	}
 	return stream, became.completed(rest, err, t.ip()), err
+}
+
+// descriptor returns descriptor 0 of a chain, as that of Message does. That of a probe is empty.
+func (m *Mail) descriptor(broken func(error)) (f *os.File, done func(), err error) {
+	if m.Probe == nil {
+		return m.Message.descriptor(broken)
+	}
+	f, err = os.Open(os.DevNull)
+	return f, func() { f.Close() }, err
 }
 
 // patience is how long a chain may run before it is killed, 0 for ever. A program
@@ -105,7 +119,9 @@ func (c *Carrier) command(t *Target, m *Mail) ([]string, error) {
 		}
 		args = append(args, "--")
 	}
-	args = append(args, program, m.Host, m.Sender)
+	args = append(args, program)
+	args = append(args, m.Probe.probing(protocol)...)
+	args = append(args, m.Host, m.Sender)
 	return append(args, m.Recipients...), nil
 }
 

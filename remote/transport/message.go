@@ -117,8 +117,11 @@ func (m *Message) Close() {
 }
 
 // Rewind makes the message ready for another attempt. It fails when what was consumed cannot
-// be read again.
+// be read again. A probe has no message, and nothing to set back.
 func (m *Message) Rewind() error {
+	if m == nil {
+		return nil
+	}
 	if m.isPipe {
 		if m.gone.Load() {
 			return errors.New("the message comes from a pipe and has been read from")

@@ -21,15 +21,19 @@ const (
 )
 
 // FetchPolicy has mxf-policy(8) fetch the MTA-STS policy of a domain, by the id of its record, and
-// returns the text of the cache file. It is killed when ctx ends. The error is a *report.Error if
+// returns the text of the cache file. With look nothing is stored, and no lock is needed. It is killed when ctx ends. The error is a *report.Error if
 // the program cannot be run, or cannot even try (trust anchors that cannot be read, say): that is
 // no failure of the domain's. Any other says why there is no text.
-func (c *Carrier) FetchPolicy(ctx context.Context, domain, id string) ([]byte, error) {
+func (c *Carrier) FetchPolicy(ctx context.Context, domain, id string, look bool) ([]byte, error) {
 	path := filepath.Join(c.Programs, policyProgram)
 	if err := runnable(path); err != nil {
 		return nil, policyFailed(path, err)
 	}
-	cmd := exec.CommandContext(ctx, path, "fetch", domain, id)
+	args := []string{"fetch", domain, id}
+	if look {
+		args = []string{"fetch", "-n", domain, id}
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = policyGrace
 	cmd.Env = make([]string, 0, len(c.Environ)+1)
 	for _, assignment := range c.Environ {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -29,12 +30,13 @@ type session struct {
 	facts  *report.TLS    // of it
 	smtp   *smtpc.Session // nil in QMTP, which has no sessions
 	became Securing       // of STARTTLS
+	probe  *Probe         // nil: the session is for deliveries
 }
 
 // inProcess carries an attempt out by calling the packages that the bundled programs are
 // made of.
 func (c *Carrier) inProcess(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail) (report.Stream, Securing, error) {
-	s := &session{Carrier: c, target: t, under: conn}
+	s := &session{Carrier: c, target: t, under: conn, probe: m.Probe}
 	stream, err := s.carry(ctx, m)
 	return stream, s.became, err
 }
@@ -102,6 +104,9 @@ func (s *session) secure(ctx context.Context, trace func(string)) error {
 
 		Certificate: s.target.Identity.Pair,
 	}
+	if s.probe != nil {
+		demand.Inspect = func(i tlsc.Inspection) { s.probe.TLS = &i }
+	}
 	if manner.TLS == policy.Verified {
 		demand.Judge = s.target.Judge
 	}
@@ -163,6 +168,11 @@ func (s *session) fuse(ctx context.Context, cause error) (context.Context, conte
 }
 
 func (s *session) sendQMTP(ctx context.Context, m *Mail) (report.Stream, error) {
+	if m.Probe != nil {
+		s.close(true)
+		m.Probe.InTLS = s.tls != nil
+		return report.Would(nil, s.peer()), nil
+	}
 	ctx, stop := s.fuse(ctx, qmtpc.ErrFuse)
 	defer stop()
 	mail, err := qmtpc.Prepare(ctx, m.Sender, m.Recipients, m.Message.reader(), m.Trace)
@@ -181,12 +191,12 @@ func (s *session) sendQMTP(ctx context.Context, m *Mail) (report.Stream, error) 
 func (s *session) sendSMTP(ctx context.Context, m *Mail) (report.Stream, error) {
 	ctx, stop := s.fuse(ctx, smtpc.ErrFuse)
 	defer stop()
-	mail := smtpc.NewMail(m.Sender, m.Recipients, m.Message.reader(), false)
+	mail := smtpc.NewMail(m.Sender, m.Recipients, m.text(), false)
 	mail.Limits, mail.Trace = s.limits(), m.Trace
 	outcome, ended := mail.Unsendable(), false
 	if outcome == nil {
 		s.smtp, _ = smtpc.Open(ctx, s.conn(), s.options(m.Trace)) // Send has the error in its outcome
-		outcome = s.smtp.Send(ctx, mail)
+		outcome = s.send(ctx, mail)
 		ended = s.smtp.Quit()
 	}
 	if t := s.target; t.Protocol.Explicit && t.Manner.TLS != policy.Clear {
@@ -194,6 +204,31 @@ func (s *session) sendSMTP(ctx context.Context, m *Mail) (report.Stream, error) 
 	}
 	s.close(ended)
 	return report.SMTP(outcome, s.peer())
+}
+
+// send sends a mail, or probes.
+func (s *session) send(ctx context.Context, mail *smtpc.Mail) *smtpc.Outcome {
+	p := s.probe
+	if p == nil {
+		return s.smtp.Send(ctx, mail)
+	}
+	outcome := s.smtp.Probe(ctx, mail, p.Ask)
+	p.Greeting, p.Extensions, p.InTLS = s.smtp.Greeting(), s.smtp.Extensions(), s.smtp.InTLS()
+	if s.smtp.LoggedIn() {
+		p.Login = s.target.Identity.Login.Credential.String()
+	}
+	if p.Ask {
+		p.Answers = outcome.Recipients
+	}
+	return outcome
+}
+
+// text is the message for an attempt in this process. A probe has none.
+func (m *Mail) text() io.Reader {
+	if m.Probe != nil {
+		return nil
+	}
+	return m.Message.reader()
 }
 
 // limits are how long the server may take for one answer.

@@ -93,10 +93,13 @@ type Mail struct {
 	Recipients []string
 	Message    *Message
 	Trace      func(line string) // may be nil
+	Probe      *Probe            // not nil: nothing is delivered, Message is not looked at, and what is found is left there
 }
 
 // Carry carries one attempt out, on conn, which leads to t and which the caller closes. A
-// chain is handed conn, and it is closed here then.
+// chain is handed conn, and it is closed here then. A probe ends before MAIL, and in
+// QMTP with its connection; the reports are those of a delivery that ends there, or those of
+// report.Would.
 //
 // With a nil error the reports are complete, and final. Otherwise the error is
 //
@@ -107,6 +110,13 @@ type Mail struct {
 //
 // What became of STARTTLS decides nothing. It is zero where it is not known.
 func (c *Carrier) Carry(ctx context.Context, conn *net.TCPConn, t *Target, m *Mail, inProcess bool) (report.Stream, Securing, error) {
+	if m.Probe != nil {
+		if err := c.mayProbe(t.Protocol); err != nil {
+			return report.Stream{}, Securing{}, err
+		}
+		inProcess = c.speaksHere(t.Protocol)
+		m.Probe.ran = inProcess
+	}
 	if inProcess {
 		return c.inProcess(ctx, conn, t, m)
 	}
