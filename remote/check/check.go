@@ -21,9 +21,9 @@ func (l Level) String() string { return [...]string{"ok", "note", "warning", "er
 
 // A Finding is one thing that was found about the settings. Its texts have no secret.
 type Finding struct {
-	Level Level
-	File  string // below home, for example control/smtproutes; empty: it is about no file
-	Line  int    // from 1; 0: the file as a whole
-	What  string // lower case, no full stop; foreign text is quoted
-	Do    string // what leads to the mend; empty where nothing is to be done
+	Level Level  `json:"level"`
+	File  string `json:"file"` // below home, for example control/smtproutes; empty: it is about no file
+	Line  int    `json:"line"` // from 1; 0: the file as a whole
+	What  string `json:"what"` // lower case, no full stop; foreign text is quoted
+	Do    string `json:"do"`   // what leads to the mend; empty where nothing is to be done
 }

@@ -268,6 +268,19 @@ type Identity struct {
 	set      bool
 }
 
+// NewIdentity returns the identity of a user with a group.
+func NewIdentity(uid, gid int) Identity { return Identity{uid: uid, gid: gid, set: true} }
+
+// Owner returns the identity of the owner of a file and of its group, the zero Identity if there
+// is no such file.
+func Owner(path string) Identity {
+	var is syscall.Stat_t
+	if syscall.Stat(path, &is) != nil {
+		return Identity{}
+	}
+	return NewIdentity(int(is.Uid), int(is.Gid))
+}
+
 // maxID is the highest user or group number. To the system calls the next one means "no
 // change".
 const maxID = 1<<32 - 2
@@ -311,14 +324,14 @@ func readID(environ []string, name string) (id, error) {
 	return id{int(n), true}, nil
 }
 
-// Assume gives up the supplementary groups, the group and the user of this process, in
-// all its threads and for good. It does nothing unless the process is root's.
-func (id Identity) Assume() error {
+// Assume changes the supplementary groups, the group and the user of this process, in
+// all its threads and for good: to these groups and to those of id. It does nothing unless the process is root's.
+func (id Identity) Assume(groups ...int) error {
 	if os.Geteuid() != 0 || !id.set {
 		return nil
 	}
-	if err := syscall.Setgroups([]int{}); err != nil {
-		return Fail(ExitTemporary, "unable to give up supplementary groups: %w", err)
+	if err := syscall.Setgroups(append([]int{}, groups...)); err != nil {
+		return Fail(ExitTemporary, "unable to change supplementary groups: %w", err)
 	}
 	if err := syscall.Setgid(id.gid); err != nil {
 		return Fail(ExitTemporary, "unable to become group %d: %w", id.gid, err)

@@ -38,3 +38,14 @@ func UntilSignal() (context.Context, context.CancelFunc) {
 	}
 	return signal.NotifyContext(context.Background(), signals...)
 }
+
+// IsTerminal reports whether f is a terminal on which lines can be rewritten and coloured: not
+// one that $TERM calls dumb.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	return err == nil && os.Getenv("TERM") != "dumb"
+}
+
+// Colours reports whether words on f are to be in colour: it is a terminal, and nobody has set
+// $NO_COLOR (no-color.org).
+func Colours(f *os.File) bool { return IsTerminal(f) && os.Getenv("NO_COLOR") == "" }
