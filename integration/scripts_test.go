@@ -130,6 +130,7 @@ type rig struct {
 	uneven  bool
 
 	collector *lab.Collector // the last one that was started; nil before
+	checked   *checked       // nil: mxf-check is not asked before
 }
 
 func setUp(t *testing.T, env *testscript.Env, way string, record *record) error {
@@ -537,8 +538,10 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 		d.Environ = append(d.Environ, "MXF_TRACE="+r.trace())
 	}
 	before := r.watch(ts)
+	foreseen := r.foresee(ts, d)
 	o, err := lab.Rspawn(context.Background(), d)
 	ts.Check(err)
+	r.compare(ts, foreseen, o)
 	r.outcome = o
 	ts.Check(r.kept(before, o))
 	ts.Check(r.discreet(o, cmp.Or(ts.Getenv("MXF_TRACE"), r.trace())))

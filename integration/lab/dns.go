@@ -87,6 +87,13 @@ func (d *DNS) Queries() []Query {
 	return append([]Query(nil), d.queries...)
 }
 
+// Rewind forgets the questions from the n-th on, counted from 0.
+func (d *DNS) Rewind(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.queries = d.queries[:n]
+}
+
 // Close stops the server.
 func (d *DNS) Close() error {
 	close(d.done)

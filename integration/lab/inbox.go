@@ -162,6 +162,13 @@ func (in *Inbox) Empty() {
 	in.messages, in.past, in.sessions = nil, append(in.past, in.sessions...), nil
 }
 
+// Rewind forgets the sessions from the n-th on, counted from 0.
+func (in *Inbox) Rewind(n int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.past, in.sessions = append(in.past, in.sessions[n:]...), in.sessions[:n:n]
+}
+
 // Wrong returns what clients did that they must not do, on all connections that ever
 // were, or nil. Tests ask for it in the end.
 func (in *Inbox) Wrong() error {

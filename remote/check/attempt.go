@@ -231,17 +231,25 @@ func (r *Result) row(one *Attempt, a *remote.Attempt) prospect {
 	default:
 		p.certificate = t.fault
 	}
-	if p.tls == "" && !a.Probe.InTLS {
-		p.tls = "none"
-		if a.Failure != nil && policy.OfTLS(a.Failure) && !errors.Is(a.Failure, policy.ErrNotOffered) {
-			p.tls = "failed"
-		}
-		if !a.Probe.Found() && !errors.Is(a.Failure, policy.ErrTLS) {
-			version, _, _ := strings.Cut(tlsLine(a.Stream.Message.Text), " ")
-			p.tls = version
-		}
+	if p.tls == "" {
+		p.tls = withoutFacts(a)
 	}
 	return p
+}
+
+// withoutFacts says what is known of the TLS of an attempt that has not come as far as a
+// certificate, or that a chain made.
+func withoutFacts(a *remote.Attempt) string {
+	version, _, _ := strings.Cut(tlsLine(a.Stream.Message.Text), " ")
+	switch {
+	case a.Failure != nil && errors.Is(a.Failure, policy.ErrTLS):
+		return "failed"
+	case version != "":
+		return version
+	case a.Failure == nil && a.Probe.Found() || a.Failure != nil && errors.Is(a.Failure, policy.ErrNotOffered):
+		return "none"
+	}
+	return ""
 }
 
 // merge has a later attempt at the same address complete a row.
