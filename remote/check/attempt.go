@@ -147,6 +147,9 @@ func attemptOf(a *remote.Attempt, c *Case) Attempt {
 
 // mannerOf says what is different from the first attempt at a server.
 func mannerOf(a *remote.Attempt) (words []string) {
+	if !a.Connected() {
+		return nil
+	}
 	m := a.Manner
 	for _, w := range []struct {
 		is   bool

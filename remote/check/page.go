@@ -53,15 +53,19 @@ func (p *Page) paint(c Colour, text string) string {
 func (p *Page) Say(prefix, text string) { p.say(prefix, Plain, text, Plain) }
 
 func (p *Page) say(prefix string, ofPrefix Colour, text string, ofText Colour) {
-	columns := utf8.RuneCountInString(prefix)
+	p.write(p.paintWord(ofPrefix, prefix), utf8.RuneCountInString(prefix), text, ofText)
+}
+
+// write is say for a prefix that is painted, and so many columns wide.
+func (p *Page) write(prefix string, columns int, text string, c Colour) {
 	for _, line := range Fold(Printable(text), max(p.Width-columns, minText)) {
-		if line == "" {
-			prefix = strings.TrimRight(prefix, " ")
-		}
-		fmt.Fprintln(p.W, p.paintWord(ofPrefix, prefix)+p.paint(ofText, line))
-		prefix, ofPrefix = strings.Repeat(" ", columns), Plain
+		fmt.Fprintln(p.W, strings.TrimRight(prefix+p.paint(c, line), " "))
+		prefix = strings.Repeat(" ", columns)
 	}
 }
+
+// title is the title of a row, in the columns that it takes.
+func (p *Page) title(text string) string { return fmt.Sprintf("%s%-*s ", p.Margin, titleWidth, text) }
 
 // paintWord paints text without the blanks around it.
 func (p *Page) paintWord(c Colour, text string) string {
@@ -84,7 +88,7 @@ func (p *Page) row(title string, c Colour, lines ...string) {
 		if i > 0 {
 			title = ""
 		}
-		p.say(fmt.Sprintf("%s%-*s ", p.Margin, titleWidth, title), Bold, line, c)
+		p.say(p.title(title), Bold, line, c)
 	}
 }
 

@@ -43,7 +43,7 @@ type Lookup struct {
 	MS     int64    `json:"ms"`
 	Notes  []string `json:"notes,omitempty"` // the tries that failed before
 
-	plain bool // an address that was found: it stands with its way
+	plain bool // about addresses, which stand with their way
 }
 
 // A Policy is one thing that is known about the TLS policy towards a destination.

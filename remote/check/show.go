@@ -67,11 +67,21 @@ func (p *Page) Lookups(all []Lookup, verbose bool) {
 		}
 	}
 	width = min(width, p.Width/2)
+	if p.Width-titleWidth-width-2*gap < leastAnswer {
+		width = gap
+	}
 	if len(shown) == 0 {
 		p.Row("looked up", "nothing")
 	}
 	for i, l := range shown {
-		p.Row(first(i, "looked up"), fmt.Sprintf("%-*s  %s", width, l.Type+" "+l.Name, l.found()))
+		title := p.title(first(i, "looked up"))
+		columns := utf8.RuneCountInString(title)
+		question := Printable(l.Type + " " + l.Name)
+		if utf8.RuneCountInString(question) > width { // it has lines of its own
+			p.say(title, Bold, question, Plain)
+			title, question = strings.Repeat(" ", columns), ""
+		}
+		p.write(p.paintWord(Bold, title)+fmt.Sprintf("%-*s%*s", width, question, gap, ""), columns+width+gap, l.found(), Plain)
 		if verbose {
 			for _, note := range l.Notes {
 				p.Row("", "  before: "+note)
@@ -148,6 +158,9 @@ func (p *Page) Ways(all []Way) {
 // Attempts shows what the attempts have found.
 func (p *Page) Attempts(r *Result, verbose bool) {
 	for i := range r.Attempts {
+		if i > 0 {
+			fmt.Fprintln(p.W)
+		}
 		p.attempt(fmt.Sprintf("try %d", i+1), &r.Attempts[i], r.Checked, verbose)
 	}
 }
@@ -243,6 +256,8 @@ const (
 	// leastCertificate is the room that the column of certificates needs; with less, an
 	// address has lines of its own.
 	leastCertificate = 10
+	// leastAnswer is the room that answers need beside their questions.
+	leastAnswer = 30
 )
 
 // Table shows what would become of a message at each address.
@@ -348,7 +363,7 @@ func inWords(line string) string {
 	if len(words) < 3 || words[0] == "in" {
 		return line
 	}
-	return fmt.Sprintf("TLS %s (%s)", words[2], words[0])
+	return "TLS " + words[2]
 }
 
 // decider is who decided on TLS at an address.

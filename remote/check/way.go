@@ -61,7 +61,7 @@ func describeRoute(r *route.Route) string {
 func lookupOf(a *dns.Answer) Lookup {
 	l := Lookup{
 		Name: a.Question.Name, Type: a.Question.Type.String(), Answer: make([]string, 0, a.Len()),
-		MS: a.Took.Milliseconds(), Notes: a.Notes, plain: len(a.Addrs) > 0,
+		MS: a.Took.Milliseconds(), Notes: a.Notes, plain: isOfAddresses(a) && !a.Failed(),
 	}
 	if a.Err != nil {
 		l.Error = a.Err.Error()
@@ -80,6 +80,11 @@ func lookupOf(a *dns.Answer) Lookup {
 		l.Answer = append(l.Answer, fmt.Sprintf("and %d more", a.More))
 	}
 	return l
+}
+
+// isOfAddresses reports whether an answer is about the addresses of a name.
+func isOfAddresses(a *dns.Answer) bool {
+	return a.Question.Type == dns.TypeA || a.Question.Type == dns.TypeAAAA
 }
 
 func wayOf(s *remote.Step) Way {
