@@ -1,21 +1,13 @@
 package main
 
 import (
-	"errors"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/lab"
 	"nightmare.mail/mxf/integration/must"
-	"nightmare.mail/mxf/remote"
-	"nightmare.mail/mxf/remote/policy"
-	"nightmare.mail/mxf/remote/route"
 )
 
 func TestParse(t *testing.T) {
@@ -26,37 +18,6 @@ func TestParse(t *testing.T) {
 	for i, args := range append(good, bad...) {
 		if _, err := parse(args); (err == nil) != (i < len(good)) {
 			t.Errorf("%q: %v", args, err)
-		}
-	}
-}
-
-func TestPrintable_isFitForATerminal(t *testing.T) {
-	for _, test := range []struct{ in, want string }{
-		{"plain Grüße", "plain Grüße"},
-		{"caf\xe9 \x1b[2J\t", `caf\xe9 \x1b[2J\x09`},
-		{strings.Repeat("é", 2*maxLineRunes), strings.Repeat("é", maxLineRunes) + "..."},
-		{strings.Repeat("x", maxLineRunes), strings.Repeat("x", maxLineRunes)},
-	} {
-		if got := printable(test.in); got != test.want {
-			t.Errorf("%q: %q, want %q", test.in, got, test.want)
-		}
-	}
-}
-
-func TestFold(t *testing.T) {
-	for _, test := range []struct {
-		in   string
-		want []string
-	}{
-		{"", []string{""}},
-		{"one two three", []string{"one two", "three"}},
-		{"one two   three", []string{"one two", "three"}},
-		{"ninechars", []string{"ninechar", "s"}},
-		{"  ninechars x", []string{"  ninech", "ars x"}},
-		{"\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9", []string{"\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"}},
-	} {
-		if got := fold(test.in, 8); !slices.Equal(got, test.want) {
-			t.Errorf("%q: %q, want %q", test.in, got, test.want)
 		}
 	}
 }
@@ -85,29 +46,6 @@ func TestOnTLS(t *testing.T) {
 		if all := strings.Join(got, ";"); all != want {
 			t.Errorf("%q: %q, want %q", text, all, want)
 		}
-	}
-}
-
-// A way is shown with who decided on its TLS, and with what is passed over and why.
-func TestWay(t *testing.T) {
-	addr := func(text string, silent time.Duration) remote.Address {
-		return remote.Address{AddrPort: netip.MustParseAddrPort(text), Silent: silent}
-	}
-	s := &remote.Step{
-		Candidate: route.Candidate{Protocol: &control.Protocol{Service: "smtp"}, Host: "mx.example.org", Port: 25, Why: "MX 10"},
-		Addresses: []remote.Address{addr("[2001:db8::1]:25", 0), addr("192.0.2.1:25", 62*time.Minute)},
-	}
-	s.Requirement.By, s.Requirement.First = "control/tlsstrictness 2", policy.Verified
-	want := []string{
-		"mx.example.org  SMTP port 25  TLS verify (control/tlsstrictness 2)  because MX 10",
-		"2001:db8::1, 192.0.2.1 (did not answer lately: passed over for 1h2m0s more)",
-	}
-	if got := way(s); !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
-	s.Err = errors.New("no such program \x1b")
-	if got := way(s); !slices.Equal(got, append(want, `passed over: no such program \x1b`)) {
-		t.Errorf("%q", got)
 	}
 }
 

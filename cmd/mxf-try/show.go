@@ -2,53 +2,20 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"nightmare.mail/mxf/integration/lab"
-	"nightmare.mail/mxf/remote"
-	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/remote/check"
 )
 
-const (
-	// What is shown of a message: enough for any that is tried by hand.
-	maxLines     = 60
-	maxLineRunes = 1000
-)
+// maxLines is what is shown of a message: enough for any that is tried by hand.
+const maxLines = 60
 
-// say writes text behind prefix, folded at blanks where it is wider than a line;
-// further lines stand under its beginning.
-func (t *trial) say(w io.Writer, prefix, text string) {
-	room := max(t.width-utf8.RuneCountInString(prefix), 1)
-	for _, line := range fold(text, room) {
-		fmt.Fprintln(w, strings.TrimRight(prefix+line, " "))
-		prefix = strings.Repeat(" ", utf8.RuneCountInString(prefix))
-	}
-}
-
-// fold breaks text into lines of at most width runes: at a blank, or within a word
-// that is longer. What was indented stays so.
-func fold(text string, width int) (lines []string) {
-	rest := []rune(text)
-	for len(rest) > width {
-		at := width
-		for at > 0 && rest[at] != ' ' {
-			at--
-		}
-		if strings.TrimSpace(string(rest[:at])) == "" {
-			at = width
-		}
-		lines = append(lines, strings.TrimRight(string(rest[:at]), " "))
-		for at < len(rest) && rest[at] == ' ' {
-			at++
-		}
-		rest = rest[at:]
-	}
-	return append(lines, string(rest))
+// page is what is written on: as mxf-check shows things.
+func (t *trial) page(w io.Writer) *check.Page {
+	return &check.Page{W: w, Width: t.width, Margin: "   "}
 }
 
 func (t *trial) introduce(w io.Writer) {
@@ -56,99 +23,37 @@ func (t *trial) introduce(w io.Writer) {
 	if t.name != "" {
 		what = fmt.Sprintf("%q", t.name)
 	}
-	t.say(w, "", fmt.Sprintf("Servers of our own are running on loopback: DNS %s, SMTP with STARTTLS port %d, QMTPS port %d, QMTP port %d. "+
+	t.page(w).Say("", fmt.Sprintf("Servers of our own are running on loopback: DNS %s, SMTP with STARTTLS port %d, QMTPS port %d, QMTP port %d. "+
 		"The message is %s, %d bytes.", t.lab.DNS.Addr(), t.lab.Port("smtp"), t.lab.Port("qmtps"), t.lab.Port("qmtp"), what, len(t.message)))
 }
 
 // show tells of one round.
 func (t *trial) show(w io.Writer, n int, r round, res result, ok bool) {
 	fmt.Fprintln(w)
-	t.say(w, fmt.Sprintf("%d. ", n), r.title)
-	row := func(title string, lines ...string) { t.row(w, title, lines...) }
-	row("run", fmt.Sprintf("mxf-remote %s %s %s@%s", r.host, sender, localPart, r.host),
+	p := t.page(w)
+	p.Say(fmt.Sprintf("%d. ", n), r.title)
+	p.Row("run", fmt.Sprintf("mxf-remote %s %s %s@%s", r.host, sender, localPart, r.host),
 		"control/tlsstrictness "+r.strictness)
-	row("looked up", lookups(res.plan.Route.Answers)...)
-	for i := range res.plan.Steps {
-		row(fmt.Sprintf("way %d", i+1), way(&res.plan.Steps[i])...)
-	}
-	row("exchanger", exchanger(res))
-	row("TLS", encryption(res)...)
-	row("report", reports(res.Raw)...)
-	row("verdict", fmt.Sprintf("%c, exit status %d, after %d ms", res.Letter, res.Exit, res.Elapsed.Milliseconds()))
+	var found check.Result
+	found.Plan(res.plan)
+	p.Lookups(found.Lookups, t.verbose)
+	p.Ways(found.Ways)
+	p.Row("exchanger", exchanger(res))
+	p.Row("TLS", encryption(res)...)
+	p.Row("report", reports(res.Raw)...)
+	p.Row("verdict", fmt.Sprintf("%c, exit status %d, after %d ms", res.Letter, res.Exit, res.Elapsed.Milliseconds()))
 	if t.verbose || !ok {
-		row("trace", res.trace...)
+		p.Row("trace", res.trace...)
 	}
-	row("arrived", arrived(t.message, res.arrived))
+	p.Row("arrived", arrived(t.message, res.arrived))
 	if r.refused {
-		row("so", refusal(ok))
+		p.Row("so", refusal(ok))
 	}
 	// Unchanged messages are all the same: one look is enough.
 	if res.arrived != nil && (n == 1 || !ok) {
 		fmt.Fprintln(w)
 		t.showMessage(w, res.arrived.Data)
 	}
-}
-
-// row prints a title and lines beside it.
-func (t *trial) row(w io.Writer, title string, lines ...string) {
-	if len(lines) == 0 {
-		lines = []string{"nothing"}
-	}
-	for i, line := range lines {
-		if i > 0 {
-			title = ""
-		}
-		t.say(w, fmt.Sprintf("   %-10s ", title), line)
-	}
-}
-
-// lookups tells each question and its answer.
-func lookups(answers []*dns.Answer) (lines []string) {
-	width := 0
-	question := func(a *dns.Answer) string { return a.Question.Type.String() + " " + a.Question.Name }
-	for _, a := range answers {
-		width = max(width, len(question(a)))
-	}
-	for _, a := range answers {
-		lines = append(lines, fmt.Sprintf("%-*s  %s", width, question(a), printable(found(a))))
-	}
-	return lines
-}
-
-// found is what an answer says.
-func found(a *dns.Answer) string {
-	switch {
-	case a.Err != nil:
-		return a.Err.Error()
-	case a.Len() == 0:
-		return "none"
-	}
-	records := make([]string, 0, a.Len())
-	for i := range a.Len() - a.More {
-		records = append(records, strings.TrimSuffix(a.Record(i), "."))
-	}
-	return strings.Join(records, ", ")
-}
-
-// way tells one step of the plan.
-func way(s *remote.Step) []string {
-	addrs := make([]string, 0, len(s.Addresses))
-	for _, a := range s.Addresses {
-		addr := a.Addr().String()
-		if a.Silent > 0 {
-			addr += fmt.Sprintf(" (did not answer lately: passed over for %v more)", a.Silent)
-		}
-		addrs = append(addrs, addr)
-	}
-	lines := []string{
-		fmt.Sprintf("%s  %s port %d  TLS %s (%s)  because %s", cmp.Or(s.Host, "address"), strings.ToUpper(s.Protocol.Service), s.Port,
-			s.Requirement.First, s.Requirement.By, s.Why),
-		strings.Join(addrs, ", "),
-	}
-	if s.Err != nil {
-		lines = append(lines, printable("passed over: "+s.Err.Error()))
-	}
-	return lines
 }
 
 func exchanger(res result) string {
@@ -166,7 +71,7 @@ func encryption(res result) []string {
 		return []string{"none: nothing was connected to"}
 	}
 	if err := res.session.Failure(); err != nil {
-		return []string{"the handshake failed: " + printable(err.Error())}
+		return []string{"the handshake failed: " + check.Printable(err.Error())}
 	}
 	if res.session.TLS() == nil {
 		return []string{"none: in the clear"}
@@ -186,10 +91,10 @@ func onTLS(text string) []string {
 			"version      " + words[1],
 			"cipher       " + words[2],
 			"certificate  " + words[3],
-			"server name  " + printable(words[4]),
+			"server name  " + check.Printable(words[4]),
 		}
 		if more := words[5:]; len(more) > 0 {
-			lines = append(lines, "also         "+printable(strings.Join(more, " ")))
+			lines = append(lines, "also         "+check.Printable(strings.Join(more, " ")))
 		}
 		return lines
 	}
@@ -207,7 +112,7 @@ func reports(raw []byte) (lines []string) {
 			if i == 0 {
 				letter = rune(one[0])
 			}
-			lines = append(lines, strings.TrimRight(fmt.Sprintf("%c %s", letter, printable(line)), " "))
+			lines = append(lines, strings.TrimRight(fmt.Sprintf("%c %s", letter, check.Printable(line)), " "))
 		}
 	}
 	return lines
@@ -235,32 +140,11 @@ func (t *trial) showMessage(w io.Writer, data []byte) {
 	lines := strings.Split(strings.TrimSuffix(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n"), "\n")
 	for i, line := range lines {
 		if i == maxLines {
-			t.say(w, "   ", fmt.Sprintf("... and %d lines more", len(lines)-maxLines))
+			t.page(w).Say("   ", fmt.Sprintf("... and %d lines more", len(lines)-maxLines))
 			return
 		}
-		for _, part := range fold(printable(line), max(t.width-5, 1)) {
+		for _, part := range check.Fold(check.Printable(line), max(t.width-5, 1)) {
 			fmt.Fprintf(w, "   | %s\n", part)
 		}
 	}
-}
-
-// printable makes a line fit for a terminal.
-func printable(line string) string {
-	var out strings.Builder
-	count := 0
-	for i := 0; i < len(line); count++ {
-		r, size := utf8.DecodeRuneInString(line[i:])
-		switch {
-		case count == maxLineRunes:
-			return out.String() + "..."
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&out, `\x%02x`, line[i])
-		case !unicode.IsPrint(r):
-			fmt.Fprintf(&out, `\x%02x`, r)
-		default:
-			out.WriteRune(r)
-		}
-		i += size
-	}
-	return out.String()
 }

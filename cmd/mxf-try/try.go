@@ -129,7 +129,7 @@ func (t *trial) run(ctx context.Context, w io.Writer) (err error) {
 		}
 	}
 	fmt.Fprintln(w)
-	t.say(w, "", fmt.Sprintf("%d of %d messages arrived unchanged, and %d of %d that must not arrive did not.",
+	t.page(w).Say("", fmt.Sprintf("%d of %d messages arrived unchanged, and %d of %d that must not arrive did not.",
 		good[0], wanted[0], good[1], wanted[1]))
 	if good != wanted {
 		return chain.Fail(exitChanged, "mxf-try: not every delivery ended as it should")
