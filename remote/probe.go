@@ -296,7 +296,8 @@ func (s *sight) add(a *Attempt) {
 	}
 	ofCertificate := i != nil && i.Enforced && (i.Verdict.Fatal() || i.Signature != "")
 	if a.Failure != nil && errors.Is(a.Failure, policy.ErrTLS) && !ofCertificate {
-		s.tlsBroken, s.enforced = true, a.Manner.TLS == policy.Verified && i == nil
+		var handshake *tlsc.Error
+		s.tlsBroken, s.enforced = true, a.Manner.TLS == policy.Verified && errors.As(a.Failure, &handshake)
 	}
 	s.lost = a.Failure != nil && !policy.OfTLS(a.Failure)
 }

@@ -43,8 +43,14 @@ func (c *Carrier) speaksHere(protocol *control.Protocol) bool {
 // isOurs reports whether a protocol program is one of the bundled ones, and not a script in the
 // place of one.
 func (c *Carrier) isOurs(program string) bool {
+	if c.isScript(program) {
+		return false
+	}
+	if program == control.SMTPProgram || program == control.QMTPProgram {
+		return true
+	}
 	path, err := c.programPath(program)
-	if err != nil || c.isScript(program) {
+	if err != nil {
 		return false
 	}
 	one, err := os.Stat(path)
