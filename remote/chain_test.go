@@ -418,3 +418,11 @@ func TestProgram_calledOff(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A probe that nobody asked for has delivered nothing, whatever its letter is.
+func TestProgram_wouldTake(t *testing.T) {
+	w, _ := newChain(t, `printf 'r\0K127.0.0.1 would take the message.\nTLS: x\n\0'`, nil)
+	if got := w.reach(t, 1); !strings.HasPrefix(got, "ZUnable to run the protocol program: ") || !strings.Contains(got, "for an option. (#4.3.0)") {
+		t.Errorf("%q", got)
+	}
+}

@@ -18,7 +18,7 @@ type Inspection struct {
 	More                   int     // number of certificates beyond Chain
 
 	Staple    string  // what is wrong with the OCSP response that is stapled to it; "good"; empty: there is none
-	Asked     bool    // the server asked for a certificate
+	Asked     bool    // the server asked for a certificate; it is not heard where the verdict ends a handshake of TLS 1.3
 	Gave      bool    // and was given one
 	Enforced  bool    // the judge of the Demand enforces
 	Verdict   Verdict // of that judge

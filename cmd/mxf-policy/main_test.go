@@ -131,6 +131,20 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// With -n nothing is stored, and nobody is kept waiting.
+func TestFetch_look(t *testing.T) {
+	w := newWorld(t)
+	for _, args := range [][]string{{"fetch", "-n", "example.test", "abc"}, {"fetch", "-n", "example.test"}, {"fetch", "-n", "refused.test", "abc"}} {
+		r := w.run(t, args...)
+		if fails := strings.HasPrefix(args[2], "refused"); (r.Status == 75) != fails || strings.Contains(r.Out, policy) == fails || !strings.HasPrefix(r.Out, "mxf-sts 1\n") {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+	if files := must.Get(os.ReadDir(w.cache))(t); len(files) != 0 {
+		t.Errorf("it has stored %v", files)
+	}
+}
+
 // A policy that cannot be had leaves the one before it.
 func TestFetch_fails(t *testing.T) {
 	w := newWorld(t)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os/exec"
@@ -44,6 +45,12 @@ func TestProgram(t *testing.T) {
 			cmdtest.Want("sunknown does not like recipient.\nRemote host said: later\n\x00hunknown does not like recipient.\nRemote host said: no\n\x00ZGiving up on unknown.\n\x00", "", 0)},
 		{"inside TLS", qmtptest.Answer("Kok"), []string{home, "TCPREMOTEIP=::1", "TCPREMOTEHOST=mx.example.org", "SSL_PROTOCOL=TLSv1.2", "SSL_CIPHER=X"}, job[:3],
 			cmdtest.Want("r\x00K::1 accepted message.\nRemote host said: ok\nTLS: TLSv1.2 X unverified mx.example.org\n\x00", "", 0)},
+		{"a probe says nothing", func(c *qmtptest.Conn) error {
+			if n, _ := io.Copy(io.Discard, c); n > 0 {
+				return errors.New("it said something")
+			}
+			return nil
+		}, []string{home}, append([]string{"-p"}, job...), cmdtest.Want("r\x00r\x00Kunknown would take the message.\n\x00", "", 0)},
 		{"the server leaves", leaves, []string{home}, job,
 			cmdtest.Want("", "Connected to unknown but connection died. (#4.4.2)\n", 75)},
 		{"the server resets", resets, []string{home}, job,

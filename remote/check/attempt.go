@@ -180,7 +180,7 @@ func tlsOf(p *remote.Probe, a *remote.Attempt) *TLS {
 	t.Version, t.Cipher, t.Group, t.Name, t.Resumed = i.Version, i.Cipher, i.Group, i.ServerName, i.Resumed
 	t.Staple, t.Asked, t.Gave, t.Verdict = i.Staple, i.Asked, i.Gave, i.Verdict.String()
 	for _, c := range i.Chain {
-		t.Chain = append(t.Chain, Certificate{c.Subject, c.Issuer, c.NotBefore, c.NotAfter, c.Names})
+		t.Chain = append(t.Chain, Certificate{c.Subject, c.Issuer, c.NotBefore, c.NotAfter, append([]string{}, c.Names...)})
 	}
 	t.Wrong = append(t.Wrong, wrong(i, a.Step)...)
 	t.fault = i.Anchors.Fault.String()

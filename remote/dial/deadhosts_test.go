@@ -189,6 +189,18 @@ func TestDeadHosts_year2107(t *testing.T) {
 	}
 }
 
+// Whoever only wants to know changes nothing.
+func TestDeadHosts_onlyLooking(t *testing.T) {
+	d, c := newDead(t, make([]byte, 1024))
+	c.kill(t, d, host4)
+	d.ReadOnly = true
+	d.Answered(t.Context(), host4)
+	c.kill(t, d, host6)
+	if !d.skips(t, host4) || d.skips(t, host6) {
+		t.Error("the tables were written")
+	}
+}
+
 func TestDeadHosts_readOnly(t *testing.T) {
 	d, c := newDead(t, make([]byte, 1024))
 	c.kill(t, d, host4)

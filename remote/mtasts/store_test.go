@@ -236,6 +236,27 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// Whoever only wants to know finds the same, and leaves the folder as it is.
+func TestFind_readOnly(t *testing.T) {
+	for _, id := range []string{"", "new"} {
+		s := newStore(t)
+		e := cached(t, "testing", "604800", 90000, -1)
+		e.Used = s.now().Add(-48 * time.Hour)
+		must.OK(t, s.Save(e))
+		before := must.Get(os.Stat(s.path("example.org")))(t)
+		s.ReadOnly = true
+		f := func(_ context.Context, domain, id string) (*Entry, *Failure) {
+			return &Entry{Domain: domain, ID: id, Policy: e.Policy}, nil
+		}
+		if got := s.Find(t.Context(), "example.org", id, f); !got.Fetched {
+			t.Errorf("%q: %s", id, got.String())
+		}
+		if after := must.Get(os.Stat(s.path("example.org")))(t); !after.ModTime().Equal(before.ModTime()) || len(listed(t, s)) != 1 {
+			t.Errorf("%q: the folder has %q", id, listed(t, s))
+		}
+	}
+}
+
 // A hundred deliveries to one domain make one connection, whether it succeeds or fails.
 func TestFind_together(t *testing.T) {
 	for _, fails := range []bool{false, true} {
