@@ -35,6 +35,7 @@ func TestManual_sections(t *testing.T) {
 		"mxf-remote-qmtpc.8": client,
 		"qmail-remote-io.8":  client,
 		"mxf-policy.8":       client,
+		"mxf-check.8":        {"NAME", "SYNOPSIS", "DESCRIPTION", "JSON", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "SEE ALSO"},
 		"mxf-control.5":      {"NAME", "DESCRIPTION", "FILES", "EXAMPLES", "SEE ALSO"},
 		"mxf-try.8":          {"NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS", "EXAMPLES"},
 	} {
@@ -88,7 +89,7 @@ func TestManual_whole(t *testing.T) {
 }
 
 // programNames are all programs. Each has a manual page of section 8 with its name.
-var programNames = []string{"mxf-policy", "mxf-remote", "mxf-remote-qmtpc", "mxf-remote-smtpc", "mxf-tlsc", "mxf-try", "mxf-ucspitlsc", "qmail-remote-io"}
+var programNames = []string{"mxf-check", "mxf-policy", "mxf-remote", "mxf-remote-qmtpc", "mxf-remote-smtpc", "mxf-tlsc", "mxf-try", "mxf-ucspitlsc", "qmail-remote-io"}
 
 // A program says of itself what its manual page says, and which version it is.
 func TestManual_synopsis(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 )
 
 const usage = `mxf-check [-jv] [-t seconds] [-u user]
-mxf-check [-ajnrv] [-t seconds] [-u user] host [sender [recipient ...]]
+mxf-check [-ajnrv] [-t seconds] [-u user] host [sender] [recipient ...]
 mxf-check --help | --version`
 
 func main() {

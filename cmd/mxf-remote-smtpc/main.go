@@ -13,7 +13,7 @@ import (
 	"nightmare.mail/mxf/smtpc"
 )
 
-const usage = `mxf-remote-smtpc [-p [-r]] host sender recipient ...
+const usage = `mxf-remote-smtpc [-pr] host sender recipient ...
 mxf-remote-smtpc --help | --version`
 
 func main() { chain.Main("mxf-remote-smtpc", usage, run) }
