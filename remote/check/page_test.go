@@ -47,7 +47,7 @@ func TestPage_All(t *testing.T) {
 			var out bytes.Buffer
 			p := &Page{W: &out, Width: width, Colour: colour}
 			p.Findings([]Finding{{Error, "control/smtproutes", 4, "what is wrong \x1b[2J", "mend it"}, {OK, "control/me", 0, "in order", ""}})
-			p.All(full(), true)
+			p.All(everything(), true)
 			text := out.String()
 			if strings.Contains(text, "\x1b") != colour {
 				t.Errorf("width %d, colour %v: %q", width, colour, text)

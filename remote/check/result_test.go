@@ -16,8 +16,8 @@ import (
 	"nightmare.mail/mxf/remote/route"
 )
 
-// full has something of everything, and bytes that a terminal must not get.
-func full() *Result {
+// everything has something of everything, and bytes that a terminal must not get.
+func everything() *Result {
 	now := time.Date(2026, 11, 26, 8, 0, 0, 0, time.UTC)
 	r := New("mxf-check 1", "example.org", now)
 	secure := true
@@ -44,7 +44,7 @@ func full() *Result {
 
 // The names of fields are promised, and what is foreign is valid UTF-8.
 func TestResult_JSON(t *testing.T) {
-	r := full()
+	r := everything()
 	r.Findings = append(r.Findings, Finding{Warning, "control/me", 1, "odd", "mend it"})
 	text := must.Get(json.Marshal(r))(t)
 	var all map[string]any
