@@ -32,10 +32,13 @@ type house struct {
 	trace   func(string)
 }
 
-func newHouse(t *testing.T, program string) *house {
+func newHouse(t *testing.T, program string, act ...func(smtptest.Point) smtptest.Action) *house {
 	t.Helper()
 	right := newAuthority()
 	h := &house{server: &smtptest.Server{Extensions: []string{"PIPELINING", "CHUNKING"}, TLS: right.Leaf(nil, serverName).Config()}}
+	for _, does := range act {
+		h.server.Act = does
+	}
 	exchanger := netip.MustParseAddrPort(smtptest.Listen(t, h.server.Serve))
 	// A connection that a panic has left open ends with the process; here, when it is
 	// found to be nobody's.

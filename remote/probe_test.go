@@ -68,8 +68,7 @@ func TestProbeJob_ask(t *testing.T) {
 		{smtptest.RCPT, "550 nobody", report.Permanent, "refused refused"},
 		{smtptest.RCPT, "450 later", report.Temporary, "deferred deferred"},
 	} {
-		h := newHouse(t, control.SMTPProgram)
-		h.server.Act = smtptest.At(test.at, smtptest.Action{Reply: test.reply})
+		h := newHouse(t, control.SMTPProgram, smtptest.At(test.at, smtptest.Action{Reply: test.reply}))
 		p := h.probe(t, Probing{Ask: true})
 		var statuses []string
 		for _, answer := range p.Attempts[len(p.Attempts)-1].Probe.Answers {
@@ -129,8 +128,7 @@ func TestProbeJob_foreign(t *testing.T) {
 
 // Whoever ends a probe gets what is known so far.
 func TestProbeJob_interrupted(t *testing.T) {
-	h := newHouse(t, control.SMTPProgram)
-	h.server.Act = smtptest.At(smtptest.Greeting, smtptest.Action{Stall: true})
+	h := newHouse(t, control.SMTPProgram, smtptest.At(smtptest.Greeting, smtptest.Action{Stall: true}))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	how := Probing{Watch: func(doing string) {
