@@ -22,6 +22,10 @@ PROGRAMS = mxf-remote mxf-remote-smtpc mxf-remote-qmtpc mxf-tlsc mxf-ucspitlsc m
 SAFE     = mxf-remote-safe
 CHAIN    = nightmare.mail/mxf/cmd/internal/chain
 
+# The commit, for --version. A tree that git archive made has it in cmd/internal/chain/stamp.
+COMMIT = $$(if [ -e .git ]; then git log -1 --format='%H %ct'; \
+	  [ -z "$$(git status --porcelain)" ] || echo modified; fi 2>/dev/null)
+
 all:
 	@mkdir -p $(BIN)
 	@built=$$(cat $(BIN)/.home 2>/dev/null); home='$(HOME_DIR)'; home=$${home:-$${built:-/var/qmail}}; \
@@ -31,7 +35,8 @@ all:
 	  for p in $(PROGRAMS) $(SAFE); do rm -f $(BIN)/$$p; done; \
 	  echo "$$home" >$(BIN)/.home; \
 	fi; \
-	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags "-s -w -X $(CHAIN).home=$$home" -o $(BIN)/ ./cmd/... && \
+	commit=$$(echo $(COMMIT)); \
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags "-s -w -X $(CHAIN).home=$$home -X '$(CHAIN).commit=$$commit'" -o $(BIN)/ ./cmd/... && \
 	sed "s|@HOME@|$$home|" scripts/$(SAFE) >$(BIN)/$(SAFE) && chmod 755 $(BIN)/$(SAFE)
 
 try:

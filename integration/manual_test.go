@@ -100,7 +100,7 @@ func TestManual_synopsis(t *testing.T) {
 	if !slices.Equal(mains, programNames) {
 		t.Errorf("the programs are %q, and those that are tested %q", mains, programNames)
 	}
-	version := regexp.MustCompile(`\A\S+ ` + regexp.QuoteMeta(runtime.Version()) + `\n\z`)
+	version := regexp.MustCompile(`\A\d+\.\S+ \((commit unknown|(commit [0-9a-f]{12} of|tag) .*), ` + regexp.QuoteMeta(runtime.Version()) + `\)\n\z`)
 	for _, name := range programNames {
 		_, page := sections(t, name+".8")
 		_, synopsis, _ := strings.Cut(page, "\n.Sh SYNOPSIS\n")

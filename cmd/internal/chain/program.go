@@ -4,14 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 )
-
-// version is that of the suite. A build can set it:
-// -ldflags "-X nightmare.mail/mxf/cmd/internal/chain.version=1.2.3".
-var version = "0.1.0"
 
 // home is the qmail home. A build can set it:
 // -ldflags "-X nightmare.mail/mxf/cmd/internal/chain.home=/somewhere".
@@ -24,12 +19,6 @@ func Home() string {
 		return h
 	}
 	return home
-}
-
-// Version returns the line that a program prints for --version: its name, the
-// suite's version, Go's version.
-func Version(program string) string {
-	return program + " " + version + " " + runtime.Version()
 }
 
 // Self returns the path of the running executable. In a sandbox without /proc it is the
