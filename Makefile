@@ -6,13 +6,18 @@
 # make bench      prints the table of doc/FIGURES.md
 # make bench-loops  runs the Go benchmarks of the hot loops, with allocations
 # make install    copies what was built to $(DESTDIR)$(HOME_DIR)/bin; it builds nothing
-# make clean      removes bin/
+# make dist       makes a release of the commit in dist/: archives and packages for all systems
+#                 and processors, or for TARGETS=linux-amd64,freebsd-arm64
+# make cross      vet for each of these systems and processors
+# make clean      removes bin/ and dist/
 
 GO       ?= go
 BIN      ?= bin
 MAN_DIR  ?= /usr/local/share/man
 DOC_DIR  ?= /usr/local/share/doc/mxf
 DESTDIR  ?=
+DIST     ?= dist
+TARGETS  ?=
 
 # The qmail home is compiled in. It is /var/qmail, or the HOME_DIR that make was given last:
 # $(BIN)/.home remembers it, so that make install knows for which home it was built.
@@ -71,10 +76,20 @@ install:
 	  install -m 755 $(BIN)/$$p "$$to/$$p.new" && mv -f "$$to/$$p.new" "$$to/$$p" || exit 1; \
 	done && \
 	install -m 644 doc/*.5 "$$man/man5" && install -m 644 doc/*.8 "$$man/man8" && \
+	(cd doc && find examples -type f) | while read -r f; do \
+	  install -d "$$doc/$${f%/*}" && install -m 644 "doc/$$f" "$$doc/$$f" || exit 1; done && \
 	install -m 644 LICENSE "$$doc" && install -m 644 LICENSES/* "$$doc/LICENSES" && \
-	echo "installed: the programs in $$to, the manual in $$man, licences in $$doc"
+	echo "installed: the programs in $$to, the manual in $$man, examples and licences in $$doc"
+
+# The whole of a release; doc/RELEASE.md has the rest of the recipe.
+dist:
+	@rm -rf $(DIST)
+	@$(GO) run -buildvcs=false ./integration/dist -o $(DIST) -targets '$(TARGETS)'
+
+cross:
+	@$(GO) run -buildvcs=false ./integration/check -cross
 
 clean:
-	rm -rf $(BIN)
+	rm -rf $(BIN) $(DIST)
 
-.PHONY: all try check test bench bench-loops install clean
+.PHONY: all try check test cross bench bench-loops install dist clean

@@ -14,12 +14,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"time"
 
 	"nightmare.mail/mxf/integration/target"
@@ -80,6 +82,9 @@ func release(ctx context.Context, root, out string, targets []target.Target, log
 	if err := pack(place(out, s.name()+".tar.gz"), s.name(), s.time, s.files); err != nil {
 		return err
 	}
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
 	for _, t := range targets {
 		if err := s.releaseFor(ctx, t, out); err != nil {
 			return fmt.Errorf("%s: %w", t, err)
@@ -112,16 +117,18 @@ func (s *source) releaseFor(ctx context.Context, t target.Target, out string) er
 	if err := s.writeBill(bill, t, programs); err != nil {
 		return err
 	}
-	if err := pack(place(out, name+".tar.gz"), name, s.time, s.archived(programs, bill)); err != nil {
-		return err
-	}
-	if t.Package == "" {
-		return nil
-	}
-	for _, f := range formats {
-		if err := s.pack(ctx, f, t, place(out, name+"."+f.suffix), s.installed(programs, bill)); err != nil {
-			return err
+	// Compressing takes the longest, and each of these uses one processor.
+	jobs := []func() error{func() error { return pack(place(out, name+".tar.gz"), name, s.time, s.archived(programs, bill)) }}
+	if t.Package != "" {
+		for _, f := range formats {
+			jobs = append(jobs, func() error { return s.pack(ctx, f, t, place(out, name+"."+f.suffix), s.installed(programs, bill)) })
 		}
 	}
-	return nil
+	errs := make([]error, len(jobs))
+	var all sync.WaitGroup
+	for i, job := range jobs {
+		all.Go(func() { errs[i] = job() })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }

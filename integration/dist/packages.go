@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -32,6 +31,12 @@ var formats = []format{
 //
 //go:embed before-removal
 var beforeRemoval []byte
+
+const (
+	summary     = "outbound mail for qmail hosts: verified TLS, DANE, MTA-STS, QMTP, logins, DKIM"
+	description = "mxf-remote takes the place of qmail-remote. This package puts it beside that and\n" +
+		"changes nothing else; " + docFolder + "/INSTALL.md has the switch, and the way back."
+)
 
 // A recipe is what nfpm reads. (It reads YAML; JSON is YAML.)
 type recipe struct {
@@ -66,45 +71,50 @@ type ownership struct {
 	Mode  int64  `json:"mode"`
 }
 
+// prepare builds nfpm, of the modules that integration/tools of the source names, and writes
+// the script that goes into packages.
+func (s *source) prepare(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", s.tool("nfpm"), "github.com/goreleaser/nfpm/v2/cmd/nfpm")
+	cmd.Dir = place(s.dir, "integration/tools")
+	cmd.Env = append(environ(), "GOFLAGS=-mod=readonly", "GOWORK=off", "CGO_ENABLED=0", "GOOS=", "GOARCH=")
+	if _, err := output(cmd); err != nil {
+		return err
+	}
+	return os.WriteFile(s.tool("before-removal"), beforeRemoval, executable)
+}
+
+// tool returns where prepare puts something.
+func (s *source) tool(name string) string { return place(s.work, name) }
+
 // pack has nfpm make a package of files.
 func (s *source) pack(ctx context.Context, f format, t target.Target, path string, files []file) error {
-	nfpm, err := s.nfpm(ctx)
+	text, err := json.Marshal(s.recipe(f, t, files))
 	if err != nil {
 		return err
 	}
-	script, err := filepath.Abs(place(s.work, "before-removal"))
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(script, beforeRemoval, executable); err != nil {
-		return err
-	}
-	text, err := json.Marshal(s.recipe(f, t, script, files))
-	if err != nil {
-		return err
-	}
-	config := place(s.work, "recipe."+f.suffix)
+	config := s.tool("recipe." + f.suffix)
 	if err := os.WriteFile(config, text, plain); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, nfpm, "package", "--config", config, "--packager", f.suffix, "--target", path)
+	cmd := exec.CommandContext(ctx, s.tool("nfpm"), "package", "--config", config, "--packager", f.suffix, "--target", path)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(s.time.Unix(), 10))
 	_, err = output(cmd)
 	return err
 }
 
-func (s *source) recipe(f format, t target.Target, script string, files []file) recipe {
+func (s *source) recipe(f format, t target.Target, files []file) recipe {
 	r := recipe{
 		Name: "mxf", Arch: t.Package, Platform: t.OS,
 		Version: f.unreleased.Replace(s.version), VersionSchema: "none", Release: "1",
 		Section: "mail", Priority: "optional", Maintainer: "the maintainers of mxf",
-		Description: "outbound mail for qmail hosts: verified TLS, DANE, MTA-STS, QMTP, logins, DKIM\n" +
-			"mxf-remote takes the place of qmail-remote. This package puts it beside that and\n" +
-			"changes nothing else; " + docFolder + "/INSTALL.md has the switch, and the way back.",
-		Homepage: "https://" + ours, License: licences[ours],
+		Description: summary + "\n" + description,
+		Homepage:    "https://" + ours, License: licences[ours],
 		DisableGlobbing: true,
-		Scripts:         map[string]string{"preremove": script},
-		RPM:             map[string]string{"buildhost": "localhost", "summary": "outbound mail for qmail hosts"},
+		Scripts:         map[string]string{"preremove": s.tool("before-removal")},
+		RPM:             map[string]string{"buildhost": "localhost", "summary": summary},
+	}
+	if f.suffix == "apk" { // there a description is one line
+		r.Description = summary
 	}
 	folders := make(map[string]bool)
 	for _, one := range sorted(files) {
@@ -116,21 +126,4 @@ func (s *source) recipe(f format, t target.Target, script string, files []file) 
 		r.Contents = append(r.Contents, content{Source: one.path, Destination: "/" + one.name, Info: ownership{"root", "root", one.mode}})
 	}
 	return r
-}
-
-// nfpm returns the path of nfpm. It is built of the modules that integration/tools of the
-// source names, for this machine, when it is first asked for.
-func (s *source) nfpm(ctx context.Context) (string, error) {
-	built, err := filepath.Abs(place(s.work, "nfpm"))
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(built); err == nil {
-		return built, nil
-	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", built, "github.com/goreleaser/nfpm/v2/cmd/nfpm")
-	cmd.Dir = place(s.dir, "integration/tools")
-	cmd.Env = append(environ(), "GOFLAGS=-mod=readonly", "GOWORK=off", "CGO_ENABLED=0", "GOOS=", "GOARCH=")
-	_, err = output(cmd)
-	return built, err
 }
