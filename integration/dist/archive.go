@@ -25,10 +25,7 @@ func pack(archive, folder string, when time.Time, files []file) error {
 }
 
 func packInto(w io.Writer, folder string, when time.Time, files []file) error {
-	zip, err := gzip.NewWriterLevel(w, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
+	zip := gzip.NewWriter(w)
 	archive := tar.NewWriter(zip)
 	for _, f := range sorted(files) {
 		if err := add(archive, f.path, tar.Header{Name: folder + "/" + f.name, Mode: f.mode, ModTime: when}); err != nil {

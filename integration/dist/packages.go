@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path"
@@ -80,7 +81,9 @@ func (s *source) prepare(ctx context.Context) error {
 	if _, err := output(cmd); err != nil {
 		return err
 	}
-	return os.WriteFile(s.tool("before-removal"), beforeRemoval, executable)
+	script := s.tool("before-removal")
+	// nfpm gives scripts in .apk the time of their file.
+	return errors.Join(os.WriteFile(script, beforeRemoval, executable), os.Chtimes(script, s.time, s.time))
 }
 
 // tool returns where prepare puts something.
