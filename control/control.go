@@ -40,7 +40,6 @@ type Client struct {
 	HeloHost       string        // said in HELO and EHLO: ASCII, 1 to 255 bytes, no blanks
 	TimeoutRemote  time.Duration // for the whole conversation; 0: no limit
 	TimeoutConnect time.Duration // for one TCP connection, the TLS handshake and the answer to STARTTLS; 0: no limit
-	TLSRPTSocket   string        // absolute path of a Unix datagram socket, 1 to 107 bytes; empty: no TLSRPT
 }
 
 // Settings has what the router must know.
@@ -86,6 +85,8 @@ type Settings struct {
 
 	TLSPolicy  TLSPolicies   // what we want ourselves of some hosts and exchangers
 	ClearAfter time.Duration // age of a message before TLS that failed is replaced by clear text
+
+	TLSRPTSocket string // absolute path of a Unix datagram socket, 1 to 107 bytes; empty: no TLSRPT
 }
 
 // Anchors has the absolute path of the trust anchors in one of its fields. Both are
@@ -113,7 +114,7 @@ func (d dir) readInto(s *Settings) error {
 	for _, read := range []func(*Settings) error{
 		d.client, d.protocols, d.routes, d.senderRoutes, d.tls,
 		d.sources, d.families, d.clientCerts, d.signingKeys, d.ipme, d.smtpAvoid, d.timeouts, d.trace,
-		d.policy, d.tlsPolicy, d.clearAfter,
+		d.policy, d.tlsPolicy, d.clearAfter, d.tlsrptSocket,
 	} {
 		if err := read(s); err != nil {
 			return err
@@ -123,7 +124,7 @@ func (d dir) readInto(s *Settings) error {
 }
 
 // ReadClient reads the control files of a protocol program in home/control:
-// helohost or me, timeoutremote, timeoutconnect and tlsrptsocket. An error is an *Error.
+// helohost or me, timeoutremote and timeoutconnect. An error is an *Error.
 func ReadClient(home string) (Client, error) {
 	d, err := openDir(home)
 	if err != nil {
@@ -145,9 +146,6 @@ func (d dir) readClient() (c Client, err error) {
 		return Client{}, err
 	}
 	if c.TimeoutConnect, err = d.seconds("timeoutconnect", DefaultTimeoutConnect); err != nil {
-		return Client{}, err
-	}
-	if c.TLSRPTSocket, err = d.tlsrptSocket(); err != nil {
 		return Client{}, err
 	}
 	return c, nil

@@ -182,10 +182,10 @@ func TestNoNameToSayIsRefused(t *testing.T) {
 
 func TestReadClientLooksAtItsOwnFilesOnly(t *testing.T) {
 	c, err := control.ReadClient(home(t, files{
-		"helohost": "out.example.org\n", "timeoutremote": "5\n", "tlsrptsocket": "/run/tlsrpt/socket\n",
+		"helohost": "out.example.org\n", "timeoutremote": "5\n",
 		"protocols": "nonsense", "smtproutes": "nonsense", "timeoutdns": "nonsense", "me": "two words",
 	}))
-	if want := (control.Client{HeloHost: "out.example.org", TimeoutRemote: 5 * time.Second, TimeoutConnect: 60 * time.Second, TLSRPTSocket: "/run/tlsrpt/socket"}); c != want || err != nil {
+	if want := (control.Client{HeloHost: "out.example.org", TimeoutRemote: 5 * time.Second, TimeoutConnect: 60 * time.Second}); c != want || err != nil {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	_, err = control.ReadClient(home(t, files{"timeoutremote": "5 s"}))

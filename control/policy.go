@@ -96,16 +96,16 @@ func parseServer(text string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr, uint16(port)), err
 }
 
-func (d dir) tlsrptSocket() (string, error) {
+func (d dir) tlsrptSocket(s *Settings) error {
 	path, err := d.path("tlsrptsocket")
 	if path == "" || err != nil {
-		return "", err
+		return err
 	}
-	path = d.absolute(path)
-	if n := len(path); n > maxSocketPath {
-		return "", d.malformed("tlsrptsocket", 1, fmt.Sprintf("expected the path of a socket of at most %d bytes, found one of %d with the home", maxSocketPath, n))
+	s.TLSRPTSocket = d.absolute(path)
+	if n := len(s.TLSRPTSocket); n > maxSocketPath {
+		return d.malformed("tlsrptsocket", 1, fmt.Sprintf("expected the path of a socket of at most %d bytes, found one of %d with the home", maxSocketPath, n))
 	}
-	return path, nil
+	return nil
 }
 
 func (d dir) clearAfter(s *Settings) error {

@@ -45,7 +45,7 @@ func run(args []string) error {
 	ctx := protocol.Fuse(settings.TimeoutRemote, smtpc.ErrFuse)
 	outcome, ended := d.deliver(ctx, c, args[1], args[2:])
 	c.close(ended)
-	if settings.TLSRPTSocket != "" {
+	if os.Getenv("MXF_TLSRPT") != "" {
 		c.tell(outcome.Securing)
 	}
 	return protocol.Finish(report.SMTP(outcome, c.peer(settings.TimeoutRemote)))

@@ -35,7 +35,6 @@ func TestProgram(t *testing.T) {
 	home := cmdtest.Home(t, map[string]string{"me": "client.example.net"})
 	quick := cmdtest.Home(t, map[string]string{"me": "client.example.net", "timeoutremote": "8"})
 	bad := cmdtest.Home(t, map[string]string{"me": "client.example.net", "timeoutremote": "soon"})
-	told := cmdtest.Home(t, map[string]string{"me": "client.example.net", "tlsrptsocket": "/nonexistent"})
 	open := cmdtest.Home(t, map[string]string{"me": "client.example.net", "credentials": "relay.example::joe:password:secret"})
 	job := []string{"example.org", "s@example.net", "a@example.org", "b@example.org"}
 	for _, c := range []struct {
@@ -90,7 +89,7 @@ func TestProgram(t *testing.T) {
 			cmdtest.Want("ZConnected to unknown but sender was rejected.\nRemote host said: 530 log in\n\x00", "", 0)},
 		{"somebody else wants a login", smtptest.At(smtptest.MAIL, smtptest.Action{Reply: "530 log in"}), []string{home}, job,
 			cmdtest.Want("DConnected to unknown but sender was rejected.\nRemote host said: 530 log in\n\x00", "", 0)},
-		{"no TLS client to tell of", nil, []string{told, "MXF_TLS=may"}, job,
+		{"no TLS client to tell of", nil, []string{home, "MXF_TLSRPT=1", "MXF_TLS=may"}, job,
 			cmdtest.Want("r\x00r\x00Kunknown accepted message.\nRemote host said: 250 accepted\n\x00", "", 0)},
 		{"no arguments", nil, nil, nil, cmdtest.Want("", usage+"\n", 100)},
 		{"two arguments", nil, nil, []string{"example.org", ""}, cmdtest.Want("", usage+"\n", 100)},
@@ -123,10 +122,10 @@ func TestFuse(t *testing.T) {
 // a server of its own.
 func TestUCSPITLS(t *testing.T) {
 	home := cmdtest.Home(t, map[string]string{"me": "client.example.net"})
-	told := cmdtest.Home(t, map[string]string{"me": "client.example.net", "tlsrptsocket": "/nonexistent"})
+	const told = "MXF_TLSRPT=1"
 	for _, c := range []struct {
 		name   string
-		home   string
+		more   string // in the environment
 		answer func(ctl *os.File) error
 		want   cmdtest.Result
 	}{
@@ -138,10 +137,10 @@ func TestUCSPITLS(t *testing.T) {
 		}, cmdtest.Want("r\x00Kunknown accepted message.\nRemote host said: 250 ok\nTLS: TLSv1.3 X unverified mx.example.org\n\x00", "mxf-remote-smtpc: starttls: up no:certificate is bad\n", 0)},
 		{"told, no handshake", told, func(*os.File) error { return nil },
 			cmdtest.Want("", "mxf-remote-smtpc: starttls: failed\nConnected to unknown but TLS could not be had: the TLS client could not start TLS. (#4.7.5)\n", 76)},
-		{"handshake", home, func(ctl *os.File) error {
+		{"handshake", "MXF_TLSRPT=", func(ctl *os.File) error {
 			return ucspitls.Tell(ctl, []string{"SSL_PROTOCOL=TLSv1.3", "SSL_CIPHER=X", "SSL_PEER_VERIFIED=yes"})
 		}, cmdtest.Want("r\x00Kunknown accepted message.\nRemote host said: 250 ok\nTLS: TLSv1.3 X verified mx.example.org\n\x00", "", 0)},
-		{"no handshake", home, func(*os.File) error { return nil },
+		{"no handshake", "MXF_TLSRPT=", func(*os.File) error { return nil },
 			cmdtest.Want("", "Connected to unknown but TLS could not be had: the TLS client could not start TLS. (#4.7.5)\n", 76)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -184,7 +183,7 @@ func TestUCSPITLS(t *testing.T) {
 				answered <- errors.Join(err, c.answer(ours))
 			}()
 			got := start(t, []*os.File{clear, clear, theirs, tunnel, tunnel},
-				[]string{c.home, "TCPREMOTEHOST=mx.example.org", "SSLCTLFD=8", "SSLREADFD=9", "SSLWRITEFD=10", "SSL_PROTOCOL=old"},
+				[]string{home, c.more, "TCPREMOTEHOST=mx.example.org", "SSLCTLFD=8", "SSLREADFD=9", "SSLWRITEFD=10", "SSL_PROTOCOL=old"},
 				"example.org", "s@example.net", "a@example.org")
 			theirs.Close()
 			must.Check(t, <-answered)

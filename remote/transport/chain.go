@@ -152,6 +152,10 @@ func (c *Carrier) environ(t *Target, local netip.AddrPort) []string {
 		"MXF_POLICY":    t.Word,
 		"MXF_TLSA":      "",
 		"MXF_TLSNAMES":  "",
+		"MXF_TLSRPT":    "",
+	}
+	if c.Settings.TLSRPTSocket != "" {
+		set["MXF_TLSRPT"] = "1"
 	}
 	if t.Manner.TLS == policy.Verified {
 		set["MXF_TLSNAMES"] = t.Names
