@@ -30,7 +30,7 @@ func TestCheck_foresees(t *testing.T) {
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata/script",
 			Setup: func(env *testscript.Env) error {
-				if err := setUp(t, env, "process", newRecord()); err != nil {
+				if err := setUp(t, env, programs(t), "process", newRecord()); err != nil {
 					return err
 				}
 				env.Values[rigKey{}].(*rig).checked = all

@@ -39,7 +39,7 @@ import (
 // time, and the port is the same for all.
 func TestMTASTS(t *testing.T) {
 	if apart(t, nil) {
-		runScripts(t, "testdata/sts")
+		runScripts(t, programs(t), testscript.Params{Dir: "testdata/sts"})
 	}
 }
 

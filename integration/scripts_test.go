@@ -86,23 +86,25 @@ import (
 //
 // Those for signatures are in signing_test.go, those for policies in policy_test.go,
 // tlsrpt_test.go and mtasts_test.go. After each delivery, what its trace says of policies was kept.
-func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
+func TestScripts(t *testing.T) {
+	runScripts(t, programs(t), testscript.Params{Dir: "testdata/script"})
+}
 
-// runScripts runs the scripts in a folder, both ways, and compares.
-func runScripts(t *testing.T, folder string) {
+// runScripts runs the scripts that params names, with the programs in bin, both ways, and
+// compares.
+func runScripts(t *testing.T, bin string, params testscript.Params) {
 	ways := map[string]*record{"process": newRecord(), "chain": newRecord()}
 	for way, record := range ways {
-		t.Run(way, func(t *testing.T) {
-			testscript.Run(t, testscript.Params{
-				Dir:                folder,
-				Setup:              func(env *testscript.Env) error { return setUp(t, env, way, record) },
-				Cmds:               allCommands(),
-				Condition:          condition,
-				RequireUniqueNames: true,
-			})
-		})
+		t.Run(way, func(t *testing.T) { runWay(t, bin, params, way, record) })
 	}
 	t.Run("alike", func(t *testing.T) { alike(t, ways["process"], ways["chain"]) })
+}
+
+// runWay runs scripts in one of the ways.
+func runWay(t *testing.T, bin string, params testscript.Params, way string, record *record) {
+	params.Setup = func(env *testscript.Env) error { return setUp(t, env, bin, way, record) }
+	params.Cmds, params.Condition, params.RequireUniqueNames = allCommands(), condition, true
+	testscript.Run(t, params)
 }
 
 func condition(name string) (bool, error) {
@@ -133,8 +135,7 @@ type rig struct {
 	checked   *checked       // nil: mxf-check is not asked before
 }
 
-func setUp(t *testing.T, env *testscript.Env, way string, record *record) error {
-	bin := programs(t)
+func setUp(t *testing.T, env *testscript.Env, bin, way string, record *record) error {
 	home := filepath.Join(env.WorkDir, "home")
 	l, err := lab.Open(home)
 	if err != nil {
