@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"nightmare.mail/mxf/integration/must"
+	"nightmare.mail/mxf/integration/target"
 )
 
 // makes runs make in the module with the programs in bin, and returns what it says.
@@ -132,18 +133,29 @@ func safe(t *testing.T, folder string) {
 	}
 }
 
+// oneOfEachSystem returns a target of a release for each system. What is linked for one of
+// its processors is linked for the others; make dist looks into all.
+func oneOfEachSystem() (list []target.Target) {
+	for _, t := range target.All {
+		if !slices.ContainsFunc(list, func(other target.Target) bool { return other.OS == t.OS }) {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
 // Each module that a program is linked with, and Go itself, has its licence in the
 // folder that is installed, word for word, and no other has.
 func TestLicences(t *testing.T) {
-	cmd := exec.Command("go", "list", "-buildvcs=false", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}", module+"cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out := must.Get(cmd.Output())(t)
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	slices.Sort(lines)
 	from := map[string]string{}
-	for _, line := range slices.Compact(lines) {
-		if path, dir, ok := strings.Cut(line, " "); ok {
-			from[path] = dir
+	for _, of := range oneOfEachSystem() {
+		cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}", module+"cmd/...")
+		cmd.Env = append(os.Environ(), of.Environ()...)
+		out := must.Get(cmd.Output())(t)
+		for line := range strings.Lines(string(out)) {
+			if path, dir, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+				from[path] = dir
+			}
 		}
 	}
 	// Go's own has a year in it, which is not every Go's.

@@ -135,6 +135,20 @@ func (c *check) missing(step, needs, why string) {
 	c.say("skip  %s: %s", step, why)
 }
 
+// unasked says that a step got no answer from outside. That is no failure, here or in CI:
+// nothing in the project can mend it.
+func (c *check) unasked(step string, output []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	why := err.Error()
+	if lines := strings.Split(strings.TrimSpace(string(output)), "\n"); lines[len(lines)-1] != "" {
+		why = lines[len(lines)-1]
+	}
+	c.skipped++
+	c.others = append(c.others, step+": "+why)
+	c.say("NOT DONE  %s: %s", step, why)
+}
+
 func (c *check) failed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

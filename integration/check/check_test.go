@@ -136,6 +136,22 @@ func TestStep(t *testing.T) {
 	}
 }
 
+func TestUnasked(t *testing.T) {
+	for _, ci := range []bool{false, true} {
+		for output, why := range map[string]string{"loading\nno such host\n\n": "no such host", "": "status 1"} {
+			var out bytes.Buffer
+			c := newCheck(&out, ci)
+			c.unasked("scan", []byte(output), errors.New("status 1"))
+			if text := out.String(); !c.close() || text != "NOT DONE  scan: "+why+"\n" {
+				t.Errorf("%v, %s", ci, text)
+			}
+			if !strings.Contains(out.String(), "\nSkipped for other reasons:\n  scan: "+why+"\n\n0 passed, 1 skipped, 0 failed\n") {
+				t.Errorf("%v, %s", ci, out.String())
+			}
+		}
+	}
+}
+
 // lines hands on what is written, line by line.
 type lines chan string
 

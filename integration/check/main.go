@@ -1,7 +1,8 @@
 // Check runs everything that make check is: gofmt, vet, staticcheck, the linter of
-// manual pages, and every test, under the race detector where there is one. It says
-// what it does, shows whole what fails, groups what could not be tested by the
-// Debian package that is missing, and ends in one line:
+// manual pages, the sums of modules, and every test, under the race detector where there
+// is one. In CI it also vets every target of a release, and asks for known
+// vulnerabilities. It says what it does, shows whole what fails, groups what could not be
+// tested by the Debian package that is missing, and ends in one line:
 //
 //	412 passed, 3 skipped, 0 failed
 //
@@ -11,6 +12,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -19,6 +22,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"nightmare.mail/mxf/integration/target"
 )
 
 const (
@@ -31,6 +36,7 @@ const (
 
 func main() {
 	quick := flag.Bool("tests", false, "the tests alone")
+	cross := flag.Bool("cross", false, "vet of every target of a release, and nothing else")
 	flag.Parse()
 	patterns := flag.Args()
 	if len(patterns) == 0 {
@@ -38,13 +44,23 @@ func main() {
 	}
 	c := newCheck(os.Stdout, os.Getenv("CI") == "true")
 	stop := c.keepTalking(silence)
-	if !*quick {
+	if !*quick && !*cross {
 		c.format()
 		c.step("go vet", "go", append([]string{"vet"}, patterns...)...)
 		c.step("staticcheck", "go", append([]string{"tool", "staticcheck"}, patterns...)...)
 		c.manuals()
+		c.step("sums of modules", "go", "mod", "verify")
+		c.step("sums of the tools' modules", "go", "-C", tools, "mod", "verify")
 	}
-	c.test(patterns)
+	if *cross || c.ci && !*quick {
+		c.targets(patterns)
+	}
+	if c.ci && !*quick && !*cross {
+		c.vulnerabilities(patterns)
+	}
+	if !*cross {
+		c.test(patterns)
+	}
 	stop()
 	if !c.close() {
 		os.Exit(1)
@@ -79,6 +95,56 @@ func (c *check) manuals() {
 		return
 	}
 	c.step("manual pages", "mandoc", append([]string{"-T", "lint", "-W", "warning"}, pages...)...)
+}
+
+// tools is the folder of the module that names programs which are no part of mxf.
+const tools = "integration/tools"
+
+// targets vets for every target of a release. The flags are those of a release, so that
+// what is compiled here is compiled for make dist as well.
+func (c *check) targets(patterns []string) {
+	for _, t := range target.All {
+		name := "go vet for " + t.String()
+		c.begin(name)
+		cmd := exec.Command("go", append([]string{"vet", "-trimpath"}, patterns...)...)
+		cmd.Env = append(os.Environ(), t.Environ()...)
+		out, err := cmd.CombinedOutput()
+		c.end(name, out, err)
+	}
+}
+
+const (
+	// found is the exit status of govulncheck where it has found something.
+	found = 3
+	// vulnerabilityLimit is for all that govulncheck does, its fetching too.
+	vulnerabilityLimit = 5 * time.Minute
+)
+
+// vulnerabilities asks the database of known vulnerabilities about what we call. Where that
+// cannot be asked it says so, and nothing has failed.
+func (c *check) vulnerabilities(patterns []string) {
+	const name = "govulncheck"
+	c.begin(name)
+	folder, err := os.MkdirTemp("", "mxf-check")
+	if err != nil {
+		c.end(name, nil, err)
+		return
+	}
+	defer os.RemoveAll(folder)
+	program := filepath.Join(folder, name)
+	if out, err := exec.Command("go", "-C", tools, "build", "-o", program, "golang.org/x/vuln/cmd/govulncheck").CombinedOutput(); err != nil {
+		c.end(name, out, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), vulnerabilityLimit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, patterns...).CombinedOutput()
+	var status *exec.ExitError
+	if err == nil || errors.As(err, &status) && status.ExitCode() == found {
+		c.end(name, out, err)
+		return
+	}
+	c.unasked(name, out, err)
 }
 
 // test runs go test and follows what it says.
