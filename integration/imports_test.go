@@ -170,7 +170,7 @@ var arrows = map[string]map[string]string{
 	"integration":        {"integration/lab": "the servers", "integration/peers": "the servers of others"},
 	"integration/lab":    {"smtpc/smtptest": "its SMTP server is that of all tests", "tlsc/tlstest": "its certificates"},
 	"integration/peers":  {"integration/must": "what all tests need"},
-	"integration/check":  {},
+	"integration/check":  {"integration/target": "every target of a release is vetted"},
 	"integration/dist":   {"integration/target": "what is built for"},
 	"integration/target": {},
 	"integration/must":   {},
