@@ -31,6 +31,11 @@ func TestExamples(t *testing.T) {
 		if err := os.Chmod(filepath.Join(home, "control", "credentials"), 0o640); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
+		cache := filepath.Join(home, "control", "mtasts")
+		if _, err := os.Stat(cache); err == nil {
+			must.OK(t, os.Mkdir(filepath.Join(home, "sts"), 0o700))
+			must.OK(t, os.WriteFile(cache, []byte("sts\n"), 0o644))
+		}
 		if _, err := control.ReadCredentials(home); err != nil {
 			t.Errorf("%s: %v", e.Name(), err)
 		}
