@@ -58,6 +58,7 @@ type Attempt struct {
 	Stream   report.Stream         // the reports that end the delivery; zero: it went on
 	Failure  *report.NoTransaction // why the attempt was left; nil: it was not
 	Trace    []string              // lines, in their order
+	Unknown  error                 // why nobody knows what would become of a message there: see Probe.Unknown; nil: somebody does
 }
 
 // Connected reports whether there was a connection.
@@ -189,9 +190,11 @@ func (p *Probe) attempt(ctx context.Context, conn *net.TCPConn, v *visit, mail t
 		}
 	}
 	stream, _, err := p.router.carrier.Carry(ctx, conn, s.target(v.addr, v.manner), &mail, s.InProcess)
-	if ctx.Err() == nil {
-		p.conclude(a, stream, err)
+	if a.Unknown = ctx.Err(); a.Unknown != nil {
+		p.Attempts = append(p.Attempts, a) // with what it has found by now
+		return stream, err
 	}
+	p.conclude(a, stream, err)
 	return stream, err
 }
 
@@ -206,7 +209,7 @@ func (p *Probe) conclude(a *Attempt, stream report.Stream, err error) {
 		if !p.further {
 			p.Unknown = err
 		}
-		a.Stream = report.Only(report.For(err))
+		a.Unknown = err
 	case errors.As(err, &a.Failure):
 	case fuse != nil:
 		a.Stream = fuse.Stream()
@@ -225,7 +228,7 @@ type Prospect int
 
 // The prospects.
 const (
-	NobodyKnows  Prospect = iota // it was not tried, or not so
+	NobodyKnows  Prospect = iota // it was not tried, or not so, or not to its end
 	Unreached                    // there was no connection
 	Deferred                     // not taken for now
 	Refused                      // refused for good, where that was asked
@@ -274,6 +277,10 @@ type sight struct {
 	tlsBroken bool             // TLS failed, and not because of the certificate
 	enforced  bool             // and with more wanted of the handshake than is wanted of one that is not verified
 	lost      bool             // the last attempt was left, and not because of TLS
+	unknown   bool             // the last attempt has shown nothing
+	chain     bool             // it was made by programs, which have shown their report alone
+	clear     bool             // it wanted no TLS
+	line      string           // the line on TLS of the report
 }
 
 func (p *Probe) seen(s *Step, addr netip.AddrPort) (seen sight) {
@@ -297,19 +304,25 @@ func (s *sight) add(a *Attempt) {
 	ofCertificate := i != nil && i.Enforced && (i.Verdict.Fatal() || i.Signature != "")
 	if a.Failure != nil && errors.Is(a.Failure, policy.ErrTLS) && !ofCertificate {
 		var handshake *tlsc.Error
-		s.tlsBroken, s.enforced = true, a.Manner.TLS == policy.Verified && errors.As(a.Failure, &handshake)
+		s.tlsBroken, s.enforced = true, a.Manner.TLS == policy.Verified && (errors.As(a.Failure, &handshake) || !a.Probe.Found())
 	}
 	s.lost = a.Failure != nil && !policy.OfTLS(a.Failure)
+	s.unknown, s.clear = a.Unknown != nil, a.Manner.TLS == policy.Clear
+	s.chain, s.line = !a.Probe.Found(), a.Stream.Message.TLSLine()
 }
 
 // under is the prospect under a requirement. enforced is the judge of the attempts, where one
 // enforced a verdict.
 func (s *sight) under(r *policy.Requirement, enforced tlsc.Judge, kind policy.Kind) Prospect {
 	switch {
+	case s.unknown:
+		return NobodyKnows
 	case s.end == report.Permanent:
 		return Refused
 	case s.end == report.Temporary, s.lost:
 		return Deferred
+	case s.chain && s.end == report.Delivered && !s.clear:
+		return s.ofChain(r, enforced)
 	case s.isGood(r, enforced) && kind != policy.NoTLS:
 		return TakenInTLS
 	case s.enforced && !r.Verifies() && r.AllowsClear() && kind == policy.ExplicitTLS:
@@ -321,6 +334,36 @@ func (s *sight) under(r *policy.Requirement, enforced tlsc.Judge, kind policy.Ki
 	}
 	return TakenInClear
 }
+
+// ofChain is the prospect where programs have had the message taken, and wanted TLS. What is
+// known of that is the line on TLS of their report, if there is one.
+func (s *sight) ofChain(r *policy.Requirement, enforced tlsc.Judge) Prospect {
+	words := strings.Fields(s.line)
+	isVerified := slices.Contains(words[:min(len(words), verdictWords)], "verified")
+	switch {
+	case r.First == policy.Clear:
+		return TakenInClear
+	case !r.Verifies() && s.line == "":
+		return Taken
+	case !r.Verifies(), isVerified && s.judged(enforced) == r.Judge:
+		return TakenInTLS
+	case s.line != "" && !isVerified:
+		return Deferred
+	}
+	return NobodyKnows
+}
+
+// judged is whose verdict stands in the line on TLS: where none is enforced, that of the trust
+// anchors.
+func (s *sight) judged(enforced tlsc.Judge) tlsc.Judge {
+	if enforced == nil {
+		return tlsc.TrustAnchors{}
+	}
+	return enforced
+}
+
+// verdictWords are the first words of the line on TLS: version, cipher and verdict.
+const verdictWords = 3
 
 // isGood reports whether the handshake that was seen does for a requirement.
 func (s *sight) isGood(r *policy.Requirement, enforced tlsc.Judge) bool {

@@ -14,9 +14,11 @@ import (
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dial"
+	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/transport"
 	"nightmare.mail/mxf/smtpc/smtptest"
+	"nightmare.mail/mxf/tlsc"
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
@@ -121,6 +123,11 @@ func TestProbeJob_foreign(t *testing.T) {
 	if !errors.Is(p.Unknown, transport.ErrForeign) || !strings.Contains(p.Unknown.Error(), "is not ours") || p.Stream.Message.Letter != 0 || p.Taken != nil {
 		t.Errorf("%+v", p)
 	}
+	for _, a := range p.Attempts {
+		if got := p.At(a.Step, a.Addr, 0); a.Connected() && got != NobodyKnows {
+			t.Errorf("%+v: %q", a, got)
+		}
+	}
 	if _, err := os.Stat(ran); err == nil {
 		t.Error("it was run")
 	}
@@ -138,8 +145,48 @@ func TestProbeJob_interrupted(t *testing.T) {
 	}}
 	job := &Job{Host: "example.org", Sender: "s@example.net", Recipients: []string{"r@example.org"}}
 	p := ProbeJob(ctx, job, func() (*Router, error) { return h.router, nil }, how)
-	if !errors.Is(p.Unknown, context.Canceled) || p.Stream.Message.Letter != 0 || len(p.Plan.Steps) != 2 || len(p.Attempts) != 1 {
-		t.Errorf("%+v", p)
+	if !errors.Is(p.Unknown, context.Canceled) || p.Stream.Message.Letter != 0 || len(p.Plan.Steps) != 2 || len(p.Attempts) != 2 {
+		t.Fatalf("%+v", p)
+	}
+	// The attempt that was interrupted is there, and nothing follows from it.
+	a := p.Attempts[1]
+	if !a.Connected() || !errors.Is(a.Unknown, context.Canceled) || a.Stream.Message.Letter != 0 {
+		t.Errorf("%+v", a)
+	}
+	for n := range 3 {
+		if got := p.At(a.Step, a.Addr, n); got != NobodyKnows {
+			t.Errorf("at %d: %q", n, got)
+		}
+	}
+}
+
+// Of a chain the line on TLS says what would become of a message elsewhere.
+func TestSight_ofChain(t *testing.T) {
+	const taken = "127.0.0.1 would take the message."
+	anchors, pins := tlsc.TrustAnchors{}, tlsc.DANE{Pins: "control/tlspolicy:1"}
+	may, insist, verify := policy.Requirement{First: policy.May}, policy.Requirement{First: policy.Must}, policy.Requirement{First: policy.Verified, Judge: anchors}
+	none, pinned := policy.Requirement{First: policy.Clear}, policy.Requirement{First: policy.Verified, Judge: pins}
+	for _, test := range []struct {
+		line     string
+		enforced tlsc.Judge
+		r        policy.Requirement
+		want     Prospect
+	}{
+		{"TLS: TLSv1.3 X verified mx.example.org", nil, may, TakenInTLS},
+		{"TLS: TLSv1.3 X unverified mx.example.org", nil, insist, TakenInTLS},
+		{"TLS: TLSv1.3 X verified mx.example.org", nil, verify, TakenInTLS},
+		{"TLS: TLSv1.3 X unverified verified", nil, verify, Deferred},
+		{"TLS: TLSv1.3 X verified mx.example.org dane", pins, pinned, TakenInTLS},
+		{"TLS: TLSv1.3 X verified mx.example.org dane", pins, verify, NobodyKnows},
+		{"TLS: TLSv1.3 X verified mx.example.org", nil, none, TakenInClear},
+		{"no line", nil, may, Taken},
+		{"no line", nil, verify, NobodyKnows},
+	} {
+		var s sight
+		s.add(&Attempt{Manner: policy.Manner{TLS: policy.May}, Stream: report.Only(report.Report{Letter: report.Delivered, Text: taken + "\n" + test.line})})
+		if got := s.under(&test.r, test.enforced, policy.ExplicitTLS); got != test.want {
+			t.Errorf("%s, %v: %q, want %q", test.line, test.r, got, test.want)
+		}
 	}
 }
 

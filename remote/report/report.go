@@ -71,6 +71,16 @@ func (r Report) WouldTake(ip string) bool {
 	return r.Letter == Delivered && strings.HasPrefix(r.Text, New(WouldTake, Facts{IP: ip}).Text)
 }
 
+// TLSLine returns the line on TLS that ends r, without its opening; "" if there is none.
+func (r Report) TLSLine() string {
+	text := strings.TrimSuffix(r.Text, "\n")
+	line, found := strings.CutPrefix(text[strings.LastIndexByte(text, '\n')+1:], tlsOpening)
+	if !found {
+		return ""
+	}
+	return line
+}
+
 // With returns r with further lines of ours. They come before the line on TLS, which is the
 // last one, also in the reports of a program.
 func (r Report) With(lines ...string) Report {
