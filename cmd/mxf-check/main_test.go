@@ -56,6 +56,12 @@ func home(t *testing.T, server *smtptest.Server, files map[string]string) string
 func TestProgram(t *testing.T) {
 	deferred := smtptest.At(smtptest.Greeting, smtptest.Action{Reply: "450 busy"})
 	bounced := smtptest.At(smtptest.MAIL, smtptest.Action{Reply: "550 5.1.8 not you"})
+	oneOfTwo := func(p smtptest.Point) smtptest.Action {
+		if p.Phase == smtptest.RCPT && p.N == 0 {
+			return smtptest.Action{Reply: "550 5.1.1 nobody"}
+		}
+		return smtptest.Action{}
+	}
 	for _, test := range []struct {
 		name   string
 		act    func(smtptest.Point) smtptest.Action
@@ -68,6 +74,7 @@ func TestProgram(t *testing.T) {
 		{"the plan alone", deferred, nil, "-n example.org", "127.0.0.1", 0},
 		{"deferred", deferred, nil, "example.org", "1 address was tried.", 2},
 		{"bounced", bounced, nil, "-r example.org s@example.net", "Remote host said: 550 5.1.8 not you", 3},
+		{"one recipient of two", oneOfTwo, nil, "-r example.org s@example.net r1@example.org r2@example.org", "refused, so it would bounce", 3},
 		{"not asked", bounced, nil, "example.org s@example.net", "it would be taken by 127.0.0.1, in the clear (control/tlsstrictness 0)", 0},
 		{"settings that cannot be read", nil, map[string]string{"timeoutdns": "soon"}, "example.org", "control/timeoutdns:1", 2},
 		{"malformed settings", nil, map[string]string{"timeoutdns": "soon"}, "", "control/timeoutdns:1", 2},

@@ -13,6 +13,8 @@ import (
 	"nightmare.mail/mxf/remote"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/transport"
+	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/tlsc"
 )
 
@@ -55,6 +57,7 @@ type Case struct {
 // Probe adds what came of a probe to r.
 func (r *Result) Probe(p *remote.Probe, c Case) {
 	r.Plan(p.Plan)
+	r.cutOff(p.Plan, c.Cut)
 	var seen []*remote.Attempt
 	for _, a := range p.Attempts {
 		one := attemptOf(a, &c)
@@ -72,46 +75,82 @@ func (r *Result) Probe(p *remote.Probe, c Case) {
 		seen = append(seen, a)
 		r.prospects = append(r.prospects, r.row(&one, a))
 	}
+	tellApart(r.prospects, seen)
 	if c.PlanOnly && p.Stream.Message == (report.Report{}) && p.Unknown == nil {
 		return
 	}
 	r.Outcome = outcomeOf(p)
 	if taken := p.Taken; taken != nil && c.Settings != nil {
 		r.clearBad = c.Settings.TLSIsOn() && !insideTLS(taken)
+		r.decider, r.left = taken.Step.Requirement.By, leftOut(taken, &c)
 	}
+}
+
+// tellApart adds the port to addresses that are in several rows.
+func tellApart(rows []prospect, of []*remote.Attempt) {
+	count := make(map[string]int)
+	for i := range rows {
+		count[rows[i].address]++
+	}
+	for i := range rows {
+		if count[rows[i].address] > 1 {
+			rows[i].address = of[i].Addr.String()
+		}
+	}
+}
+
+// leftOut has the recipients to whom the message would not go from an attempt that takes it.
+func leftOut(a *remote.Attempt, c *Case) (all []Reply) {
+	for i, one := range a.Stream.Recipients {
+		if one.Letter != report.Accepted && i < len(c.Recipients) {
+			all = append(all, Reply{c.Recipients[i], statusOf(one).String(), one.Text})
+		}
+	}
+	return all
+}
+
+func statusOf(r report.Report) smtpc.Status {
+	switch r.Letter {
+	case report.Refused:
+		return smtpc.Refused
+	case report.Deferred:
+		return smtpc.Deferred
+	}
+	return smtpc.Accepted
 }
 
 func insideTLS(a *remote.Attempt) bool {
 	if a.Probe.Found() {
 		return a.Probe.InTLS
 	}
-	return tlsLine(a.Stream.Message.Text) != ""
+	return a.Stream.Message.TLSLine() != ""
 }
 
-// tlsLine is the line on TLS of a report, which is its last.
-func tlsLine(text string) string {
-	last := text[strings.LastIndexByte(text, '\n')+1:]
-	if line, found := strings.CutPrefix(last, "TLS: "); found {
-		return line
+// why is the reason for which nobody knows what would become of the message, for people.
+func why(unknown error) string {
+	e := new(report.Error)
+	switch {
+	case errors.Is(unknown, context.Canceled):
+		return "interrupted"
+	case errors.Is(unknown, transport.ErrForeign) && errors.As(unknown, &e):
+		return e.Facts.Reason
 	}
-	return ""
+	return unknown.Error()
 }
 
 func outcomeOf(p *remote.Probe) *Outcome {
 	m := p.Stream.Message
 	switch {
-	case errors.Is(p.Unknown, context.Canceled):
-		return &Outcome{Text: "interrupted: this is what was known by then"}
-	case p.Unknown != nil:
-		return &Outcome{Text: p.Unknown.Error()}
-	case m.Letter == 0:
+	case p.Unknown != nil && !errors.Is(p.Unknown, context.Canceled):
+		return &Outcome{Text: why(p.Unknown)}
+	case p.Unknown != nil, m.Letter == 0:
 		return &Outcome{Text: "interrupted: this is what was known by then"}
 	}
 	o := &Outcome{Letter: string(rune(m.Letter)), Text: m.Text}
 	if p.Taken != nil {
 		o.Address, o.TLS = p.Taken.Addr.Addr().String(), "in the clear"
 		if insideTLS(p.Taken) {
-			o.TLS = tlsLine(m.Text)
+			o.TLS = m.TLSLine()
 		}
 	}
 	return o
@@ -129,6 +168,8 @@ func attemptOf(a *remote.Attempt, c *Case) Attempt {
 	switch {
 	case a.Err != nil:
 		one.Error = a.Err.Error()
+	case a.Unknown != nil:
+		one.Error = why(a.Unknown)
 	case a.Failure != nil:
 		one.Error = a.Failure.Reason.Text
 	case a.Stream.Message.Letter != report.Delivered:
@@ -138,6 +179,18 @@ func attemptOf(a *remote.Attempt, c *Case) Attempt {
 		if i < len(c.Recipients) && answer.Status != 0 {
 			one.Recipients = append(one.Recipients, Reply{c.Recipients[i], answer.Status.String(), answer.Reply.Text})
 		}
+	}
+	for i, r := range a.Stream.Recipients { // of a chain this is all that is known
+		if a.Probe.Answers == nil && i < len(c.Recipients) && r.Text != "" {
+			one.Recipients = append(one.Recipients, Reply{c.Recipients[i], statusOf(r).String(), r.Text})
+		}
+	}
+	switch {
+	case !a.Connected() || a.Unknown != nil:
+	case a.Step.Protocol.QMTP():
+		one.limits = "nothing is sent by QMTP: what it would answer is not known"
+	case !a.Probe.Found():
+		one.limits = "a program that a control file names has made it: its report alone is known"
 	}
 	if c.Verbose {
 		one.Conversation = a.Trace
@@ -237,14 +290,22 @@ func (r *Result) row(one *Attempt, a *remote.Attempt) prospect {
 	if p.tls == "" {
 		p.tls = withoutFacts(a)
 	}
+	if words := strings.Fields(a.Stream.Message.TLSLine()); p.certificate == "" && len(words) > verdictWord {
+		p.certificate = words[verdictWord]
+	}
 	return p
 }
+
+// verdictWord is where the line on TLS has the verdict.
+const verdictWord = 2
 
 // withoutFacts says what is known of the TLS of an attempt that has not come as far as a
 // certificate, or that a chain made.
 func withoutFacts(a *remote.Attempt) string {
-	version, _, _ := strings.Cut(tlsLine(a.Stream.Message.Text), " ")
+	version, _, _ := strings.Cut(a.Stream.Message.TLSLine(), " ")
 	switch {
+	case a.Unknown != nil:
+		return ""
 	case a.Failure != nil && errors.Is(a.Failure, policy.ErrTLS):
 		return "failed"
 	case version != "":

@@ -66,7 +66,8 @@ func TestPage_All(t *testing.T) {
 			flat := strings.Join(strings.Fields(text), " ")
 			for _, want := range []string{
 				"error control/smtproutes:4: what is wrong", "host example.org", "MX example.org", "way 1 mx.example.org SMTP port 25 TLS verify (control/tlsstrictness 2) because MX 10",
-				"it did not answer lately, for 41m0s still", "expired 3 days ago", "taken, TLS", "deferred", "cut off by option -t", "it would be taken by 192.0.2.1, TLS unverified (control/tlsstrictness 2)",
+				"it did not answer lately, for about 41 minutes still", "expired 3 days ago", "taken, TLS", "deferred", "cut off by option -t", "no such name ([::1]:53, 3 ms), cut off by option -t", "try 1 mx.example.org (192.0.2.1) SMTP port 25: connected",
+				`but not b@example.org: 192.0.2.1 does not like recipient. / Remote host said: 550 \x1b[2J refused, so it would bounce`, "it would be taken by 192.0.2.1, TLS unverified (control/tlsstrictness 2)",
 			} {
 				if !strings.Contains(flat, want) {
 					t.Errorf("width %d: no %q in %s", width, want, flat)

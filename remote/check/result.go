@@ -2,6 +2,8 @@ package check
 
 import (
 	"time"
+
+	"nightmare.mail/mxf/smtpc"
 )
 
 // A Result is what mxf-check has found, as values. Its fields are those of the JSON that
@@ -20,6 +22,9 @@ type Result struct {
 	Outcome  *Outcome  `json:"outcome"` // nil: nobody asked where mail would go, or it was not tried
 
 	prospects []prospect // of each address tried, in order
+	planned   bool       // it was found out where mail would go, or tried
+	decider   string     // who decided on the TLS of the attempt that takes the message
+	left      []Reply    // the recipients that it does not take
 	now       time.Time
 	clearBad  bool // TLS is on, and the message would go in the clear
 }
@@ -38,8 +43,9 @@ type Lookup struct {
 	Type   string   `json:"type"`
 	Answer []string `json:"answer"` // records in presentation format; none: the name has none of that type
 	Error  string   `json:"error,omitempty"`
-	Server string   `json:"server"`           // empty: none answered
-	Secure *bool    `json:"secure,omitempty"` // nil: nobody asked whether it was validated
+	Server string   `json:"server"`            // empty: none answered
+	Secure *bool    `json:"secure,omitempty"`  // nil: nobody asked whether it was validated
+	CutOff bool     `json:"cut_off,omitempty"` // mxf-remote would have waited longer
 	MS     int64    `json:"ms"`
 	Notes  []string `json:"notes,omitempty"` // the tries that failed before
 
@@ -85,6 +91,8 @@ type Attempt struct {
 	Error        string   `json:"error,omitempty"`   // why it was left, or what ended the delivery
 	CutOff       bool     `json:"cut_off,omitempty"` // mxf-remote would have waited longer
 	Conversation []string `json:"conversation,omitempty"`
+
+	limits string // of what is known, for people
 }
 
 // A TLS is what is known of TLS with a server. Without a handshake that came as far as a
@@ -153,7 +161,7 @@ const (
 )
 
 // Exit returns the exit status: 0 all in order, 1 a warning, 2 an error or deferred, 3 it would
-// bounce. What nobody knows is a warning.
+// bounce, for some recipient at least. What nobody knows is a warning.
 func (r *Result) Exit() int {
 	status := 0
 	for _, f := range r.Findings {
@@ -174,7 +182,13 @@ func (r *Result) Exit() int {
 		return max(status, exitError)
 	case "K":
 		if r.clearBad {
-			return max(status, exitWarning)
+			status = max(status, exitWarning)
+		}
+		for _, one := range r.left {
+			if one.Status == smtpc.Refused.String() {
+				return exitBounce
+			}
+			status = max(status, exitError)
 		}
 		return status
 	}

@@ -12,6 +12,7 @@ import (
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote"
+	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/route"
 )
@@ -22,7 +23,7 @@ func everything() *Result {
 	r := New("mxf-check 1", "example.org", now)
 	secure := true
 	r.Lookups = append(r.Lookups, Lookup{Name: "example.org", Type: "MX", Answer: []string{"10 mx.example.org", "20 \x1b[2J"}, Server: "127.0.0.1:53", Secure: &secure, Notes: []string{"no answer"}},
-		Lookup{Name: strings.Repeat("a", 60) + ".example.org", Type: "TXT", Error: "no such name", Server: "[::1]:53", MS: 3})
+		Lookup{Name: strings.Repeat("a", 60) + ".example.org", Type: "TXT", Error: "no such name", Server: "[::1]:53", MS: 3, CutOff: true})
 	r.Policy = append(r.Policy, Policy{"sts", "example.org", "enforce cached 1"})
 	r.Ways = append(r.Ways, Way{Exchanger: "mx.example.org", Service: "smtp", Port: 25, Addresses: []string{"192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666"},
 		Silent: map[string]string{"2001:db8:1111:2222:3333:4444:5555:6666": "41m0s"}, Why: "MX 10", TLS: "verify", Policy: "control/tlsstrictness 2", Records: "3 1 1 ab,2 0 1 cd", Identity: []string{"logs in (control/credentials:3)"}},
@@ -30,7 +31,7 @@ func everything() *Result {
 	r.Dropped = append(r.Dropped, "mx3.example.org (MX 30): it is this host")
 	chain := []Certificate{{"CN=\x1b[31mred", "CN=authority", now.AddDate(-1, 0, 0), now.AddDate(0, 0, -3), []string{"mx.example.org"}}}
 	r.Attempts = append(r.Attempts,
-		Attempt{Address: "192.0.2.1", Port: 25, Exchanger: "mx.example.org", Connected: true, MS: 12, Greeting: "220 mx \xff\xfe\n220 hello", Extensions: []string{"PIPELINING"}, Login: "control/credentials:3",
+		Attempt{Address: "192.0.2.1", Port: 25, Service: "smtp", Exchanger: "mx.example.org", Connected: true, MS: 12, Greeting: "220 mx \xff\xfe\n220 hello", Extensions: []string{"PIPELINING"}, Login: "control/credentials:3",
 			TLS:        &TLS{Version: "TLSv1.3", Cipher: "TLS_AES_128_GCM_SHA256", Group: "X25519", Chain: chain, Staple: "good", Asked: true, Wrong: []Wrong{{"certificate expired", []string{"2", "sts"}}}},
 			Recipients: []Reply{{"a@example.org", "accepted", "250 ok"}}, Conversation: []string{"> EHLO x", "< 250 y"}},
 		Attempt{Address: "192.0.2.2", Port: 25, Error: "no answer within 10 s", MS: 10000, CutOff: true})
@@ -38,6 +39,7 @@ func everything() *Result {
 		{"192.0.2.1", "12 ms", "TLSv1.3", "expired 3 days ago", [3]string{"taken, TLS", "taken, clear", "deferred"}},
 		{"192.0.2.2", "no answer within 10 s", "", "", [3]string{}},
 	}
+	r.planned, r.decider, r.left = true, "control/tlsstrictness 2", []Reply{{"b@example.org", "refused", "192.0.2.1 does not like recipient.\nRemote host said: 550 \x1b[2J"}}
 	r.Outcome = &Outcome{Letter: "K", Text: "192.0.2.1 would take the message.", Address: "192.0.2.1", TLS: "TLSv1.3 TLS_AES_128_GCM_SHA256 unverified mx.example.org"}
 	return r
 }
@@ -91,12 +93,19 @@ func TestResult_Exit(t *testing.T) {
 		}
 		return r
 	}
+	left := func(r *Result, statuses ...string) *Result {
+		for _, s := range statuses {
+			r.left = append(r.left, Reply{Status: s})
+		}
+		return r
+	}
 	for _, test := range []struct {
 		r    *Result
 		want int
 	}{
 		{with("-", false), 0}, {with("-", false, OK, Note), 0}, {with("-", false, Warning, OK), 1}, {with("-", false, Error, Warning), 2},
 		{with("K", false), 0}, {with("K", true), 1}, {with("Z", false), 2}, {with("D", false), 3}, {with("", false), 1}, {with("K", false, Error), 2},
+		{left(with("K", true), "deferred"), 2}, {left(with("K", false), "deferred", "refused"), 3}, {left(with("K", false, Error), "refused"), 3},
 	} {
 		if got := test.r.Exit(); got != test.want {
 			t.Errorf("%+v: %d, want %d", test.r, got, test.want)
@@ -148,5 +157,23 @@ func TestSplit(t *testing.T) {
 		if domain, recipient := Split(text); domain != want[0] || recipient != want[1] {
 			t.Errorf("%q: %q, %q", text, domain, recipient)
 		}
+	}
+}
+
+// Rows of the table about one address differ by their ports.
+func TestTellApart(t *testing.T) {
+	at := func(text string) *remote.Attempt { return &remote.Attempt{Addr: netip.MustParseAddrPort(text)} }
+	rows := []prospect{{address: "192.0.2.1"}, {address: "2001:db8::1"}, {address: "192.0.2.1"}}
+	tellApart(rows, []*remote.Attempt{at("192.0.2.1:628"), at("[2001:db8::1]:25"), at("192.0.2.1:25")})
+	if rows[0].address != "192.0.2.1:628" || rows[1].address != "2001:db8::1" || rows[2].address != "192.0.2.1:25" {
+		t.Errorf("%+v", rows)
+	}
+}
+
+// A record is shown without its last dot, and the root is that dot.
+func TestRecordOf(t *testing.T) {
+	a := &dns.Answer{Question: dns.Question{Name: "example.org", Type: dns.TypeMX}, MX: []dns.MX{{Preference: 0, Exchanger: "."}, {Preference: 10, Exchanger: "mx.example.org."}}}
+	if first, second := recordOf(a, 0), recordOf(a, 1); first != "0 ." || second != "10 mx.example.org" {
+		t.Errorf("%q, %q", first, second)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"nightmare.mail/mxf/smtpc"
 )
 
 // levels has the colour of each level.
@@ -32,6 +34,9 @@ func (p *Page) Findings(all []Finding) {
 // Way shows a plan: where mail would go, and why.
 func (p *Page) Way(r *Result, verbose bool) {
 	p.Row("host", cmp.Or(r.Host, "none"))
+	if !r.planned {
+		return
+	}
 	p.Row("route", orNone(r.Route)...)
 	p.Lookups(r.Lookups, verbose)
 	p.Policies(r.Policy)
@@ -70,6 +75,7 @@ func (p *Page) Lookups(all []Lookup, verbose bool) {
 	if p.Width-titleWidth-width-2*gap < leastAnswer {
 		width = gap
 	}
+	slices.SortStableFunc(shown, func(a, b Lookup) int { return cmp.Compare(rank(&a), rank(&b)) })
 	if len(shown) == 0 {
 		p.Row("looked up", "nothing")
 	}
@@ -90,6 +96,14 @@ func (p *Page) Lookups(all []Lookup, verbose bool) {
 	}
 }
 
+// rank has what most mail goes by shown first.
+func rank(l *Lookup) int {
+	if l.Type == "MX" {
+		return 0
+	}
+	return 1
+}
+
 // found is what an answer says, and who said so.
 func (l *Lookup) found() string {
 	text := strings.Join(l.Answer, ", ")
@@ -106,8 +120,14 @@ func (l *Lookup) found() string {
 		}
 		text += ")"
 	}
+	if l.CutOff {
+		text += ", " + cutOff
+	}
 	return text
 }
+
+// cutOff says that mxf-check has waited no longer, and a delivery would.
+const cutOff = "cut off by option -t: mxf-remote waits longer"
 
 // Policies shows what is known of TLS policies.
 func (p *Page) Policies(all []Policy) {
@@ -140,7 +160,7 @@ func (p *Page) Ways(all []Way) {
 		}
 		for _, a := range w.Addresses {
 			if left := w.Silent[a]; left != "" {
-				p.row("", Purple, fmt.Sprintf("%s  skipped: it did not answer lately, for %s still", a, left))
+				p.row("", Purple, fmt.Sprintf("%s  skipped: it did not answer lately, for about %s still", a, inMinutes(left)))
 			}
 		}
 		if w.Records != "" {
@@ -155,6 +175,15 @@ func (p *Page) Ways(all []Way) {
 	}
 }
 
+// inMinutes is a duration as a person says it: to the second it differs from delivery to delivery.
+func inMinutes(text string) string {
+	left, err := time.ParseDuration(text)
+	if err != nil {
+		return text
+	}
+	return plural(int(left.Round(time.Minute)/time.Minute), "minute", "minutes")
+}
+
 // Attempts shows what the attempts have found.
 func (p *Page) Attempts(r *Result, verbose bool) {
 	for i := range r.Attempts {
@@ -166,10 +195,11 @@ func (p *Page) Attempts(r *Result, verbose bool) {
 }
 
 func (p *Page) attempt(title string, a *Attempt, now time.Time, verbose bool) {
-	place := fmt.Sprintf("%s port %d", a.Address, a.Port)
+	place := a.Address
 	if a.Exchanger != "" {
-		place = fmt.Sprintf("%s (%s) port %d", a.Exchanger, a.Address, a.Port)
+		place = fmt.Sprintf("%s (%s)", a.Exchanger, a.Address)
 	}
+	place += fmt.Sprintf("  %s port %d", strings.ToUpper(a.Service), a.Port)
 	for _, word := range a.Manner {
 		place += ", " + word
 	}
@@ -180,6 +210,9 @@ func (p *Page) attempt(title string, a *Attempt, now time.Time, verbose bool) {
 		return
 	}
 	p.Row(title, fmt.Sprintf("%s: connected in %d ms", place, a.MS))
+	if a.limits != "" {
+		p.Row("", a.limits)
+	}
 	if a.Greeting != "" {
 		p.Row("greeting", strings.Split(a.Greeting, "\n")...)
 	}
@@ -206,7 +239,7 @@ func (p *Page) attempt(title string, a *Attempt, now time.Time, verbose bool) {
 
 func (p *Page) cutOff(a *Attempt) {
 	if a.CutOff {
-		p.row("", Purple, "cut off by option -t: mxf-remote waits longer")
+		p.row("", Purple, cutOff)
 	}
 }
 
@@ -347,14 +380,18 @@ func (p *Page) Outcome(r *Result) {
 	text := strings.TrimSpace(o.Letter + " " + o.Text)
 	if o.Letter == "K" {
 		text = fmt.Sprintf("it would be taken by %s, %s", o.Address, inWords(o.TLS))
-		if by := r.decider(o.Address); by != "" {
-			text += " (" + by + ")"
+		if r.decider != "" {
+			text += " (" + r.decider + ")"
 		}
 		if r.clearBad {
 			l.colour = Purple
 		}
 	}
 	p.row(l.words, l.colour, strings.Split(text, "\n")...)
+	for i, one := range r.left {
+		text := one.Recipient + ": " + strings.ReplaceAll(one.Reply, "\n", " / ")
+		p.row(first(i, "but not"), Red, text, one.Status+", so it would "+map[bool]string{true: "bounce", false: "wait"}[one.Status == smtpc.Refused.String()])
+	}
 }
 
 // inWords is the line on TLS for a person.
@@ -364,16 +401,6 @@ func inWords(line string) string {
 		return line
 	}
 	return "TLS " + words[2]
-}
-
-// decider is who decided on TLS at an address.
-func (r *Result) decider(address string) string {
-	for i := range r.Ways {
-		if slices.Contains(r.Ways[i].Addresses, address) {
-			return r.Ways[i].Policy
-		}
-	}
-	return ""
 }
 
 // All shows everything.

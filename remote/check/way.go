@@ -2,7 +2,10 @@ package check
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +21,7 @@ func (r *Result) Plan(p *remote.Plan) {
 	if p == nil || p.Route == nil {
 		return
 	}
+	r.planned = true
 	for i := range p.Route.Routes {
 		r.Route = append(r.Route, describeRoute(&p.Route.Routes[i]))
 	}
@@ -30,7 +34,11 @@ func (r *Result) Plan(p *remote.Plan) {
 	}
 	for i := range p.Route.Dropped {
 		d := &p.Route.Dropped[i]
-		r.Dropped = append(r.Dropped, d.String())
+		text := d.String()
+		if d.Ours {
+			text += " (control/ipme, or without that file the interfaces)"
+		}
+		r.Dropped = append(r.Dropped, text)
 	}
 	if p.Route.More > 0 {
 		r.Dropped = append(r.Dropped, fmt.Sprintf("and %d more", p.Route.More))
@@ -74,12 +82,31 @@ func lookupOf(a *dns.Answer) Lookup {
 		l.Secure = &secure
 	}
 	for i := range a.Len() - a.More {
-		l.Answer = append(l.Answer, strings.TrimSuffix(a.Record(i), "."))
+		l.Answer = append(l.Answer, recordOf(a, i))
 	}
 	if a.More > 0 {
 		l.Answer = append(l.Answer, fmt.Sprintf("and %d more", a.More))
 	}
 	return l
+}
+
+// recordOf is a record of a without the dot that ends a name. The root is nothing but that.
+func recordOf(a *dns.Answer, i int) string {
+	text := a.Record(i)
+	if text == "." || strings.HasSuffix(text, " .") {
+		return text
+	}
+	return strings.TrimSuffix(text, ".")
+}
+
+// cutOff marks the lookups that a shorter timeoutdns has ended.
+func (r *Result) cutOff(p *remote.Plan, cut []Limit) {
+	if p == nil || p.Route == nil || !slices.ContainsFunc(cut, func(l Limit) bool { return l.Name == "timeoutdns" }) {
+		return
+	}
+	for i, a := range p.Route.Answers {
+		r.Lookups[i].CutOff = errors.Is(a.Err, context.DeadlineExceeded)
+	}
 }
 
 // isOfAddresses reports whether an answer is about the addresses of a name.

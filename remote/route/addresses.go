@@ -28,6 +28,7 @@ func (s *search) resolve(ctx context.Context, found []*exchanger, mx *dns.Answer
 	for _, e := range cut {
 		if e.ours.IsValid() {
 			s.drop(e.name(), e.ways[0].why, "%s is ours", e.ours)
+			s.result.Dropped[len(s.result.Dropped)-1].Ours = s.result.More == 0
 		} else {
 			s.drop(e.name(), e.ways[0].why, "no better than ourselves")
 		}

@@ -121,6 +121,7 @@ type Drop struct {
 	Exchanger string // as its record spells it, with the port of SRV; or its address
 	Why       string // why it would be a candidate, as in Candidate
 	Reason    string // why it is not a candidate
+	Ours      bool   // it has an address of this host
 }
 
 func (d *Drop) String() string { return d.Exchanger + " (" + d.Why + "): " + d.Reason }
@@ -444,7 +445,7 @@ func (s *search) drop(exchanger, why, format string, args ...any) {
 		s.result.More++
 		return
 	}
-	d := Drop{exchanger, why, fmt.Sprintf(format, args...)}
+	d := Drop{Exchanger: exchanger, Why: why, Reason: fmt.Sprintf(format, args...)}
 	s.result.Dropped = append(s.result.Dropped, d)
 	s.tracef("dropped %s", &d)
 }
