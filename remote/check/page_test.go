@@ -90,3 +90,24 @@ func TestWaiting(t *testing.T) {
 	none.Show("x")
 	none.Clear()
 }
+
+// What is to be mended is counted last.
+func TestPage_tally(t *testing.T) {
+	for _, test := range []struct {
+		levels []Level
+		want   string
+	}{
+		{nil, "in all   0 errors, 0 warnings"},
+		{[]Level{OK, Warning, Error, Note, Warning}, "in all   1 error, 2 warnings"},
+	} {
+		r := &Result{}
+		for _, l := range test.levels {
+			r.Findings = append(r.Findings, Finding{Level: l, What: "x"})
+		}
+		var out bytes.Buffer
+		(&Page{W: &out, Width: 80}).All(r, false)
+		if !strings.HasSuffix("\n"+out.String(), "\n"+test.want+"\n") {
+			t.Errorf("%v: %q", test.levels, out.String())
+		}
+	}
+}

@@ -60,7 +60,7 @@ type SettingsOptions struct {
 
 // Settings looks at the settings of a home, and finds all that is wrong with them. The
 // findings are in the order of the table of mxf-check(8), those about control files first. If
-// ctx ends, they are those of what was looked at until then.
+// ctx ends, they are those of what was looked at until then, and a warning that says so.
 func Settings(ctx context.Context, o SettingsOptions) []Finding {
 	l, err := newLook(o)
 	if err != nil {
@@ -69,19 +69,38 @@ func Settings(ctx context.Context, o SettingsOptions) []Finding {
 	if !l.canSearch() {
 		return l.findings
 	}
-	l.askServers(ctx)
+	l.files()
+	l.otherFiles()
 	for _, section := range []func(context.Context){
-		l.files, l.otherFiles, l.routes, l.logins, l.names, l.tls, l.programs, l.resolvers, l.addresses,
+		l.askServers, l.routes, l.logins, l.names, l.tls, l.programs, l.resolvers, l.addresses,
 		l.deadHosts, l.policies, l.signingKeys, l.qmail, l.deliveries,
 	} {
 		before := len(l.findings)
 		section(ctx)
 		if ctx.Err() != nil {
 			l.findings = l.findings[:before] // what is cut off looks like a failure
+			l.warn("", 0, "run it again, and let it come to its end", "interrupted: the rest was not looked at")
 			break
 		}
 	}
+	l.tidy()
 	return l.findings
+}
+
+// tidy has no file or line called in order about which there is something worse.
+func (l *look) tidy() {
+	worse := map[string]bool{} // by file, and by file and line
+	place := func(f *Finding) string { return fmt.Sprintf("%s:%d", f.File, f.Line) }
+	for i := range l.findings {
+		if f := &l.findings[i]; f.File != "" && f.Level >= Warning {
+			worse[f.File], worse[place(f)] = true, true
+		}
+	}
+	for i := range l.findings {
+		if f := &l.findings[i]; f.Level == OK && (f.Line == 0 && worse[f.File] || worse[place(f)]) {
+			f.Level = Note
+		}
+	}
 }
 
 // A look is one use of Settings.

@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,7 +34,7 @@ func (l *look) canSearch() bool {
 }
 
 // files says what each control file has, and all that is wrong with it.
-func (l *look) files(context.Context) {
+func (l *look) files() {
 	for _, f := range l.survey.Files {
 		name := strings.TrimPrefix(f.Name, "control/")
 		switch {
@@ -76,7 +75,7 @@ func (l *look) summary(f *control.File) string {
 		return fmt.Sprintf("%d lines", f.Count)
 	case f.Value != "":
 		return shown(f.Value)
-	case defaults[name] != "":
+	case defaults[name] != "" && name != "ipme": // without lines that is a list of none
 		return defaults[name] + ", the default: the file is empty"
 	case f.Info.Size() == 0:
 		return "empty"
@@ -116,7 +115,7 @@ func mend(e *control.Error) string {
 	case strings.Contains(e.What, "chmod 640"):
 		what := "that file"
 		if e.Line == 0 {
-			what = name
+			what = e.File
 		}
 		return "take it away from others: chown root:qmail and chmod 640 on " + what
 	case strings.Contains(e.What, "logins belong in"):
@@ -182,7 +181,7 @@ var qmailFiles = []string{
 }
 
 // otherFiles looks for files that nobody reads.
-func (l *look) otherFiles(context.Context) {
+func (l *look) otherFiles() {
 	entries, err := os.ReadDir(filepath.Join(l.Home, "control"))
 	if err != nil {
 		l.note("control", 0, "the folder cannot be listed, so files that nobody reads are not found")

@@ -101,7 +101,7 @@ func (l *look) table(folder, name string, size int64) {
 	file, path := "queue/lock/"+name, filepath.Join(folder, name)
 	do := "as root: install -o qmailr -g qmail -m 644 /dev/null " + path
 	if name == "tcpto" {
-		do = "make it as qmail's installation does, owned by the user that delivers, with 1024 zero bytes"
+		do = fmt.Sprintf("as root: truncate -s %[2]d %[1]s && chown qmailr:qmail %[1]s && chmod 644 %[1]s", path, size)
 	}
 	// Nothing is written: this finds out whether it could be.
 	f, info, err := regular.Open(path, os.O_RDWR, 0)

@@ -155,7 +155,11 @@ func (l *look) appearance(a *appearance, answers map[dns.Question]*dns.Answer) {
 	case reverse.Failed():
 		l.note(a.file, a.line, "the reverse name of %s cannot be looked up for now: %v", a.addr, reverse.Err)
 	case len(reverse.PTR) == 0:
-		l.warn(a.file, a.line, "have who gave you the address enter "+a.helo+" as its reverse name (PTR)",
+		name := a.helo
+		if !isHostName(name) {
+			name = "the full name of this host"
+		}
+		l.warn(a.file, a.line, "have who gave you the address enter "+name+" as its reverse name (PTR)",
 			"the address %s that we send from has no reverse name, and many servers refuse such mail", a.addr)
 	case !slices.ContainsFunc(reverse.PTR, isHelo):
 		l.warn(a.file, a.line, "make the two the same: another name here, or another PTR record with who gave you the address",

@@ -73,7 +73,7 @@ func (l *look) installed(running process) (isSafe bool) {
 	k := l.recognise(path, "mxf-remote")
 	switch k {
 	case missing:
-		l.warn("", 0, do, "there is no %s, and mail bounces", file)
+		l.fail("", 0, do, "there is no %s, and mail bounces", file)
 	case foreign:
 		l.warn("", 0, do, "%s is not ours: mail goes by another program", file)
 	default:

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -84,11 +85,12 @@ func (l *look) serversFile() string {
 
 func (l *look) server(s *server) {
 	file := l.serversFile()
-	const firewall = "see whether a firewall stands in the way, or name another server"
+	source := cmp.Or(l.Servers.Source, "its place")
+	firewall := "see whether a firewall stands in the way, or name another server in " + source
 	udpWorks := s.udp != nil && !s.udp.Failed()
 	switch {
 	case !s.answers():
-		l.warn(file, 0, "start it, or name another one in its place", "the name server %s does not answer: %v", s.addr, s.tcp.Err)
+		l.warn(file, 0, "start it, or name another one in "+source, "the name server %s does not answer: %v", s.addr, s.tcp.Err)
 		return
 	case s.udp != nil && !udpWorks && s.edns.Failed():
 		l.warn(file, 0, firewall, "the name server %s does not answer by UDP: %v", s.addr, s.udp.Err)

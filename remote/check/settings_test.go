@@ -268,7 +268,7 @@ var broken = []struct {
 	{"credentials that all can read", func(w *world) {
 		w.control("credentials", "relay.example.net::joe:password:x\n")
 		w.control("smtproutes", ":relay.example.net\n")
-	}, []want{{failure, "control/credentials", "others cannot read", "chmod 640 on credentials"}}},
+	}, []want{{failure, "control/credentials", "others cannot read", "chmod 640 on control/credentials"}}},
 	{"a password file that all can read", func(w *world) {
 		w.control("smtproutes", ":relay.example.net\n")
 		w.control("joe", "x\n")
@@ -519,7 +519,7 @@ var broken = []struct {
 	}, []want{{failure, "control/ipme", "cannot be listed", "one a line"}}},
 
 	// Dead hosts.
-	{"no table", func(w *world) { w.remove("queue/lock/tcpto") }, []want{{warning, "queue/lock/tcpto", "no such table", "1024 zero bytes"}}},
+	{"no table", func(w *world) { w.remove("queue/lock/tcpto") }, []want{{warning, "queue/lock/tcpto", "no such table", "truncate -s 1024"}}},
 	{"no table for IPv6", func(w *world) { w.remove("queue/lock/tcpto6") }, []want{{note, "queue/lock/tcpto6", "no such table", ""}}},
 	{"a table that was cut", func(w *world) { must.OK(w, os.Truncate(filepath.Join(w.home, "queue/lock/tcpto"), 100)) }, []want{{warning, "queue/lock/tcpto", "has 100 bytes", "truncate"}}},
 	{"a folder in the place of a table", func(w *world) {
@@ -600,12 +600,12 @@ var broken = []struct {
 		w.remove("bin/qmail-remote")
 		must.OK(w, os.WriteFile(filepath.Join(w.home, "bin/qmail-remote"), []byte("\x7fELF\x00"), 0o755))
 	}, []want{{warning, "", "bin/qmail-remote is not ours", "section 7"}}},
-	{"no qmail-remote", func(w *world) { w.remove("bin/qmail-remote") }, []want{{warning, "", "there is no bin/qmail-remote", "section 7"}}},
+	{"no qmail-remote", func(w *world) { w.remove("bin/qmail-remote") }, []want{{failure, "", "there is no bin/qmail-remote", "section 7"}}},
 	{"an older copy", func(w *world) {
 		w.remove("bin/qmail-remote")
 		must.OK(w, os.WriteFile(filepath.Join(w.home, "bin/qmail-remote"), []byte("\x7fELF\x00 old nightmare.mail/mxf/cmd/mxf-remote"), 0o755))
 	}, []want{{warning, "", "of another version", "copy the program once more"}}},
-	{"QMAILREMOTE leads elsewhere", func(w *world) { w.process("environ", "QMAILREMOTE=/nowhere/qmail-remote\x00") }, []want{{warning, "", "there is no $QMAILREMOTE", "section 7"}}},
+	{"QMAILREMOTE leads elsewhere", func(w *world) { w.process("environ", "QMAILREMOTE=/nowhere/qmail-remote\x00") }, []want{{failure, "", "there is no $QMAILREMOTE", "section 7"}}},
 	{"too little address space", func(w *world) { w.limit("Max address space", "80000000") }, []want{{failure, "", "limit of qmail-rspawn on address space is 80000000 bytes", "softlimit -a"}}},
 	{"too little data", func(w *world) { w.limit("Max data size", "80000000") }, []want{{failure, "", "data size is 80000000", "softlimit -d"}}},
 	{"too few processes", func(w *world) { w.limit("Max processes", "300"); w.control("concurrencyremote", "120\n") }, []want{{failure, "", "can need 1920", "1920"}}},
@@ -835,10 +835,15 @@ func TestSettingsCutShort(t *testing.T) {
 	full(w)
 	ctx, cancel := context.WithCancel(t.Context())
 	w.options.Waiting = func(string) { cancel() }
-	for _, f := range w.look(ctx) {
-		if f.Level >= warning {
+	all := w.look(ctx)
+	last := len(all) - 1
+	for i, f := range all {
+		if (f.Level >= warning) != (i == last) {
 			t.Errorf("found %+v", f)
 		}
+	}
+	if !(want{warning, "", "interrupted", "again"}).fits(all[last]) || !slices.ContainsFunc(all, want{check.OK, "control/helohost", "mx.example.org", ""}.fits) {
+		t.Errorf("what was known by then:\n%s", shown(all))
 	}
 }
 
@@ -891,5 +896,27 @@ func TestSettingsBounds(t *testing.T) {
 	}
 	if n := len(w.server.Questions()); n > 20 {
 		t.Errorf("%d questions", n)
+	}
+}
+
+// TestSettingsContradict: no file and no line is called in order that has a warning or an error.
+func TestSettingsContradict(t *testing.T) {
+	w := newWorld(t)
+	w.control("trustanchors", "/nowhere.pem\n")
+	w.control("smtproutes", "a.example:relay.example.net\na.example:relay.example.net\nb.example:relay.example.net\n")
+	w.control("ipme", "")
+	w.options.Verbose = true
+	all := w.look(t.Context())
+	for _, f := range all {
+		for _, x := range all {
+			if f.Level == check.OK && f.File != "" && x.File == f.File && x.Level >= warning && (f.Line == 0 || f.Line == x.Line) {
+				t.Errorf("%+v, and %+v", f, x)
+			}
+		}
+	}
+	for _, x := range []want{{check.OK, "control/smtproutes:3", "b.example", ""}, {note, "control/smtproutes", "3 lines", ""}, {check.OK, "control/ipme", "empty", ""}} {
+		if !slices.ContainsFunc(all, x.fits) {
+			t.Errorf("not found: %v\n%s", x, shown(all))
+		}
 	}
 }

@@ -31,6 +31,22 @@ func (p *Page) Findings(all []Finding) {
 	}
 }
 
+// tally counts what is to be mended: on a terminal the errors may have left it at its top.
+func (p *Page) tally(all []Finding) {
+	var count [len(levels)]int
+	for _, f := range all {
+		count[f.Level]++
+	}
+	text, level := plural(count[Error], "error", "errors")+", "+plural(count[Warning], "warning", "warnings"), OK
+	switch {
+	case count[Error] > 0:
+		level = Error
+	case count[Warning] > 0:
+		level = Warning
+	}
+	p.say(fmt.Sprintf("%-8s ", "in all"), Bold, text, levels[level])
+}
+
 // Way shows a plan: where mail would go, and why.
 func (p *Page) Way(r *Result, verbose bool) {
 	p.Row("host", cmp.Or(r.Host, "none"))
@@ -407,6 +423,7 @@ func inWords(line string) string {
 func (p *Page) All(r *Result, verbose bool) {
 	p.Findings(r.Findings)
 	if r.Host == "" {
+		p.tally(r.Findings)
 		return
 	}
 	p.Way(r, verbose)

@@ -30,6 +30,7 @@ const (
 type Config struct {
 	Servers []netip.AddrPort // asked in this order; those after the sixteenth are not
 	TCP     bool             // nothing is asked by UDP
+	Source  string           // who names them: control/trustresolvers, $DNSCACHEIP or the path of resolv.conf
 	Guess   string           // why Servers are this host's own, which nobody has named; else empty
 
 	// Sockets bounds the sockets in use at a time; 0: 64. A process with many deliveries
@@ -58,13 +59,14 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 // resolv.conf(5), or, when that is missing or names none, with this host's own.
 // They are 16 at most. The error is a *ConfigError.
 func ReadConfig(trusted []netip.AddrPort, dnscacheip, resolvConf string) (Config, error) {
-	var c Config
+	c := Config{Source: "control/trustresolvers"}
 	for _, server := range trusted {
 		c.add(server)
 	}
 	if len(trusted) > 0 {
 		return c, nil // nothing of what others wrote is even read
 	}
+	c.Source = "$DNSCACHEIP"
 	for _, field := range strings.FieldsFunc(dnscacheip, func(r rune) bool { return strings.ContainsRune(" \t,/", r) }) {
 		server, err := parseServer(field)
 		if err != nil {
@@ -73,6 +75,7 @@ func ReadConfig(trusted []netip.AddrPort, dnscacheip, resolvConf string) (Config
 		c.add(server)
 	}
 	if len(c.Servers) == 0 {
+		c.Source = resolvConf
 		if err := c.readResolvConf(resolvConf); err != nil {
 			return Config{}, &ConfigError{resolvConf,
 				fmt.Sprintf("expected a file that can be read, or the name servers in $DNSCACHEIP: %v", withoutPath(err)), err}
