@@ -69,6 +69,7 @@ type Way struct {
 	Why       string            `json:"why"`
 	TLS       string            `json:"tls"`                // none, may, must, verify: of the first attempt
 	Policy    string            `json:"policy"`             // who decided that
+	Title     string            `json:"title,omitempty"`    // what was decided, as a trace calls it: dane, sts, floor may
 	Records   string            `json:"records,omitempty"`  // usable TLSA records or pins, commas between
 	Identity  []string          `json:"identity,omitempty"` // what is said about ourselves there, where a control file says so
 	Skipped   string            `json:"skipped,omitempty"`  // why the whole way is passed over

@@ -177,3 +177,18 @@ func TestRecordOf(t *testing.T) {
 		t.Errorf("%q, %q", first, second)
 	}
 }
+
+// The TLS of a way is said with the word for what was decided.
+func TestWay_decision(t *testing.T) {
+	for _, test := range []struct{ tls, title, by, want string }{
+		{"verify", "dane", "TLSA records of mx.example.org", "verify, dane (TLSA records of mx.example.org)"},
+		{"verify", "floor verify", "control/credentials:3", "floor verify (control/credentials:3)"},
+		{"none", "floor may", "control/tlsstrictness 0", "none, floor may (control/tlsstrictness 0)"},
+		{"must", "must", "control/tlspolicy:1", "must (control/tlspolicy:1)"},
+	} {
+		w := Way{TLS: test.tls, Title: test.title, Policy: test.by}
+		if got := w.decision(); got != test.want {
+			t.Errorf("%q, want %q", got, test.want)
+		}
+	}
+}

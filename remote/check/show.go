@@ -163,7 +163,7 @@ func (p *Page) Ways(all []Way) {
 		if w.Skipped != "" && len(w.Silent) == 0 {
 			p.Row(title, fmt.Sprintf("%s  %s port %d  because %s", cmp.Or(w.Exchanger, "address"), strings.ToUpper(w.Service), w.Port, w.Why))
 		} else {
-			p.Row(title, fmt.Sprintf("%s  %s port %d  TLS %s (%s)  because %s", cmp.Or(w.Exchanger, "address"), strings.ToUpper(w.Service), w.Port, w.TLS, w.Policy, w.Why))
+			p.Row(title, fmt.Sprintf("%s  %s port %d  TLS %s  because %s", cmp.Or(w.Exchanger, "address"), strings.ToUpper(w.Service), w.Port, w.decision(), w.Why))
 		}
 		var addrs []string
 		for _, a := range w.Addresses {
@@ -189,6 +189,19 @@ func (p *Page) Ways(all []Way) {
 			p.row("", Purple, "passed over: "+w.Skipped)
 		}
 	}
+}
+
+// decision is the TLS that is wanted, by what, and who decided it.
+func (w *Way) decision() string {
+	text := w.TLS
+	switch w.Title {
+	case "", w.TLS:
+	case "floor " + w.TLS:
+		text = w.Title
+	default:
+		text += ", " + w.Title
+	}
+	return text + " (" + w.Policy + ")"
 }
 
 // inMinutes is a duration as a person says it: to the second it differs from delivery to delivery.

@@ -117,7 +117,7 @@ func isOfAddresses(a *dns.Answer) bool {
 func wayOf(s *remote.Step) Way {
 	w := Way{
 		Exchanger: s.Host, Service: s.Protocol.Service, Port: s.Port, Why: s.Why, Addresses: make([]string, 0, len(s.Addresses)),
-		TLS: s.Requirement.First.String(), Policy: s.Requirement.By,
+		TLS: s.Requirement.First.String(), Policy: s.Requirement.By, Title: s.Requirement.Title,
 	}
 	for i := range s.Addresses {
 		a := &s.Addresses[i]

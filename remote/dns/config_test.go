@@ -73,7 +73,7 @@ func TestReadConfig(t *testing.T) {
 func TestReadConfig_trusted(t *testing.T) {
 	trusted := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:5300"), netip.MustParseAddrPort("127.0.0.1:53")}
 	config, err := ReadConfig(trusted, "nonsense", t.TempDir())
-	if err != nil || !slices.Equal(config.Servers, trusted[:2]) || config.TCP || config.Guess != "" {
+	if err != nil || !slices.Equal(config.Servers, trusted[:2]) || config.TCP || config.Guess != "" || config.Source != "control/trustresolvers" {
 		t.Errorf("%+v, %v", config, err)
 	}
 }
@@ -99,5 +99,15 @@ func TestResolvConf(t *testing.T) {
 	want := fmt.Sprintf("%s: expected a file that can be read, or the name servers in $DNSCACHEIP: open %[1]s: %v", fifo, regular.ErrNot)
 	if err == nil || err.Error() != want || !errors.Is(err, regular.ErrNot) {
 		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// It is known who named the name servers.
+func TestReadConfig_source(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	for env, want := range map[string]string{"": file, "127.0.0.1": "$DNSCACHEIP"} {
+		if config, err := ReadConfig(nil, env, file); err != nil || config.Source != want {
+			t.Errorf("%q: %+v, %v", env, config, err)
+		}
 	}
 }
