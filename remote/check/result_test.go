@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -191,4 +193,33 @@ func TestWay_decision(t *testing.T) {
 			t.Errorf("%q, want %q", got, test.want)
 		}
 	}
+}
+
+// TestResult_manual: the manual names each field of the JSON, and with a dash those that may be
+// left out.
+func TestResult_manual(t *testing.T) {
+	page := string(must.Get(os.ReadFile("../../doc/mxf-check.8"))(t))
+	_, page, _ = strings.Cut(page, ".Sh JSON")
+	page, _, _ = strings.Cut(page, ".Sh ")
+	words := strings.FieldsFunc(page, func(r rune) bool { return strings.ContainsRune(" ,\n();:", r) })
+	var fields func(of reflect.Type)
+	fields = func(of reflect.Type) {
+		for of.Kind() == reflect.Slice || of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		if of.Kind() != reflect.Struct || of == reflect.TypeFor[time.Time]() {
+			return
+		}
+		for i := range of.NumField() {
+			name, omitted, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			if omitted == "omitempty" {
+				name = "-" + name
+			}
+			if name != "" && !slices.Contains(words, name) {
+				t.Errorf("%s has no %q", of, name)
+			}
+			fields(of.Field(i).Type)
+		}
+	}
+	fields(reflect.TypeFor[Result]())
 }
