@@ -29,6 +29,7 @@ func TestParse(t *testing.T) {
 		{"-n -t3 example.org s@example.net r1@example.org r2@example.org", "example.org", "r1@example.org r2@example.org"},
 		{"-- -x.example", "-x.example", "postmaster@-x.example"},
 		{"a@", "", ""}, {"-x example.org", "", ""}, {"-t 0 example.org", "", ""}, {"-t soon example.org", "", ""}, {"-n", "", ""}, {"-ar", "", ""}, {"-u", "", ""},
+		{"example.org -n", "", ""}, {"-- example.org -n", "example.org", "postmaster@example.org"},
 	} {
 		c, err := parse(strings.Fields(test.args))
 		if (err == nil) != (test.host != "") || err == nil && (c.host != test.host || strings.Join(c.recipients, " ") != test.recipients) {

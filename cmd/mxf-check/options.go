@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
@@ -40,6 +42,9 @@ func parse(args []string) (*command, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if len(rest) > 1 && strings.HasPrefix(rest[1], "-") && !slices.Contains(args, "--") {
+		return nil, chain.Fail(chain.ExitUsage, "%s", usage) // an option behind host is meant as one, and would do nothing
 	}
 	if len(rest) == 0 {
 		if c.how.PlanOnly || c.how.All || c.how.Ask {

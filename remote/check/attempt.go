@@ -273,7 +273,7 @@ func wrong(i *tlsc.Inspection, s *remote.Step) (all []Wrong) {
 func (r *Result) row(one *Attempt, a *remote.Attempt) prospect {
 	p := prospect{address: one.Address, connect: fmt.Sprintf("%d ms", one.MS)}
 	if a.Err != nil {
-		p.connect = shortError(a.Err)
+		p.connect = shortError(a)
 		return p
 	}
 	for n := range p.at {
@@ -328,9 +328,11 @@ func (p *prospect) merge(later prospect) {
 }
 
 // shortError is an error of a connection in few words.
-func shortError(err error) string {
-	text := err.Error()
-	return strings.TrimPrefix(text, "connection ")
+func shortError(a *remote.Attempt) string {
+	if a.TimedOut {
+		return "no answer"
+	}
+	return strings.TrimPrefix(a.Err.Error(), "connection ")
 }
 
 // ago is an age in days.

@@ -185,7 +185,8 @@ func TestWay_decision(t *testing.T) {
 	for _, test := range []struct{ tls, title, by, want string }{
 		{"verify", "dane", "TLSA records of mx.example.org", "verify, dane (TLSA records of mx.example.org)"},
 		{"verify", "floor verify", "control/credentials:3", "floor verify (control/credentials:3)"},
-		{"none", "floor may", "control/tlsstrictness 0", "none, floor may (control/tlsstrictness 0)"},
+		{"none", "floor may", "control/tlsstrictness 0", "none (control/tlsstrictness 0)"},
+		{"none", "floor may", "control/tlspolicy:2", "none, floor may (control/tlspolicy:2)"},
 		{"must", "must", "control/tlspolicy:1", "must (control/tlspolicy:1)"},
 	} {
 		w := Way{TLS: test.tls, Title: test.title, Policy: test.by}

@@ -194,9 +194,9 @@ func (p *Page) Ways(all []Way) {
 // decision is the TLS that is wanted, by what, and who decided it.
 func (w *Way) decision() string {
 	text := w.TLS
-	switch w.Title {
-	case "", w.TLS:
-	case "floor " + w.TLS:
+	switch {
+	case w.Title == "", w.Title == w.TLS, strings.HasPrefix(w.Policy, "control/tlsstrictness"): // that file is the floor
+	case w.Title == "floor "+w.TLS:
 		text = w.Title
 	default:
 		text += ", " + w.Title
