@@ -111,3 +111,16 @@ func TestPage_tally(t *testing.T) {
 		}
 	}
 }
+
+// A table of short addresses fits 80 columns with everything in it, and no title is folded.
+func TestPage_Table(t *testing.T) {
+	r := &Result{prospects: []prospect{
+		{"192.0.2.25", "refused", "", "", [3]string{}}, {"127.0.0.14", "no answer", "", "", [3]string{}},
+		{"192.0.2.1", "12 ms", "TLSv1.3", "expired 1 day ago", [3]string{"taken, clear", "taken, clear", "deferred"}},
+	}}
+	var out bytes.Buffer
+	(&Page{W: &out, Width: 80}).Table(r)
+	if head, _, _ := strings.Cut(out.String(), "\n"); strings.Join(strings.Fields(head), " ") != "address connect TLS cert strictness 0 1 2" || strings.Count(out.String(), "\n") != 5 {
+		t.Errorf("%s", out.String())
+	}
+}

@@ -350,6 +350,9 @@ func (p *Page) Table(r *Result) {
 		p.list(rows)
 		return
 	}
+	if widths[certificate] < len(head[certificate]) {
+		head[certificate] = "cert"
+	}
 	for i, row := range rows {
 		p.tableRow(row, widths, certificate, i == 0)
 	}
