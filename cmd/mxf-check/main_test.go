@@ -14,6 +14,7 @@ import (
 	"nightmare.mail/mxf/cmd/internal/cmdtest"
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/smtpc/smtptest"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 func TestMain(m *testing.M) { cmdtest.Main(m, main) }
@@ -57,6 +58,8 @@ func home(t *testing.T, server *smtptest.Server, files map[string]string) string
 func TestProgram(t *testing.T) {
 	deferred := smtptest.At(smtptest.Greeting, smtptest.Action{Reply: "450 busy"})
 	bounced := smtptest.At(smtptest.MAIL, smtptest.Action{Reply: "550 5.1.8 not you"})
+	refusesTLS := smtptest.At(smtptest.STARTTLS, smtptest.Action{Reply: "454 not now"})
+	anchors := string(tlstest.NewAuthority("some authority").PEM())
 	oneOfTwo := func(p smtptest.Point) smtptest.Action {
 		if p.Phase == smtptest.RCPT && p.N == 0 {
 			return smtptest.Action{Reply: "550 5.1.1 nobody"}
@@ -75,13 +78,14 @@ func TestProgram(t *testing.T) {
 		{"the plan alone", deferred, nil, "-n example.org", "127.0.0.1", 0},
 		{"deferred", deferred, nil, "example.org", "1 address was tried.", 2},
 		{"bounced", bounced, nil, "-r example.org s@example.net", "Remote host said: 550 5.1.8 not you", 3},
+		{"a young message", refusesTLS, map[string]string{"clearafter": "3600", "trustanchors": "control/anchors.pem", "anchors.pem": anchors}, "example.org", "only once it is 3600 seconds old: a younger one goes by another way or waits (control/clearafter)", 1},
 		{"one recipient of two", oneOfTwo, nil, "-r example.org s@example.net r1@example.org r2@example.org", "refused, so it would bounce", 3},
 		{"not asked", bounced, nil, "example.org s@example.net", "it would be taken by 127.0.0.1, in the clear (control/tlsstrictness 0)", 0},
 		{"settings that cannot be read", nil, map[string]string{"timeoutdns": "soon"}, "example.org", "control/timeoutdns:1", 2},
 		{"malformed settings", nil, map[string]string{"timeoutdns": "soon"}, "", "control/timeoutdns:1", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			environ := []string{home(t, &smtptest.Server{Act: test.act}, test.files), "DNSCACHEIP=127.0.0.1:9", "COLUMNS=200"}
+			environ := []string{home(t, &smtptest.Server{Act: test.act, Extensions: extensions(test.files)}, test.files), "DNSCACHEIP=127.0.0.1:9", "COLUMNS=200"}
 			got := cmdtest.Run(t, cmdtest.Command(t, environ, strings.Fields(test.args)...))
 			said := strings.TrimSpace(got.Out)
 			if test.args != "" { // what would become of the message stands last
@@ -92,6 +96,14 @@ func TestProgram(t *testing.T) {
 			}
 		})
 	}
+}
+
+// extensions has STARTTLS where there are trust anchors.
+func extensions(files map[string]string) []string {
+	if files["trustanchors"] == "" {
+		return nil
+	}
+	return []string{"STARTTLS"}
 }
 
 func TestProgram_usage(t *testing.T) {

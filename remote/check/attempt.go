@@ -82,6 +82,9 @@ func (r *Result) Probe(p *remote.Probe, c Case) {
 	r.Outcome = outcomeOf(p)
 	if taken := p.Taken; taken != nil && c.Settings != nil {
 		r.clearBad = c.Settings.TLSIsOn() && !insideTLS(taken)
+		if replacesTLS(taken) {
+			r.Outcome.Age = int64(c.Settings.ClearAfter / time.Second)
+		}
 		r.decider, r.left = taken.Step.Requirement.By, leftOut(taken, &c)
 	}
 }
@@ -97,6 +100,15 @@ func tellApart(rows []prospect, of []*remote.Attempt) {
 			rows[i].address = of[i].Addr.String()
 		}
 	}
+}
+
+// replacesTLS reports whether an attempt went on in the clear at a server that has offered TLS:
+// what control/clearafter keeps young messages from.
+func replacesTLS(a *remote.Attempt) bool {
+	if a.Step.Requirement.First == policy.Clear || insideTLS(a) {
+		return false
+	}
+	return a.Manner.TLSFailed || slices.ContainsFunc(a.Probe.Extensions, func(line string) bool { return strings.EqualFold(line, "STARTTLS") })
 }
 
 // leftOut has the recipients to whom the message would not go from an attempt that takes it.

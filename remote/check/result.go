@@ -143,6 +143,7 @@ type Outcome struct {
 	Text    string `json:"text"`   // of the report, where it would end before MAIL or as -r was answered
 	Address string `json:"address,omitempty"`
 	TLS     string `json:"tls,omitempty"` // the line on TLS, or "in the clear"
+	Age     int64  `json:"age,omitempty"` // in seconds: a younger message waits (control/clearafter)
 }
 
 // A prospect is a row of the table.

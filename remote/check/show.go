@@ -420,6 +420,9 @@ func (p *Page) Outcome(r *Result) {
 		}
 	}
 	p.row(l.words, l.colour, strings.Split(text, "\n")...)
+	if o.Age > 0 {
+		p.row("but", Purple, fmt.Sprintf("only once it is %d seconds old: a younger one goes by another way or waits (control/clearafter)", o.Age))
+	}
 	for i, one := range r.left {
 		text := one.Recipient + ": " + strings.ReplaceAll(one.Reply, "\n", " / ")
 		p.row(first(i, "but not"), Red, text, one.Status+", so it would "+map[bool]string{true: "bounce", false: "wait"}[one.Status == smtpc.Refused.String()])
