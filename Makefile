@@ -1,7 +1,7 @@
 # make            builds the programs into bin/
 # make try        builds, then delivers messages through servers of its own
-# make check      vet, staticcheck, manual pages, every test under the race detector; lists
-#                 in the end what was not tested, and what is missing for it
+# make check      vet, staticcheck, manual pages, sums of modules, every test under the race
+#                 detector; lists in the end what was not tested, and what is missing for it
 # make test       the tests of make check alone
 # make bench      prints the table of doc/FIGURES.md
 # make bench-loops  runs the Go benchmarks of the hot loops, with allocations

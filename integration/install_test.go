@@ -80,6 +80,12 @@ func TestInstall(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if commit, err := exec.Command("git", "-C", "..", "log", "-1", "--format=%h", "--abbrev=12").Output(); err == nil {
+		said, _ := run(t, nil, filepath.Join(folder, "mxf-remote"), "--version")
+		if !strings.Contains(said, " (commit "+strings.TrimSpace(string(commit))+" of 20") {
+			t.Errorf("built of %s it says %q", commit, said)
+		}
+	}
 	t.Run("safe", func(t *testing.T) { safe(t, folder) })
 }
 

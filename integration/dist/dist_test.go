@@ -189,6 +189,13 @@ func rightSource(t *testing.T, m *made) {
 	build.Dir, build.Env = root, append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0")
 	must.Get(output(build))(t)
 	m.saysVersion(t, "qmail-remote-io", exec.Command(program, "--version"))
+
+	// In the clone Go asks git.
+	build = exec.Command("go", "build", "-buildvcs=true", "-o", program, "./cmd/qmail-remote-io")
+	build.Dir, build.Env = t.TempDir(), append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0")
+	clone(t, build.Dir)
+	must.Get(output(build))(t)
+	m.saysVersion(t, "qmail-remote-io", exec.Command(program, "--version"))
 }
 
 // saysVersion checks what a program says of itself.
