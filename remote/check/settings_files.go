@@ -140,35 +140,39 @@ func mend(e *control.Error) string {
 type patch struct {
 	instead string // the file that does the same here; "": none does
 	how     string
+	stays   bool // others read it too
 }
 
 // patches has what other qmails' files are replaced by. A name that ends in a slash is a
 // folder.
 var patches = map[string]patch{
-	"outgoingip":       {"sources", "the line is :ADDRESS"},
-	"outgoingips":      {"sources", "a line is @domain:ADDRESS"},
-	"bindroutes":       {"sources", "which goes by the sender, not by the recipient"},
-	"domainips":        {"sources", "a line is @domain:ADDRESS:HELO"},
-	"domainbindings":   {"sources", "a line is @domain:ADDRESS"},
-	"mailfromip":       {"sources", "a line is SENDER:ADDRESS"},
-	"helohosts":        {"sources", "the third field is the name"},
-	"domaincerts":      {"clientcerts", "a line is :@domain:CERTIFICATE:KEY"},
-	"servercert.pem":   {"clientcert", "with clientkey, where a server is to see our certificate; for qmail-smtpd the file may stay"},
-	"clientcert.pem":   {"clientcert", "with clientkey: two paths"},
-	"tlsdestinations":  {"tlspolicy", "a line is domain:must or domain:verify"},
-	"tlshosts/":        {"tlspolicy", "a line is @EXCHANGER:verify or @EXCHANGER:pin:DIGEST"},
-	"notlshosts":       {"tlspolicy", "a line is @EXCHANGER:none"},
-	"notlshosts/":      {"tlspolicy", "a line is @EXCHANGER:none"},
-	"authsenders":      {"senderroutes", "and control/credentials for the login"},
-	"remote_auth":      {"credentials", "a line is RELAY::USER:password:PASSWORD"},
-	"remoteauth":       {"credentials", "a line is RELAY::USER:password:PASSWORD"},
-	"remotesecrets":    {"credentials", "a line is RELAY::USER:password:PASSWORD"},
-	"smtproutes.cdb":   {"smtproutes", "in plain text; large ones are quick too"},
-	"dkimkeys":         {"signingkeys", "a line is DOMAIN:SELECTOR:KEY"},
-	"domainkeys/":      {"signingkeys", "a line is DOMAIN:SELECTOR:KEY"},
-	"filterargs":       {"signingkeys", "which signs; no other filter is run"},
-	"tlsclientciphers": {"", ""},
-	"tlsclientmethod":  {"", ""},
+	"outgoingip":       {instead: "sources", how: "the line is :ADDRESS"},
+	"outgoingip6":      {instead: "sources", how: "the line is :[ADDRESS]"},
+	"helohostbyip":     {instead: "sources", how: "the third field is the name"},
+	"tlsadomains":      {instead: "trustresolvers", how: "TLSA records are asked for everywhere then"},
+	"outgoingips":      {instead: "sources", how: "a line is @domain:ADDRESS"},
+	"bindroutes":       {instead: "sources", how: "which goes by the sender, not by the recipient"},
+	"domainips":        {instead: "sources", how: "a line is @domain:ADDRESS:HELO"},
+	"domainbindings":   {instead: "sources", how: "a line is @domain:ADDRESS"},
+	"mailfromip":       {instead: "sources", how: "a line is SENDER:ADDRESS"},
+	"helohosts":        {instead: "sources", how: "the third field is the name"},
+	"domaincerts":      {instead: "clientcerts", how: "a line is :@domain:CERTIFICATE:KEY"},
+	"servercert.pem":   {"clientcert", "with clientkey, where a server is to see our certificate; the file stays, because qmail-smtpd reads it", true},
+	"clientcert.pem":   {instead: "clientcert", how: "with clientkey: two paths"},
+	"tlsdestinations":  {instead: "tlspolicy", how: "a line is domain:must or domain:verify"},
+	"tlshosts/":        {instead: "tlspolicy", how: "a line is @EXCHANGER:verify or @EXCHANGER:pin:DIGEST"},
+	"notlshosts":       {instead: "tlspolicy", how: "a line is @EXCHANGER:none"},
+	"notlshosts/":      {instead: "tlspolicy", how: "a line is @EXCHANGER:none"},
+	"authsenders":      {instead: "senderroutes", how: "and control/credentials for the login"},
+	"remote_auth":      {instead: "credentials", how: "a line is RELAY::USER:password:PASSWORD"},
+	"remoteauth":       {instead: "credentials", how: "a line is RELAY::USER:password:PASSWORD"},
+	"remotesecrets":    {instead: "credentials", how: "a line is RELAY::USER:password:PASSWORD"},
+	"smtproutes.cdb":   {instead: "smtproutes", how: "in plain text; large ones are quick too"},
+	"dkimkeys":         {instead: "signingkeys", how: "a line is DOMAIN:SELECTOR:KEY"},
+	"domainkeys/":      {instead: "signingkeys", how: "a line is DOMAIN:SELECTOR:KEY"},
+	"filterargs":       {instead: "signingkeys", how: "which signs; no other filter is run"},
+	"tlsclientciphers": {},
+	"tlsclientmethod":  {},
 }
 
 // qmailFiles are control files of qmail and of programs around it that mxf does not read, and
@@ -177,7 +181,7 @@ var qmailFiles = []string{
 	"badmailfrom", "badmailto", "badhelo", "badrcptto", "bouncefrom", "bouncehost", "bouncemaxbytes", "concurrencylocal", "concurrencyremote", "databytes",
 	"defaultdelivery", "defaultdomain", "defaulthost", "doublebouncehost", "doublebounceto", "envnoathost", "idhost", "localiphost", "locals", "me",
 	"morercpthosts", "percenthack", "plusdomain", "qmqpservers", "queuelifetime", "rcpthosts", "smtpgreeting", "timeoutsmtpd", "timeoutqmtpd",
-	"virtualdomains", "spfbehavior", "tlsserverciphers", "dh1024.pem", "dh2048.pem", "rsa512.pem",
+	"virtualdomains", "spfbehavior", "tlsserverciphers", "tlsclients", "clientca.pem", "clientcrl.pem", "dh1024.pem", "dh2048.pem", "rsa512.pem",
 }
 
 // otherFiles looks for files that nobody reads.
@@ -229,7 +233,11 @@ func (l *look) patch(file, name string, p patch) {
 		l.warn(file, 0, "remove the file", "a patch of qmail has this file; mxf does not read it, and no file does the same: versions and ciphers are not chosen by hand")
 	case name == "servercert.pem" && l.settings.ClientCert != "":
 	default:
-		l.warn(file, 0, fmt.Sprintf("write control/%s (mxf-control(5)): %s; then remove this file", p.instead, p.how),
+		do := fmt.Sprintf("write control/%s (mxf-control(5), doc/MIGRATE.md): %s", p.instead, p.how)
+		if !p.stays {
+			do += "; then remove this file"
+		}
+		l.warn(file, 0, do,
 			"a patch of qmail has this file; mxf does not read it, and control/%s does the same", p.instead)
 	}
 }
