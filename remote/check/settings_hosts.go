@@ -78,6 +78,9 @@ func (l *look) ipme() {
 
 // deadHosts looks at the tables of hosts that did not answer, and changes nothing there.
 func (l *look) deadHosts(ctx context.Context) {
+	if l.isCopy() {
+		return
+	}
 	folder := filepath.Join(l.Home, "queue", "lock")
 	l.table(folder, "tcpto", tableSize4)
 	l.table(folder, "tcpto6", tableSize6)

@@ -45,6 +45,10 @@ const (
 
 // qmail looks at whether mail goes by our programs, and whether they can run there.
 func (l *look) qmail(context.Context) {
+	if l.isCopy() {
+		l.note("", 0, "%s has neither bin nor queue: it is taken for a copy of control files, and qmail's programs and tables of dead hosts were not looked at", l.Home)
+		return
+	}
 	running := l.running("qmail-rspawn", "mxf-rspawn", "qmail-send")
 	isSafe := l.installed(running)
 	if l.Proc == "" {
@@ -55,6 +59,16 @@ func (l *look) qmail(context.Context) {
 		return
 	}
 	l.limits(running, isSafe)
+}
+
+// isCopy reports whether the home is none, but control files that somebody tries.
+func (l *look) isCopy() bool {
+	for _, part := range []string{"bin", "queue"} {
+		if _, err := os.Stat(filepath.Join(l.Home, part)); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	return true
 }
 
 // installed says by which program mail goes. isSafe: that is a script, after which an end that

@@ -600,6 +600,9 @@ var broken = []struct {
 		w.remove("bin/qmail-remote")
 		must.OK(w, os.WriteFile(filepath.Join(w.home, "bin/qmail-remote"), []byte("\x7fELF\x00"), 0o755))
 	}, []want{{warning, "", "bin/qmail-remote is not ours", "section 7"}}},
+	{"a copy of control files", func(w *world) {
+		must.OK(w, os.RemoveAll(filepath.Join(w.home, "bin")), os.RemoveAll(filepath.Join(w.home, "queue")))
+	}, []want{{note, "", "neither bin nor queue", ""}}},
 	{"no qmail-remote", func(w *world) { w.remove("bin/qmail-remote") }, []want{{failure, "", "there is no bin/qmail-remote", "section 7"}}},
 	{"an older copy", func(w *world) {
 		w.remove("bin/qmail-remote")
