@@ -101,6 +101,7 @@ var arrows = map[string]map[string]string{
 		"remote/route":     "routes, and why there is no way",
 		"remote/sign":      "keys and their records",
 		"remote/transport": "programs as a delivery finds them",
+		"smtpc":            "what kept a conversation from its end",
 		"tlsc":             "trust anchors, certificates, what a handshake has shown",
 	},
 	"remote/dane": {
