@@ -1,19 +1,15 @@
 package control
 
 import (
-	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"strconv"
-	"strings"
 	"time"
+
+	"nightmare.mail/mxf/control/domain"
 )
 
 const (
 	// maxTrustResolvers is how many name servers are asked, as of $DNSCACHEIP.
 	maxTrustResolvers = 16
-	dnsPort           = 53
 
 	// maxSocketPath is the longest path of a Unix socket in bytes: Linux has room for 108
 	// with the zero byte at the end (unix(7)).
@@ -59,7 +55,7 @@ func (d dir) trustResolvers(s *Settings) error {
 		return err
 	}
 	err = d.entries("trustresolvers", data, func(_ int, entry string) string {
-		server, err := parseServer(entry)
+		server, err := domain.ParseServer(entry)
 		if err != nil {
 			return fmt.Sprintf("expected the IP address of a name server, with or without a port (192.0.2.1, [2001:db8::1]:53), found %s", found(entry))
 		}
@@ -73,27 +69,6 @@ func (d dir) trustResolvers(s *Settings) error {
 		return d.malformed("trustresolvers", 0, "expected at least one name server, found none; remove the file to trust none")
 	}
 	return err
-}
-
-// parseServer reads what $DNSCACHEIP may have: 127.0.0.1, 127.0.0.1:5300, ::1, and either
-// in brackets, [::1] and [::1]:5300.
-func parseServer(text string) (netip.AddrPort, error) {
-	port := uint64(dnsPort)
-	if host, digits, err := net.SplitHostPort(text); err == nil {
-		if port, err = strconv.ParseUint(digits, 10, 16); err != nil {
-			return netip.AddrPort{}, err
-		}
-		if port == 0 {
-			return netip.AddrPort{}, errors.New("port 0")
-		}
-		text = host
-	} else if inner, ok := strings.CutPrefix(text, "["); ok {
-		if text, ok = strings.CutSuffix(inner, "]"); !ok {
-			return netip.AddrPort{}, err
-		}
-	}
-	addr, err := netip.ParseAddr(text)
-	return netip.AddrPortFrom(addr, uint16(port)), err
 }
 
 func (d dir) tlsrptSocket(s *Settings) error {

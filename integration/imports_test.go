@@ -85,6 +85,7 @@ var arrows = map[string]map[string]string{
 		"smtpc":            "a plan says what a server is not asked for",
 	},
 	"remote/dns": {
+		"control/domain":  "a name server is read as control/trustresolvers has it",
 		"control/regular": "resolv.conf",
 		"remote/stack":    "lookups are goroutines",
 	},

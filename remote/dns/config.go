@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"nightmare.mail/mxf/control/domain"
 	"nightmare.mail/mxf/control/regular"
 )
 
@@ -23,7 +22,6 @@ const (
 	maxServers = 16
 	// maxResolvConf bounds what is read of resolv.conf, in bytes.
 	maxResolvConf = 1 << 20
-	dnsPort       = 53
 )
 
 // A Config says whom a Client asks, and where it gets what it needs of the world.
@@ -68,7 +66,7 @@ func ReadConfig(trusted []netip.AddrPort, dnscacheip, resolvConf string) (Config
 	}
 	c.Source = "$DNSCACHEIP"
 	for _, field := range strings.FieldsFunc(dnscacheip, func(r rune) bool { return strings.ContainsRune(" \t,/", r) }) {
-		server, err := parseServer(field)
+		server, err := domain.ParseServer(field)
 		if err != nil {
 			return Config{}, &ConfigError{"$DNSCACHEIP", fmt.Sprintf("%q is not an IP address with or without a port", field), err}
 		}
@@ -88,27 +86,6 @@ func (c *Config) add(server netip.AddrPort) {
 	if !slices.Contains(c.Servers, server) && len(c.Servers) < maxServers {
 		c.Servers = append(c.Servers, server)
 	}
-}
-
-// parseServer reads 127.0.0.1, 127.0.0.1:5300, ::1, and either in brackets, [::1] and
-// [::1]:5300.
-func parseServer(text string) (netip.AddrPort, error) {
-	port := uint64(dnsPort)
-	if host, digits, err := net.SplitHostPort(text); err == nil {
-		if port, err = strconv.ParseUint(digits, 10, 16); err != nil {
-			return netip.AddrPort{}, err
-		}
-		if port == 0 {
-			return netip.AddrPort{}, errors.New("port 0")
-		}
-		text = host
-	} else if inner, ok := strings.CutPrefix(text, "["); ok {
-		if text, ok = strings.CutSuffix(inner, "]"); !ok {
-			return netip.AddrPort{}, err
-		}
-	}
-	addr, err := netip.ParseAddr(text)
-	return netip.AddrPortFrom(addr, uint16(port)), err
 }
 
 // readResolvConf reads the nameserver lines of resolv.conf(5), and the option that has
@@ -136,7 +113,7 @@ func (c *Config) readResolvConf(path string) error {
 			}
 		case fields[0] == "nameserver":
 			if addr, err := netip.ParseAddr(fields[1]); err == nil {
-				c.add(netip.AddrPortFrom(addr, dnsPort))
+				c.add(netip.AddrPortFrom(addr, domain.DNSPort))
 			}
 		}
 	}
@@ -152,8 +129,8 @@ func (c *Config) readResolvConf(path string) error {
 // guess takes this host's own name servers, because nobody has named any.
 func (c *Config) guess(why string) {
 	c.Guess = why
-	c.add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort))
-	c.add(netip.AddrPortFrom(netip.IPv6Loopback(), dnsPort))
+	c.add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), domain.DNSPort))
+	c.add(netip.AddrPortFrom(netip.IPv6Loopback(), domain.DNSPort))
 }
 
 // withoutPath returns the system's error in err, without the operation and the path,
