@@ -1,7 +1,6 @@
 package control
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -24,6 +23,10 @@ const (
 	TLSAuto   TLSLevel = "auto"   // what the destination publishes
 )
 
+// digestSize is the length of a SHA-256 digest, in bytes. (crypto/sha256 says so too, and would
+// be linked into programs that need nothing of it.)
+const digestSize = 32
+
 // maxTLSPolicyValues is how many names or pins one line has at most. Each costs every
 // handshake a comparison or a digest.
 const maxTLSPolicyValues = 20
@@ -32,9 +35,9 @@ const maxTLSPolicyValues = 20
 type TLSPolicy struct {
 	Line  int // from 1
 	Level TLSLevel
-	Floor TLSLevel            // of TLSAuto: TLSMay, TLSMust or TLSVerify; "": that of control/tlsstrictness
-	Names []string            // of TLSVerify: names in place of the exchanger's, or .suffix, in lower case and A-labels; nil: that
-	Pins  [][sha256.Size]byte // of TLSPin: SHA-256 of a certificate or of its SubjectPublicKeyInfo
+	Floor TLSLevel           // of TLSAuto: TLSMay, TLSMust or TLSVerify; "": that of control/tlsstrictness
+	Names []string           // of TLSVerify: names in place of the exchanger's, or .suffix, in lower case and A-labels; nil: that
+	Pins  [][digestSize]byte // of TLSPin: SHA-256 of a certificate or of its SubjectPublicKeyInfo
 }
 
 // Place returns the file and the line, for errors and the trace.
@@ -181,10 +184,10 @@ func (p *TLSPolicy) parseNames(list string) (problem string) {
 func (p *TLSPolicy) parsePins(list string) (problem string) {
 	for word := range strings.SplitSeq(list, ",") {
 		digest, err := hex.DecodeString(word)
-		if err != nil || len(digest) != sha256.Size {
-			return fmt.Sprintf("expected SHA-256 digests of %d hexadecimal digits, with commas between, found %s", 2*sha256.Size, found(word))
+		if err != nil || len(digest) != digestSize {
+			return fmt.Sprintf("expected SHA-256 digests of %d hexadecimal digits, with commas between, found %s", 2*digestSize, found(word))
 		}
-		p.Pins = append(p.Pins, [sha256.Size]byte(digest))
+		p.Pins = append(p.Pins, [digestSize]byte(digest))
 	}
 	return tooMany(len(p.Pins), "digests")
 }
