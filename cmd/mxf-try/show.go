@@ -38,7 +38,7 @@ func (t *trial) show(w io.Writer, n int, r round, res result, ok bool) {
 	found.Plan(res.plan)
 	p.Lookups(found.Lookups, t.verbose)
 	p.Ways(found.Ways)
-	p.Row("exchanger", exchanger(res))
+	p.Row("server", server(res))
 	p.Row("TLS", encryption(res)...)
 	p.Row("report", reports(res.Raw)...)
 	p.Row("verdict", fmt.Sprintf("%c, exit status %d, after %d ms", res.Letter, res.Exit, res.Elapsed.Milliseconds()))
@@ -56,7 +56,8 @@ func (t *trial) show(w io.Writer, n int, r round, res result, ok bool) {
 	}
 }
 
-func exchanger(res result) string {
+// server is the one that was connected to, by the name that it says itself.
+func server(res result) string {
 	s := res.session
 	if s == nil {
 		return "none was connected to"
