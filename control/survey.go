@@ -21,6 +21,10 @@ type Survey struct {
 	Settings    *Settings
 	Credentials Credentials
 
+	// What mxf-rspawn reads besides, likewise.
+	Spawn   Spawn
+	Sharing *Sharing
+
 	// Mistakes are in the order in which the files are read, then by line. Of one file there
 	// are 50 at most, and one more that says so.
 	Mistakes []*Error
@@ -73,12 +77,14 @@ func ReadAll(home string) (*Survey, error) {
 		return nil, err
 	}
 	d.all = newCollector()
-	all := &Survey{Settings: &Settings{Home: d.home}}
+	all := &Survey{Settings: &Settings{Home: d.home}, Sharing: new(Sharing)}
 	// All that these return is noted.
 	_ = d.readInto(all.Settings)
 	if data, err := d.readCredentials(); err == nil {
 		all.Credentials, _ = d.parseCredentials(data)
 	}
+	all.Spawn, _ = d.readSpawn()
+	_ = d.readSharing(all.Sharing)
 	if d.all.names["me"] == nil { // helohost has a value, and what me has does not matter
 		info, _ := d.plain().stat("me")
 		d.all.file("me", info)

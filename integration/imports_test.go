@@ -153,8 +153,10 @@ var arrows = map[string]map[string]string{
 		"tlsc":            "TLS in this process",
 	},
 	"remote/report": {"qmtpc": "renders its outcomes", "smtpc": "renders its outcomes"},
-	"remote/sign":   {"control/domain": "the domains of From and of the sender"},
-	"remote/stack":  {},
+	"remote/sign": {
+		"control/domain": "the domains of From and of the sender",
+	},
+	"remote/stack": {},
 	"smtpc": {
 		"control/avoid":  "what is not used although it is offered",
 		"control/domain": "the domain of an address, as HOST is read",
