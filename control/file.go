@@ -49,6 +49,9 @@ type dir struct {
 	// is noted there and is no error, and the reader goes on as if there were no such line,
 	// value or file.
 	all *collector
+
+	// seen notes what the files look like, for a [Reader].
+	seen *witness
 }
 
 func openDir(home string) (dir, error) {
@@ -88,6 +91,7 @@ func (d dir) stat(file string) (info fs.FileInfo, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	d.seen.file(path)
 	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		info, err = os.Stat(path)
 	}
@@ -133,6 +137,7 @@ func (d dir) readAll(file string, f io.Reader, size int64) ([]byte, error) {
 	if n > MaxFile {
 		return nil, d.tooLarge(file, MaxFile)
 	}
+	d.seen.content(d.name(file), data.Bytes())
 	return data.Bytes(), d.checkLines(file, data.Bytes(), 0)
 }
 

@@ -58,6 +58,7 @@ var arrows = map[string]map[string]string{
 		"integration/lab":       "mxf-try alone: its servers are those of the tests",
 	},
 	"control": {
+		"control/stamp":   "files that have not changed are not read again",
 		"control/avoid":   "the words of smtpavoid",
 		"control/domain":  "names in files",
 		"control/regular": "control files",
@@ -68,6 +69,7 @@ var arrows = map[string]map[string]string{
 	"control/domain/domaintest": {},
 	"control/regular":           {},
 	"control/secret":            {},
+	"control/stamp":             {},
 	"remote": {
 		"control":          "the files that decide",
 		"control/domain":   "what no host, sender or recipient may have",
@@ -193,7 +195,7 @@ var arrows = map[string]map[string]string{
 var reserved = map[string][]string{
 	"crypto/tls":            {"tlsc", "tlsc/tlstest", "smtpc/smtptest", "integration/lab", "integration/bench", "integration/bench/floor"},
 	"github.com/miekg/dns":  {"remote/dns", "remote/dns/dnstest", "integration/lab"},
-	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/tlsrpt", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "control/stamp", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/tlsrpt", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
 	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/mtasts", "remote/transport"},
 	"os/exec":               {"remote/transport", "cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check", "integration/dist"},
 	"testing":               {"cmd/internal/cmdtest", "integration/must", "integration/peers", "remote/dns/dnstest"},
