@@ -50,8 +50,16 @@ type dir struct {
 	// value or file.
 	all *collector
 
-	// seen notes what the files look like, for a [Reader].
-	seen *witness
+	// seen notes what the files look like, for a [Reader]; nil: nobody does. It is an interface so
+	// that programs without a Reader have nothing of it linked.
+	seen observer
+}
+
+// An observer is told what a reading of control files does. Paths are absolute.
+type observer interface {
+	file(path string)                 // it is there, and about to be opened
+	content(path string, data []byte) // this was read
+	table(path string)                // it is not kept in memory, but read again for each look-up
 }
 
 func openDir(home string) (dir, error) {
@@ -91,7 +99,9 @@ func (d dir) stat(file string) (info fs.FileInfo, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	d.seen.file(path)
+	if d.seen != nil {
+		d.seen.file(path)
+	}
 	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		info, err = os.Stat(path)
 	}
@@ -137,7 +147,9 @@ func (d dir) readAll(file string, f io.Reader, size int64) ([]byte, error) {
 	if n > MaxFile {
 		return nil, d.tooLarge(file, MaxFile)
 	}
-	d.seen.content(d.name(file), data.Bytes())
+	if d.seen != nil {
+		d.seen.content(d.name(file), data.Bytes())
+	}
 	return data.Bytes(), d.checkLines(file, data.Bytes(), 0)
 }
 

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,9 +31,9 @@ type Reader struct {
 	mu     sync.Mutex    // for all below
 	served uint64        // the calls that have begun when the answer of now was looked at, or before
 	answer answer
-	last   *Set   // of the last reading without an error
-	digest uint64 // of what last was made of
-	seed   seed   // of all digests
+	last   *Set         // of the last reading without an error
+	digest uint64       // of what last was made of
+	seed   maphash.Seed // of all digests, which are of use in this process alone
 }
 
 // An answer is what a reading came to.
@@ -45,7 +46,7 @@ type answer struct {
 // NewReader makes a Reader for the control files in home/control. It reads nothing yet.
 func NewReader(home string) *Reader {
 	d, err := openDir(home)
-	return &Reader{dir: d, err: err, seed: newSeed()}
+	return &Reader{dir: d, err: err, seed: maphash.MakeSeed()}
 }
 
 // Read returns the files as they are at some time after it was called. While all have the same
@@ -74,16 +75,17 @@ func (r *Reader) read() answer {
 		now = r.Now
 	}
 	d := r.dir
-	d.seen = newWitness(r.seed, now(), r.dir.home+"/control")
+	seen := newWitness(r.seed, now(), d.home+"/control")
+	d.seen = seen
 	set := &Set{&Settings{Home: d.home}, new(Sharing)}
 	err := d.readSet(set)
 	if err != nil {
-		return answer{err: err, seen: d.seen}
+		return answer{err: err, seen: seen}
 	}
-	if digest := d.seen.sum(); r.last == nil || r.digest != digest {
+	if digest := seen.sum(); r.last == nil || r.digest != digest {
 		r.last, r.digest = set, digest
 	}
-	return answer{set: r.last, seen: d.seen}
+	return answer{set: r.last, seen: seen}
 }
 
 func (d dir) readSet(set *Set) error {

@@ -88,7 +88,9 @@ func (d dir) checkRoutes(file string) (*Routes, error) {
 		err = c.check(r, r.data, 0)
 	} else {
 		r.info = info
-		d.seen.table(d.name(file))
+		if d.seen != nil {
+			d.seen.table(d.name(file))
+		}
 		err = r.blocks(func(block []byte, before int) error { return c.check(r, block, before) })
 	}
 	r.unicode = c.unicode

@@ -8,8 +8,8 @@ import (
 	"nightmare.mail/mxf/control/stamp"
 )
 
-// A witness notes what a reading of control files sees, so that a change can be seen later
-// without another reading. A nil one notes nothing, and knows nothing.
+// A witness is an observer by which a change can be seen later without another reading. A nil
+// one knows nothing.
 //
 // A file that is missing needs no stamp of its own: to make one changes the folder.
 type witness struct {
@@ -25,15 +25,10 @@ type sight struct {
 	stamp stamp.Stamp
 }
 
-// A seed makes the digests of one process: they are of use nowhere else.
-type seed = maphash.Seed
-
-func newSeed() seed { return maphash.MakeSeed() }
-
 // newWitness looks at the folder. now is read before that.
-func newWitness(s seed, now time.Time, folder string) *witness {
+func newWitness(seed maphash.Seed, now time.Time, folder string) *witness {
 	w := &witness{began: now}
-	w.digest.SetSeed(s)
+	w.digest.SetSeed(seed)
 	w.look(folder)
 	return w
 }
@@ -48,37 +43,24 @@ func (w *witness) look(path string) {
 	w.sights = append(w.sights, sight{path, s})
 }
 
-// file notes that a file is about to be opened.
-func (w *witness) file(path string) {
-	if w != nil {
-		w.look(path)
-	}
-}
+func (w *witness) file(path string) { w.look(path) }
 
-// content notes what a file has.
 func (w *witness) content(path string, data []byte) {
-	if w == nil {
-		return
-	}
 	maphash.WriteComparable(&w.digest, path)
 	maphash.WriteComparable(&w.digest, len(data))
 	_, _ = w.digest.Write(data)
 }
 
-// table notes that a file is not kept in memory, but read again for each look-up. Then its
-// stamp counts as content, because what is made of the file goes by the stamp, and one that is
-// not settled is like no other.
+// table has the stamp of a file count as its content, because what is made of such a file goes
+// by the stamp. One that is not settled is like no other.
 func (w *witness) table(path string) {
-	if w == nil {
-		return
-	}
 	i := slices.IndexFunc(w.sights, func(s sight) bool { return s.path == path })
 	if i < 0 {
 		return
 	}
 	maphash.WriteComparable(&w.digest, w.sights[i])
 	if !w.sights[i].stamp.Settled(w.began) {
-		maphash.WriteComparable(&w.digest, w)
+		maphash.WriteComparable(&w.digest, w.began.UnixNano())
 	}
 }
 
