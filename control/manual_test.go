@@ -1,6 +1,7 @@
 package control
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -22,10 +23,14 @@ func TestManual(t *testing.T) {
 		"clientcert", "clientkey", "tlsstrictness", "ipme", "timeoutconnect", "timeoutremote", "timeoutdns", "trace",
 		"senderroutes", "submissionsroutes", "credentials", "sources", "families", "clientcerts", "signingkeys",
 		"trustresolvers", "mtasts", "tlspolicy", "tlsrptsocket", "clearafter",
+		"delnumbytes", "spawnlimit", "connectionlimits", "connectionidle", "connectionwait", "tlsresumption", "statusfile",
 	} {
 		if !regexp.MustCompile(`(?m)^\.It Pa .*\b` + name + `\b`).MatchString(text) {
 			t.Errorf("%s has no entry", name)
 		}
+	}
+	if !strings.Contains(text, fmt.Sprintf("\nDefault:\n.Li :%d:%d:%d .\n", DefaultConnections, DefaultMessages, DefaultRecipients)) {
+		t.Error("the default of connectionlimits is not that of the manual")
 	}
 	_, examples, _ := strings.Cut(text, "\n.Sh EXAMPLES\n")
 	routes := between(examples, "# the branch office", ".Ed")

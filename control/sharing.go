@@ -191,11 +191,17 @@ func (c ConnectionLimits) For(exchanger string, addr netip.Addr) ConnectionLimit
 	return ConnectionLimit{Connections: DefaultConnections, Messages: DefaultMessages, Recipients: DefaultRecipients}
 }
 
+// A ConnectionLimitLine is one line of control/connectionlimits.
+type ConnectionLimitLine struct {
+	Exchanger string // a name, .suffix, an address in brackets, or "", in its one form
+	Limit     ConnectionLimit
+}
+
 // Lines returns all lines that decide something.
-func (c ConnectionLimits) Lines() []ConnectionLimit {
-	var all []ConnectionLimit
-	for _, limit := range c.exchangers {
-		all = append(all, limit)
+func (c ConnectionLimits) Lines() []ConnectionLimitLine {
+	var all []ConnectionLimitLine
+	for exchanger, limit := range c.exchangers {
+		all = append(all, ConnectionLimitLine{exchanger, limit})
 	}
-	return byLine(all, func(c ConnectionLimit) int { return c.Line })
+	return byLine(all, func(c ConnectionLimitLine) int { return c.Limit.Line })
 }

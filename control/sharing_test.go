@@ -119,7 +119,7 @@ bücher.example:12
 			t.Errorf("%q %s: got %+v, want line %d", test.exchanger, test.addr, got, test.line)
 		}
 	}
-	if all := limits.Lines(); len(all) != len(line) || all[0] != line[2] || all[len(all)-1] != line[9] {
+	if all := limits.Lines(); len(all) != len(line) || all[0].Limit != line[2] || all[0].Exchanger != ".example.org" || all[len(all)-1].Limit != line[9] {
 		t.Errorf("got %+v", all)
 	}
 	want := control.ConnectionLimit{Connections: 20, Messages: 100, Recipients: 100}
@@ -161,7 +161,8 @@ func FuzzConnectionLimits(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, limit := range s.Limits.Lines() {
+		for _, found := range s.Limits.Lines() {
+			limit := found.Limit
 			if limit.Connections < 1 || limit.Connections > 10_000 || limit.Messages < 1 || limit.Messages > 10_000 || limit.Recipients < 1 || limit.Recipients > 1_000 || limit.Line < 1 {
 				t.Errorf("got %+v", limit)
 			}

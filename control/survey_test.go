@@ -46,6 +46,10 @@ func TestReadAllFindsEveryMistake(t *testing.T) {
 			"signingkeys": "a:b\n", "credentials": "a:b\n",
 		}, []string{"qmtproutes:1", "submissionsroutes:1", "smtproutes:1", "smtproutes:5", "senderroutes:1", "senderroutes:3",
 			"sources:1", "sources:3", "families:1", "clientcerts:1", "signingkeys:1", "credentials:0", "credentials:1"}},
+		{"every file of mxf-rspawn", files{
+			"delnumbytes": "x\n", "spawnlimit": "256\n", "connectionlimits": "mx\n:5\n:x\n", "connectionidle": "301\n", "connectionwait": "x\n", "tlsresumption": "2\n",
+			"statusfile": "status\n", "concurrencyremote": "x\n", "queuelifetime": "x\n",
+		}, []string{"delnumbytes:1", "spawnlimit:1", "connectionlimits:1", "connectionlimits:3", "connectionidle:1", "connectionwait:1", "tlsresumption:1", "statusfile:1"}},
 		{"what follows from a mistake is not another one", files{"trustresolvers": "x\n", "protocols": "smtp:x\n", "senderroutes": ":relay\n", "clientcert": " c\n", "clientkey": "k\n"},
 			[]string{"protocols:1", "clientcert:1", "trustresolvers:1"}},
 		{"one mistake a line", files{"smtproutes": "a\x00b\n" + long + "\n\x00\n:relay\n"}, []string{"smtproutes:1", "smtproutes:2", "smtproutes:3"}},
@@ -200,13 +204,29 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// FuzzReadAll: ReadAll finds nothing where Read refuses nothing, and else what Read says first
+// readEach returns the first error of the readers of all files but credentials.
+func readEach(home string) error {
+	if _, err := control.Read(home); err != nil {
+		return err
+	}
+	if _, err := control.ReadSharing(home); err != nil {
+		return err
+	}
+	spawn, err := control.ReadSpawn(home)
+	if err != nil {
+		return err
+	}
+	return spawn.LimitFault
+}
+
+// FuzzReadAll: ReadAll finds nothing where the readers refuse nothing, and else what they say first
 // of that file.
 func FuzzReadAll(f *testing.F) {
 	names := []string{"smtproutes", "senderroutes", "protocols", "sources", "families", "clientcerts", "signingkeys", "tlspolicy",
-		"trustresolvers", "ipme", "smtpavoid", "timeoutdns", "helohost", "trace", "tlsclient"}
+		"trustresolvers", "ipme", "smtpavoid", "timeoutdns", "helohost", "trace", "tlsclient",
+		"delnumbytes", "spawnlimit", "connectionlimits", "connectionidle", "connectionwait", "tlsresumption", "statusfile"}
 	for _, text := range []string{"a:b:x\na:b\n", "x\n@a:b\n@a:c\n", ":x\n:192.0.2.1\n:192.0.2.2\n", "a:must:x\nb:must\n", "two words\n", "\x00\n:relay\n",
-		"smtp:25:0:N:Y:p\nsmtp:x\n", "127.0.0.1\n", "mx:SIZE\nmx\n", "17\n", "[\n", strings.Repeat("x", control.MaxLine+1) + "\ny\n"} {
+		"smtp:25:0:N:Y:p\nsmtp:x\n", "127.0.0.1\n", "mx:SIZE\nmx\n", "17\n", "[\n", "mx:5:50:50\n:20\n", "2\n", "/run/status\n", strings.Repeat("x", control.MaxLine+1) + "\ny\n"} {
 		for i := range names {
 			f.Add(i, text)
 		}
@@ -214,13 +234,13 @@ func FuzzReadAll(f *testing.F) {
 	f.Fuzz(func(t *testing.T, i int, text string) {
 		name := names[uint(i)%uint(len(names))]
 		h := home(t, files{name: text})
-		_, err := control.Read(h)
+		err := readEach(h)
 		all := must.Get(control.ReadAll(h))(t)
 		if (err == nil) != (len(all.Mistakes) == 0) {
-			t.Fatalf("%s %q: Read says %v, ReadAll %v", name, text, err, all.Mistakes)
+			t.Fatalf("%s %q: the readers say %v, ReadAll %v", name, text, err, all.Mistakes)
 		}
 		if err != nil && !slices.ContainsFunc(all.Mistakes, func(e *control.Error) bool { return e.Error() == err.Error() }) {
-			t.Errorf("%s %q: Read says %v, ReadAll %v", name, text, err, all.Mistakes)
+			t.Errorf("%s %q: the readers say %v, ReadAll %v", name, text, err, all.Mistakes)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"nightmare.mail/mxf/control"
@@ -47,7 +48,7 @@ func (l *look) files() {
 		case f.Info != nil:
 			l.ok(f.Name, 0, "%s", l.summary(f))
 		case l.Verbose:
-			l.ok(f.Name, 0, "%s, the default: there is no such file", cmp.Or(defaults[name], "nothing"))
+			l.ok(f.Name, 0, "%s, the default: there is no such file", cmp.Or(l.byDefault(name), "nothing"))
 		}
 		if l.Verbose {
 			l.entries(f)
@@ -62,7 +63,15 @@ func (l *look) files() {
 var defaults = map[string]string{
 	"helohost": "the name in control/me", "timeoutconnect": "60", "timeoutremote": "1200", "timeoutdns": "60", "clearafter": "0", "tlsstrictness": "0",
 	"tlsclient": "the bundled one", "ucspitlsclient": "the bundled one", "ipme": "the addresses of the interfaces, and all of loopback",
-	"protocols": "qmtps, qmtp, smtp",
+	"protocols": "qmtps, qmtp, smtp", "delnumbytes": "1", "connectionlimits": ":20:100:100", "connectionidle": "5", "connectionwait": "30", "tlsresumption": "1",
+}
+
+// byDefault is what a missing file stands for, "" if that is nothing.
+func (l *look) byDefault(name string) string {
+	if name == "spawnlimit" {
+		return strconv.Itoa(l.survey.Spawn.Limit)
+	}
+	return defaults[name]
 }
 
 // summary is what a file in order has.
@@ -75,8 +84,8 @@ func (l *look) summary(f *control.File) string {
 		return fmt.Sprintf("%d lines", f.Count)
 	case f.Value != "":
 		return shown(f.Value)
-	case defaults[name] != "" && name != "ipme": // without lines that is a list of none
-		return defaults[name] + ", the default: the file is empty"
+	case l.byDefault(name) != "" && name != "ipme": // without lines that is a list of none
+		return l.byDefault(name) + ", the default: the file is empty"
 	case f.Info.Size() == 0:
 		return "empty"
 	}

@@ -18,7 +18,7 @@ import (
 var suite = []struct{ name, lost string }{
 	{"mxf-remote", "no mail goes out"},
 	{control.SMTPProgram, ""}, {control.QMTPProgram, ""}, {"mxf-tlsc", ""}, {"mxf-ucspitlsc", ""},
-	{"mxf-policy", ""}, {"mxf-remote-safe", ""}, {"qmail-remote-io", ""},
+	{"mxf-policy", ""}, {"mxf-rspawn", ""}, {"mxf-remote-safe", ""}, {"qmail-remote-io", ""},
 }
 
 // programs looks at the programs of control/protocols and at ours.

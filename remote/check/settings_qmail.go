@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,6 +30,9 @@ const (
 	leastFiles = 128
 )
 
+// limitsDo is where a limit is set.
+const limitsDo = "in the script that starts qmail (INSTALL.md, section 4), and restart qmail-send"
+
 // maxProgram bounds what is read of a program to recognise it, in bytes. Ours have some 10 MB.
 const maxProgram = 64 << 20
 
@@ -50,7 +54,15 @@ func (l *look) qmail(context.Context) {
 		return
 	}
 	running := l.running("qmail-rspawn", "mxf-rspawn", "qmail-send")
-	isSafe := l.installed(running)
+	spawner := l.recognise(filepath.Join(l.Home, "bin", "qmail-rspawn"), "mxf-rspawn")
+	isOurs := spawner != foreign && spawner != missing
+	isSafe := isOurs // a crash of one delivery is temporary there, and so is one of all
+	if isOurs {
+		l.whose("bin/qmail-rspawn", spawner)
+	} else {
+		isSafe = l.installed(running)
+	}
+	l.spawn(isOurs, running)
 	if l.Proc == "" {
 		return
 	}
@@ -58,7 +70,7 @@ func (l *look) qmail(context.Context) {
 		l.note("", 0, "qmail-send does not run, or cannot be seen: the limits of its environment were not looked at")
 		return
 	}
-	l.limits(running, isSafe)
+	l.limits(running, isSafe, isOurs)
 }
 
 // isCopy reports whether the home is none, but control files that somebody tries.
@@ -71,16 +83,11 @@ func (l *look) isCopy() bool {
 	return true
 }
 
-// installed says by which program mail goes. isSafe: that is a script, after which an end that
+// installed says which program qmail's own qmail-rspawn runs. isSafe: that is a script, after which an end that
 // is not foreseen does not bounce.
 func (l *look) installed(running process) (isSafe bool) {
 	const do = "switch over as INSTALL.md, section 7, says"
-	bin := filepath.Join(l.Home, "bin")
-	if k := l.recognise(filepath.Join(bin, "qmail-rspawn"), "mxf-rspawn"); k != foreign && k != missing {
-		l.whose("bin/qmail-rspawn", k)
-		return k == safe
-	}
-	path, file := filepath.Join(bin, "qmail-remote"), "bin/qmail-remote"
+	path, file := filepath.Join(l.Home, "bin", "qmail-remote"), "bin/qmail-remote"
 	if named := running.environ("QMAILREMOTE"); named != "" {
 		path, file = named, "$QMAILREMOTE"
 	}
@@ -196,10 +203,11 @@ func (p process) environ(name string) string {
 // A limit is one line of /proc/PID/limits, proc_pid_limits(5).
 type limit struct {
 	soft   uint64
-	finite bool
+	finite bool   // soft is
+	hard   uint64 // math.MaxUint64: there is none
 }
 
-// limits returns the soft limits of the process by their names.
+// limits returns the limits of the process by their names.
 func (p process) limits() (map[string]limit, error) {
 	text, err := os.ReadFile(filepath.Join(p.folder, "limits"))
 	if err != nil {
@@ -210,18 +218,23 @@ func (p process) limits() (map[string]limit, error) {
 		for _, name := range []string{"Max address space", "Max data size", "Max processes", "Max open files"} {
 			rest, found := strings.CutPrefix(line, name)
 			fields := strings.Fields(rest)
-			if !found || len(fields) == 0 {
+			if !found || len(fields) < 2 {
 				continue
 			}
+			one := limit{hard: math.MaxUint64}
 			soft, err := strconv.ParseUint(fields[0], 10, 64)
-			all[name] = limit{soft, err == nil} // "unlimited" is no number
+			one.soft, one.finite = soft, err == nil // "unlimited" is no number
+			if hard, err := strconv.ParseUint(fields[1], 10, 64); err == nil {
+				one.hard = hard
+			}
+			all[name] = one
 		}
 	}
 	return all, nil
 }
 
-// limits compares the limits of what runs with what our programs need.
-func (l *look) limits(p process, isSafe bool) {
+// limits compares the limits of what runs with what our programs need. isOurs: that is mxf-rspawn.
+func (l *look) limits(p process, isSafe, isOurs bool) {
 	concurrency, err := control.ReadConcurrencyRemote(l.Home)
 	if err != nil {
 		l.failFor(err)
@@ -237,20 +250,25 @@ func (l *look) limits(p process, isSafe bool) {
 		level, ends = Warning, "mail waits where it is reached"
 	}
 	before := len(l.findings)
-	const script = "in the script that starts qmail (INSTALL.md, section 4), and restart qmail-send"
 	for _, space := range []struct{ name, do string }{
 		{"Max address space", "remove softlimit -a, softlimit -m, ulimit -v or LimitAS= "}, {"Max data size", "remove softlimit -d, softlimit -m, ulimit -d or LimitDATA= "},
 	} {
 		if has := all[space.name]; has.finite && has.soft < leastSpace {
-			l.add(level, "", 0, space.do+script, fmt.Sprintf("the limit of %s on %s is %d bytes, and our programs reserve more: %s", p.name, words(space.name), has.soft, ends))
+			l.add(level, "", 0, space.do+limitsDo, fmt.Sprintf("the limit of %s on %s is %d bytes, and our programs reserve more: %s", p.name, words(space.name), has.soft, ends))
 		}
 	}
-	if has, needs := all["Max processes"], uint64(processesEach*concurrency); has.finite && has.soft < needs {
-		l.add(level, "", 0, fmt.Sprintf("raise ulimit -u or LimitNPROC= to %d %s", needs, script),
+	processes := concurrency
+	if isOurs {
+		processes = min(concurrency, spawnProcesses) + 1 // and the worker
+	}
+	if has, needs := all["Max processes"], uint64(processesEach*processes); has.finite && has.soft < needs {
+		l.add(level, "", 0, fmt.Sprintf("raise ulimit -u or LimitNPROC= to %d %s", needs, limitsDo),
 			fmt.Sprintf("the limit of %s on processes is %d, and control/concurrencyremote %d can need %d, since threads count: %s", p.name, has.soft, concurrency, needs, ends))
 	}
-	if has, needs := all["Max open files"], uint64(max(filesEach*concurrency+processesEach, leastFiles)); has.finite && has.soft < needs {
-		l.warn("", 0, fmt.Sprintf("raise softlimit -o, ulimit -n or LimitNOFILE= to %d %s", needs, script),
+	if isOurs {
+		l.spawnFiles(p.name, all["Max open files"], concurrency)
+	} else if has, needs := all["Max open files"], uint64(max(filesEach*concurrency+processesEach, leastFiles)); has.finite && has.soft < needs {
+		l.warn("", 0, fmt.Sprintf("raise softlimit -o, ulimit -n or LimitNOFILE= to %d %s", needs, limitsDo),
 			"the limit of %s on open files is %d, and control/concurrencyremote %d can need %d", p.name, has.soft, concurrency, needs)
 	}
 	if len(l.findings) == before {

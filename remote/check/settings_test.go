@@ -131,6 +131,13 @@ func (w *world) limit(name, soft string) {
 	w.process("limits", unlimited[:i]+line+unlimited[i+len(line):])
 }
 
+// spawner has mxf-rspawn in the place of qmail-rspawn, and no qmail-remote.
+func (w *world) spawner() {
+	w.program("mxf-rspawn")
+	w.remove("bin/qmail-remote")
+	must.OK(w, os.Link(filepath.Join(w.programs, "mxf-rspawn"), filepath.Join(w.home, "bin", "qmail-rspawn")))
+}
+
 // program writes what looks like one of our programs.
 func (w *world) program(name string) {
 	must.OK(w, os.WriteFile(filepath.Join(w.programs, name), []byte("\x7fELF\x00nightmare.mail/mxf/cmd/"+name), 0o755))
@@ -627,6 +634,65 @@ var broken = []struct {
 		w.remove("bin/qmail-remote")
 		must.OK(w, os.WriteFile(filepath.Join(w.home, "bin/qmail-rspawn"), []byte("\x7fELF\x00 nightmare.mail/mxf/cmd/mxf-rspawn"), 0o755))
 	}, []want{{warning, "", "bin/qmail-rspawn is ours, of another version", "section 9"}}},
+	{"files of mxf-rspawn without it", func(w *world) { w.control("connectionlimits", ":5\n"); w.control("statusfile", "/nowhere/status\n") }, []want{
+		{note, "control/connectionlimits", "only mxf-rspawn reads this file", ""}, {note, "control/statusfile", "only mxf-rspawn", ""}}},
+	{"mistakes in files of mxf-rspawn", func(w *world) {
+		w.spawner()
+		w.control("delnumbytes", "3\n")
+		w.control("spawnlimit", "0\n")
+		w.control("connectionlimits", ":5\nmx\n:6\n")
+		w.control("connectionidle", "301\n")
+		w.control("connectionwait", "x\n")
+		w.control("tlsresumption", "2\n")
+		w.control("statusfile", "status\n")
+	}, []want{
+		{failure, "control/delnumbytes:1", "expected 1 or 2", "describes delnumbytes"}, {failure, "control/spawnlimit:1", "from 1 to 255", "correct it"},
+		{failure, "control/connectionlimits:2", "expected exchanger:connections", "correct it"}, {warning, "control/connectionlimits:3", "line 1 is for the same", "remove one"},
+		{failure, "control/connectionidle:1", "from 0 to 300", "correct it"}, {failure, "control/connectionwait:1", "from 0 to 3600", "correct it"},
+		{failure, "control/tlsresumption:1", "0 or 1", "correct it"}, {failure, "control/statusfile:1", "an absolute path", "correct it"},
+	}},
+	{"a spawnlimit for two bytes", func(w *world) { w.spawner(); w.control("spawnlimit", "500\n") },
+		[]want{{failure, "control/spawnlimit:1", "control/delnumbytes 2 allows more", "correct it"}}},
+	{"concurrencyremote above one byte", func(w *world) { w.spawner(); w.control("concurrencyremote", "300\n") },
+		[]want{{warning, "control/concurrencyremote:1", "it is 300, and mxf-rspawn announces 255", "2 in control/delnumbytes"}}},
+	{"concurrencyremote above spawnlimit", func(w *world) {
+		w.spawner()
+		w.control("delnumbytes", "2\n")
+		w.control("spawnlimit", "100\n")
+		w.control("concurrencyremote", "101\n")
+	}, []want{{warning, "control/concurrencyremote:1", "it is 101, and mxf-rspawn announces 100", "conf-spawn"}, {note, "control/delnumbytes:1", "big-concurrency patch", ""}}},
+	{"connections that are never reached", func(w *world) {
+		w.spawner()
+		w.control("connectionlimits", ":11\n.example.net:21\n[192.0.2.1]:20\n")
+		w.control("connectionwait", "401\n")
+	}, []want{{note, "control/connectionlimits:1", "half of the 20 deliveries, 10, and 11", ""}, {note, "control/connectionlimits:2", "20 deliveries at a time: 21", ""},
+		{note, "control/connectionwait:1", "after 400 seconds", ""}}},
+	{"a connection limit for an exchanger that is never met", func(w *world) {
+		w.spawner()
+		w.control("smtproutes", ":relay.example.net\n")
+		w.control("connectionlimits", ":5\nMX.example.com:2\nRelay.example.net:3\n")
+	}, []want{{warning, "control/connectionlimits:2", "none of them", "name the relay"}}},
+	{"no folder for the status file", func(w *world) { w.spawner(); w.control("statusfile", "/nowhere/mxf/status\n") },
+		[]want{{warning, "control/statusfile:1", "no file can be made", "install -d"}}},
+	{"the status file among the control files", func(w *world) { w.spawner(); w.control("statusfile", w.file("status")+"\n") },
+		[]want{{warning, "control/statusfile:1", "among the control files", "another folder"}}},
+	{"QMAILREMOTE beside mxf-rspawn", func(w *world) { w.spawner(); w.process("environ", "QMAILREMOTE=/bin/mxf-remote\x00") },
+		[]want{{warning, "", "deliveries share nothing", "take $QMAILREMOTE out"}}},
+	{"few processes for mxf-rspawn", func(w *world) {
+		w.spawner()
+		w.limit("Max processes", "400")
+		w.control("concurrencyremote", "120\n")
+	}, nil},
+	{"too few processes for mxf-rspawn", func(w *world) {
+		w.spawner()
+		w.limit("Max processes", "300")
+		w.control("concurrencyremote", "120\n")
+	}, []want{{warning, "", "can need 336", "336"}}},
+	{"few open files for mxf-rspawn, which raises the limit", func(w *world) { w.spawner(); w.limit("Max open files", "100") }, nil},
+	{"too few open files for mxf-rspawn", func(w *world) {
+		w.spawner()
+		w.process("limits", strings.Replace(unlimited, "4096", "143 ", 1))
+	}, []want{{warning, "", "hard limit of qmail-rspawn on open files is 143", "ulimit -Hn"}}},
 	{"limits that cannot be seen", func(w *world) { must.OK(w, os.Remove(filepath.Join(w.proc, "42/limits"))) }, []want{{note, "", "cannot be seen", ""}}},
 	{"an address as the name", func(w *world) { w.control("me", "[192.0.2.1]\n") }, []want{{note, "control/me:1", "address literal", ""},
 		{warning, "control/me:1", "reverse name of 192.0.2.1", ""}, {warning, "control/me:1", "reverse name of 2001:db8::1", ""}}},
@@ -772,6 +838,15 @@ func full(w *world) {
 	w.cache("example.com", fmt.Sprintf("mxf-sts 1\ndomain example.com\nid 1\nfetched %d\nbytes %d\n\n%s", time.Now().Unix()-60, len(text), text))
 	w.socket()
 	w.dnssec()
+	w.spawner()
+	w.control("delnumbytes", "1\n")
+	w.control("spawnlimit", "120\n")
+	w.control("connectionlimits", ".example.com:5:50:50\n:10\n")
+	w.control("connectionidle", "10\n")
+	w.control("connectionwait", "60\n")
+	w.control("tlsresumption", "0\n")
+	w.control("statusfile", w.programs+"/status\n")
+	w.control("queuelifetime", "86400\n")
 }
 
 // TestSettingsInOrder: what is in order has no warning.
