@@ -37,7 +37,8 @@ func TestOf(t *testing.T) {
 	file, link := filepath.Join(folder, "file"), filepath.Join(folder, "link")
 	must.OK(t, os.WriteFile(file, []byte("text"), 0o600), os.Symlink("file", link))
 	look := func(path string) Stamp { return must.Get(Of(path))(t) }
-	if look(file) != look(file) || look(file) != look(link) {
+	first := look(file)
+	if look(file) != first || look(link) != first {
 		t.Error("two stamps of the same file differ")
 	}
 	for _, change := range []struct {
