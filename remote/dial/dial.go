@@ -42,6 +42,12 @@ type Dialer struct {
 	Now     func() time.Time // the clock by which an attempt is measured; nil: time.Now
 	// Measure is told how long each connection took, from several goroutines; nil: nobody is.
 	Measure func(addr netip.AddrPort, took time.Duration)
+
+	// Admit is asked before each connection is begun; nil: all may be. An address that is not
+	// admitted is passed over. For one that is, done is called once, when the attempt is over:
+	// with the connection that Race returns, before it does, or with nil, when nothing is left
+	// of the attempt. Both are called by the goroutine of Race.
+	Admit func(addr netip.AddrPort) (done func(conn *net.TCPConn), admitted bool)
 }
 
 // A Failure is an address that could not be connected to.
@@ -61,70 +67,99 @@ func (b Budget) Spent() bool { return b.Slow <= 0 || b.Quick <= 0 }
 
 // Race races the addresses in their order, each started attemptDelay after the one before
 // it or as soon as that one failed, as long as the budget lasts. It returns the first
-// connection, or nil, and the failures that came before it. Addresses that lost the race
-// are in neither. Where a stranger had a say in the port (foreign) the table of dead hosts
-// is not told.
+// connection, or nil, and the failures that came before it. Addresses that lost the race, and
+// those that Admit passes over, are in neither. Where a stranger had a say in the port
+// (foreign) the table of dead hosts is not told.
 func (c *Dialer) Race(ctx context.Context, addrs []netip.AddrPort, left Budget, foreign bool) (*net.TCPConn, []Failure) {
-	ctx, cancel := context.WithCancel(ctx)
+	r := race{Dialer: c, foreign: foreign, results: make(chan result)}
+	var cancel context.CancelFunc
+	r.ctx, cancel = context.WithCancel(ctx)
+	defer r.drain()
 	defer cancel()
-
-	type result struct {
-		conn    *net.TCPConn
-		failure *Failure // nil for a connection
-	}
-	results := make(chan result)
-	running := 0
-	start := func(addr netip.AddrPort) {
-		running++
-		go func() {
-			stack.Grow()
-			var r result
-			defer func() {
-				if p := recover(); p != nil {
-					r = result{failure: &Failure{Addr: addr, Err: fmt.Errorf("panic while connecting: %v", p)}}
-				}
-				results <- r
-			}()
-			r.conn, r.failure = c.dial(ctx, addr, foreign)
-		}()
-	}
-	defer func() {
-		// What still runs has been cancelled and ends at once.
-		cancel()
-		for ; running > 0; running-- {
-			if r := <-results; r.conn != nil {
-				r.conn.Close()
-			}
-		}
-	}()
 
 	next := time.NewTimer(0)
 	defer next.Stop()
-	var failures []Failure
 	for {
 		select {
 		case <-next.C:
 			switch {
-			case len(addrs) > 0 && !left.Spent() && running < left.Slow:
-				start(addrs[0])
+			case len(addrs) > 0 && !left.Spent() && r.running < left.Slow:
+				wait := time.Duration(0) // for the next one, where this one is passed over
+				if r.start(addrs[0]) {
+					wait = attemptDelay
+				}
 				addrs = addrs[1:]
-				next.Reset(attemptDelay)
-			case running == 0:
-				return nil, failures
+				next.Reset(wait)
+			case r.running == 0:
+				return nil, r.failures
 			}
-		case r := <-results:
-			running--
-			if r.failure == nil {
-				return r.conn, failures
+		case got := <-r.results:
+			r.running--
+			if got.failure == nil {
+				got.done(got.conn)
+				return got.conn, r.failures
 			}
-			failures = append(failures, *r.failure)
-			if r.failure.Late {
+			got.done(nil)
+			r.failures = append(r.failures, *got.failure)
+			if got.failure.Late {
 				left.Slow--
 			} else {
 				left.Quick--
 			}
 			next.Reset(0)
 		}
+	}
+}
+
+// A race is one call of Race.
+type race struct {
+	*Dialer
+	ctx      context.Context // ends with the race
+	foreign  bool
+	results  chan result
+	running  int
+	failures []Failure
+}
+
+// A result is the end of one attempt.
+type result struct {
+	conn    *net.TCPConn
+	failure *Failure // nil for a connection
+	done    func(*net.TCPConn)
+}
+
+// start begins an attempt, and reports whether it did.
+func (r *race) start(addr netip.AddrPort) bool {
+	done := func(*net.TCPConn) {}
+	if r.Admit != nil {
+		var admitted bool
+		if done, admitted = r.Admit(addr); !admitted {
+			return false
+		}
+	}
+	r.running++
+	go func() {
+		stack.Grow()
+		got := result{done: done}
+		defer func() {
+			if p := recover(); p != nil {
+				got = result{failure: &Failure{Addr: addr, Err: fmt.Errorf("panic while connecting: %v", p)}, done: done}
+			}
+			r.results <- got
+		}()
+		got.conn, got.failure = r.dial(r.ctx, addr, r.foreign)
+	}()
+	return true
+}
+
+// drain waits for what still runs once the race is over: it has been cancelled and ends at once.
+func (r *race) drain() {
+	for ; r.running > 0; r.running-- {
+		got := <-r.results
+		if got.conn != nil {
+			got.conn.Close()
+		}
+		got.done(nil)
 	}
 }
 
