@@ -87,6 +87,7 @@ var arrows = map[string]map[string]string{
 		"smtpc":            "a plan says what a server is not asked for",
 	},
 	"remote/dns": {
+		"remote/memory":   "answers that are kept",
 		"control/domain":  "a name server is read as control/trustresolvers has it",
 		"control/regular": "resolv.conf",
 		"remote/stack":    "lookups are goroutines",
@@ -158,7 +159,8 @@ var arrows = map[string]map[string]string{
 	"remote/sign": {
 		"control/domain": "the domains of From and of the sender",
 	},
-	"remote/stack": {},
+	"remote/memory": {},
+	"remote/stack":  {},
 	"smtpc": {
 		"control/avoid":  "what is not used although it is offered",
 		"control/domain": "the domain of an address, as HOST is read",

@@ -84,6 +84,7 @@ func (c *Client) Lookup(ctx context.Context, q Question) *Answer {
 		defer cancel()
 	}
 	l := &lookup{Client: c, answer: &Answer{Question: q}, name: miekg.Fqdn(q.Name)}
+	l.flight, _ = ctx.Value(shareKey{}).(*flight)
 	l.run(ctx)
 	l.answer.Took = c.config.Now().Sub(began)
 	return l.answer
@@ -97,6 +98,7 @@ type lookup struct {
 	aliases int     // those that led to name
 	begun   bool    // a query has had a socket
 	silence bool    // a server was silent, for this name or one before it
+	flight  *flight // whose askers are told how far it is; nil: there is one asker
 }
 
 // run fills in the answer. It follows aliases, also those that the server left to us.
@@ -143,6 +145,7 @@ func (l *lookup) ask(ctx context.Context) (*reading, netip.AddrPort, error) {
 				continue
 			}
 			server := l.config.Servers[s]
+			l.tell(cmp.Or(last, tooLate(server, nil)), said)
 			r, err := l.askServer(ctx, s, edns, wait)
 			if err == nil {
 				l.lastGood.Store(int32(s))
@@ -175,6 +178,13 @@ func (l *lookup) ask(ctx context.Context) (*reading, netip.AddrPort, error) {
 	return nil, netip.AddrPort{}, l.why(last, said)
 }
 
+// tell tells those who share the lookup what it will have come to if their time ends now.
+func (l *lookup) tell(last, said error) {
+	if l.flight != nil {
+		l.flight.soFar.Store(&Answer{Question: l.answer.Question, Err: l.why(last, said), Notes: slices.Clone(l.answer.Notes)})
+	}
+}
+
 // over returns the error of a context that is over: that of its deadline too where somebody
 // ended it because a part of the time was over (context.Cause). A socket's deadline can be
 // noticed before the context's, which is the same.
@@ -201,7 +211,7 @@ func (l *lookup) why(last, said error) error {
 // cutShort is why a lookup failed that the context has ended.
 func (l *lookup) cutShort(cause, last, said error) error {
 	if errors.Is(cause, context.Canceled) {
-		return &cutShort{errors.New("not waited for any longer"), cause}
+		return &cutShort{errNotWaitedFor, cause}
 	}
 	return &cutShort{l.why(last, said), cause}
 }
@@ -213,6 +223,9 @@ type cutShort struct {
 }
 
 func (e *cutShort) Unwrap() []error { return []error{e.error, e.cause} }
+
+// errNotWaitedFor says that the caller gave a lookup up.
+var errNotWaitedFor = errors.New("not waited for any longer")
 
 // errNoSocket says that the time was over while all sockets were in use.
 var errNoSocket = errors.New("no socket was free in time")

@@ -36,10 +36,17 @@ func (s *Share) Stop() { s.timer.Stop() }
 
 // queue notes that a lookup of ctx waits for its first socket, until leave is called.
 func queue(ctx context.Context) (leave func()) {
-	s, ok := ctx.Value(shareKey{}).(*Share)
-	if !ok {
-		return func() {}
+	if q, ok := ctx.Value(shareKey{}).(queuer); ok {
+		return q.queue()
 	}
+	return func() {}
+}
+
+// A queuer is told of a lookup that waits for its first socket: a Share, or what a Cache asks
+// for several callers, each with a Share of its own.
+type queuer interface{ queue() (leave func()) }
+
+func (s *Share) queue() (leave func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting++
