@@ -704,6 +704,51 @@ func TestShared(t *testing.T) {
 	all.Wait()
 }
 
+// A witness is a Resolver that notes what its answers are when it gives them.
+type witness struct {
+	dns.Resolver
+	mu   sync.Mutex
+	seen map[*dns.Answer]string
+}
+
+func (w *witness) Lookup(ctx context.Context, q dns.Question) *dns.Answer {
+	a := w.Resolver.Lookup(ctx, q)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.seen[a] == "" {
+		w.seen[a] = fmt.Sprintf("%+v", *a)
+	}
+	return a
+}
+
+// TestKeptAnswers: deliveries to which answers are known find what the first one found, and
+// change nothing in them.
+func TestKeptAnswers(t *testing.T) {
+	t.Parallel()
+	server := dnstest.New(t, routingZone, nil)
+	cache := dns.NewCache(dns.NewClient(dns.Config{Servers: []netip.AddrPort{server.Addr}}), time.Now, new(dns.Counts))
+	w := &witness{Resolver: cache, seen: make(map[*dns.Answer]string)}
+	var all sync.WaitGroup
+	for _, row := range routingTable {
+		f := finder(t, settings(t, row.files), server.Addr)
+		want, _ := outcome(t, f, row.host)
+		f.Resolver = w
+		for range 5 {
+			all.Go(func() {
+				if got, trace := outcome(t, f, row.host); !slices.Equal(got, want) {
+					t.Errorf("%s: got %q, want %q, trace:\n%s", row.name, got, want, strings.Join(trace, "\n"))
+				}
+			})
+		}
+	}
+	all.Wait()
+	for a, was := range w.seen {
+		if is := fmt.Sprintf("%+v", *a); is != was {
+			t.Errorf("an answer was changed from\n%s\nto\n%s", was, is)
+		}
+	}
+}
+
 // TestError: only what is said for good is permanent, and the words have what is known.
 func TestError(t *testing.T) {
 	for kind := BadHost; int(kind) < len(kinds); kind++ {
