@@ -120,6 +120,7 @@ var arrows = map[string]map[string]string{
 		"remote/dns":     "questions and answers",
 	},
 	"remote/dial": {
+		"remote/memory":   "addresses that were silent",
 		"control/regular": "the tables of dead hosts",
 		"remote/stack":    "connections are goroutines",
 	},

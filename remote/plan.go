@@ -124,15 +124,17 @@ func (r *Router) steps(ctx context.Context, candidates []route.Candidate, publis
 		if err != nil {
 			return nil, err
 		}
-		r.address(&s, job.Sender, identity, rnd, silent)
+		r.address(&s, job.Sender, identity, rnd, func(addr netip.AddrPort) time.Duration {
+			return max(silent[addr.Addr()], dead.Silent(addr))
+		})
 		steps = append(steps, s)
 	}
 	return steps, nil
 }
 
 // address gives s the addresses of its candidate, in the order in which they are tried. silent
-// has those that timed out lately.
-func (r *Router) address(s *Step, sender string, identity transport.Identity, rnd *rand.Rand, silent map[netip.Addr]time.Duration) {
+// says for how much longer one that timed out lately is passed over.
+func (r *Router) address(s *Step, sender string, identity transport.Identity, rnd *rand.Rand, silent func(netip.AddrPort) time.Duration) {
 	c := &s.Candidate
 	if s.Err == nil && !s.InProcess {
 		s.Err = r.carrier.CheckProgram(c.Protocol)
@@ -144,7 +146,8 @@ func (r *Router) address(s *Step, sender string, identity transport.Identity, rn
 	}
 	for _, addr := range dial.Order(addrs, dial.Sources{Four: four.source.Addr, Six: six.source.Addr}, rnd) {
 		f := of(addr, four, six)
-		a := Address{AddrPort: netip.AddrPortFrom(addr, c.Port), Identity: f.speak(identity), SourceLine: f.source.Line, Silent: silent[addr]}
+		a := Address{AddrPort: netip.AddrPortFrom(addr, c.Port), Identity: f.speak(identity), SourceLine: f.source.Line}
+		a.Silent = silent(a.AddrPort)
 		a.Avoid, a.AvoidLine = r.avoids(c.Protocol, c.Host, addr)
 		s.Addresses = append(s.Addresses, a)
 	}
@@ -211,7 +214,9 @@ func (s *Step) silence(a *Address) report.Report {
 
 // deadHosts is the table of dead hosts, as one delivery sees it.
 func (r *Router) deadHosts(job *Job) *dial.DeadHosts {
-	return &dial.DeadHosts{Folder: filepath.Join(r.Settings.Home, "queue", "lock"), Number: job.Number, Now: r.Now, ReadOnly: r.ReadOnly}
+	return &dial.DeadHosts{
+		Folder: filepath.Join(r.Settings.Home, "queue", "lock"), Number: job.Number, Now: r.Now, ReadOnly: r.ReadOnly, Memory: r.Silences,
+	}
 }
 
 // random returns the source of one delivery's shuffles.

@@ -84,6 +84,9 @@ type Config struct {
 	TLS      *tlsc.Client     // shared with other Routers of the same trust anchors; nil: one of its own
 	Now      func() time.Time // the clock; nil: time.Now
 
+	// What deliveries of one process remember for each other; nil: nothing.
+	Silences *dial.Silences // addresses that timed out
+
 	// Rand returns the source of one delivery's shuffles; nil: one that the system seeds.
 	Rand func() rand.Source
 	// OnEnd has clean called if a signal ends this process before stop is called; may be

@@ -47,6 +47,8 @@ type DeadHosts struct {
 	Now    func() time.Time // the clock
 	// ReadOnly has nothing written: no time-out is counted, and nobody forgotten.
 	ReadOnly bool
+	// Memory is what the process of many deliveries remembers besides; nil: nothing.
+	Memory *Silences
 
 	stuck atomic.Bool // a table stayed locked: it is not waited for again
 }
@@ -80,8 +82,12 @@ func (d *DeadHosts) Skipped(ctx context.Context, addrs []netip.Addr) map[netip.A
 				if !same(addr) {
 					continue
 				}
-				if i := t.find(addr); i >= 0 && t.countOf(i) >= deadMin && t.age(i, d.Now()) < window {
+				i := t.find(addr)
+				if i >= 0 && t.countOf(i) >= deadMin && t.age(i, d.Now()) < window {
 					skipped[addr] = time.Duration(window-t.age(i, d.Now())) * time.Second
+				}
+				if d.Memory != nil && t.isCleared(i) {
+					d.Memory.cleared(addr)
 				}
 			}
 		})
@@ -90,7 +96,10 @@ func (d *DeadHosts) Skipped(ctx context.Context, addrs []netip.Addr) map[netip.A
 }
 
 // TimedOut counts a connection that was not answered in time.
-func (d *DeadHosts) TimedOut(ctx context.Context, addr netip.Addr) {
+func (d *DeadHosts) TimedOut(ctx context.Context, addr netip.Addr) { d.count(ctx, addr) }
+
+// count is TimedOut, and reports whether the table has a record of it.
+func (d *DeadHosts) count(ctx context.Context, addr netip.Addr) (recorded bool) {
 	d.with(ctx, addr, true, func(t *deadTable) {
 		i := t.find(addr)
 		if i < 0 {
@@ -99,19 +108,22 @@ func (d *DeadHosts) TimedOut(ctx context.Context, addr netip.Addr) {
 			}
 			t.set(i, addr, 0, d.Now())
 		} else if t.countOf(i) > 0 && t.age(i, d.Now()) < deadDebounce {
+			recorded = true
 			return
 		}
 		t.set(i, addr, min(t.countOf(i)+1, deadMax), d.Now())
-		t.save(i)
+		recorded = t.save(i) == nil
 	})
+	return recorded
 }
 
 // Answered forgets addr: it accepted or refused a connection, so it lives.
 func (d *DeadHosts) Answered(ctx context.Context, addr netip.Addr) {
 	d.with(ctx, addr, true, func(t *deadTable) {
 		if i := t.find(addr); i >= 0 && t.countOf(i) > 0 {
+			d.Memory.unrecorded(addr)
 			t.record(i)[t.layout.count] = 0
-			t.save(i)
+			_ = t.save(i)
 		}
 	})
 }
@@ -245,7 +257,23 @@ func (t *deadTable) set(i int, addr netip.Addr, count byte, now time.Time) {
 	}
 }
 
+// isCleared reports whether record i, as find returns it, of an address that was counted is gone
+// because somebody cleared it, or the table (qmail-tcpok(8)). In a table without a spare record
+// it has made room for another one.
+func (t *deadTable) isCleared(i int) bool {
+	if i >= 0 {
+		return t.countOf(i) == 0
+	}
+	for i := range len(t.bytes) / t.layout.size {
+		if t.countOf(i) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // save writes record i; if the write fails, the time-out is forgotten.
-func (t *deadTable) save(i int) {
-	_, _ = t.file.WriteAt(t.record(i), int64(i*t.layout.size))
+func (t *deadTable) save(i int) error {
+	_, err := t.file.WriteAt(t.record(i), int64(i*t.layout.size))
+	return err
 }

@@ -53,7 +53,7 @@ type Dialer struct {
 // A Failure is an address that could not be connected to.
 type Failure struct {
 	Addr netip.AddrPort
-	Err  error // a *SourceError if the reason is our own address
+	Err  error // a *SourceError if the reason is our own address; ErrSilent if it was not tried
 	Late bool  // it did not answer in time
 	Took time.Duration
 }
@@ -130,10 +130,17 @@ type result struct {
 
 // start begins an attempt, and reports whether it did.
 func (r *race) start(addr netip.AddrPort) bool {
+	release, may := r.Dead.silences().claim(addr)
+	if !may {
+		r.Trace("connect %s: %v", addr, ErrSilent)
+		r.failures = append(r.failures, Failure{Addr: addr, Err: ErrSilent})
+		return false
+	}
 	done := func(*net.TCPConn) {}
 	if r.Admit != nil {
 		var admitted bool
 		if done, admitted = r.Admit(addr); !admitted {
+			release()
 			return false
 		}
 	}
@@ -145,6 +152,7 @@ func (r *race) start(addr netip.AddrPort) bool {
 			if p := recover(); p != nil {
 				got = result{failure: &Failure{Addr: addr, Err: fmt.Errorf("panic while connecting: %v", p)}, done: done}
 			}
+			release()
 			r.results <- got
 		}()
 		got.conn, got.failure = r.dial(r.ctx, addr, r.foreign)
@@ -189,9 +197,13 @@ func (c *Dialer) dial(ctx context.Context, addr netip.AddrPort, foreign bool) (*
 	late := timedOut(err)
 	switch {
 	case foreign:
+		if err == nil {
+			c.Dead.silences().answered(addr)
+		}
 	case late:
-		c.Dead.TimedOut(ctx, addr.Addr())
+		c.Dead.silences().timedOut(addr, c.Dead.count(ctx, addr.Addr()))
 	case err == nil, errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+		c.Dead.silences().answered(addr)
 		c.Dead.Answered(ctx, addr.Addr())
 	default: // this host has no descriptor, port or route, or may not connect: that says nothing about the other
 	}
