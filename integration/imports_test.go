@@ -158,7 +158,9 @@ var arrows = map[string]map[string]string{
 	},
 	"remote/report": {"qmtpc": "renders its outcomes", "smtpc": "renders its outcomes"},
 	"remote/sign": {
-		"control/domain": "the domains of From and of the sender",
+		"control/regular": "which message file a signature is for",
+		"control/domain":  "the domains of From and of the sender",
+		"remote/memory":   "signatures and keys that are kept",
 	},
 	"remote/memory": {},
 	"remote/stack":  {},

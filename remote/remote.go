@@ -50,6 +50,7 @@ import (
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/sign"
 	"nightmare.mail/mxf/remote/transport"
 	"nightmare.mail/mxf/tlsc"
 )
@@ -85,7 +86,8 @@ type Config struct {
 	Now      func() time.Time // the clock; nil: time.Now
 
 	// What deliveries of one process remember for each other; nil: nothing.
-	Silences *dial.Silences // addresses that timed out
+	Silences   *dial.Silences // addresses that timed out
+	Signatures *sign.Memory   // signatures of messages, and the keys that they are made with
 
 	// Rand returns the source of one delivery's shuffles; nil: one that the system seeds.
 	Rand func() rand.Source

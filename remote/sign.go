@@ -57,11 +57,11 @@ func (r *Router) signAs(ctx context.Context, job *Job, m *transport.Message) err
 	}
 	keys := make([]sign.Key, len(lines))
 	for i, line := range lines {
-		if keys[i], err = signingKey(&line); err != nil {
+		if keys[i], err = r.signingKey(&line); err != nil {
 			return err
 		}
 	}
-	fields, err := header.Sign(keys, r.Now())
+	fields, err := r.Signatures.Sign(ctx, m.Version(), header, keys, r.Now())
 	if err != nil {
 		return unread(err)
 	}
@@ -78,12 +78,12 @@ func (r *Router) isOurs(domain string) bool {
 }
 
 // signingKey reads the key of a line of control/signingkeys. The error is a *control.Error.
-func signingKey(line *control.SigningKey) (key sign.Key, err error) {
+func (r *Router) signingKey(line *control.SigningKey) (key sign.Key, err error) {
 	text, err := line.Read()
 	if err != nil {
 		return key, err
 	}
-	private, err := sign.ParseKey([]byte(text.Reveal()))
+	private, err := r.Signatures.ParseKey([]byte(text.Reveal()))
 	if err != nil {
 		return key, &control.Error{File: "control/signingkeys", Line: line.Line, What: err.Error()}
 	}
@@ -91,10 +91,11 @@ func signingKey(line *control.SigningKey) (key sign.Key, err error) {
 }
 
 // unread is the error of a message that could not be read for its signature; a sign.Unsigned
-// stays what it is.
+// stays what it is, and so does what says already what is reported.
 func unread(err error) error {
 	var unsigned sign.Unsigned
-	if errors.As(err, &unsigned) {
+	var told *report.Error
+	if errors.As(err, &unsigned) || errors.As(err, &told) {
 		return err
 	}
 	return &report.Error{Case: report.Unreadable, Facts: report.Facts{Reason: dial.Reason(err).Error()}, Err: err}

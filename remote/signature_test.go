@@ -20,12 +20,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/integration/lab"
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/integration/peers"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/sign"
 )
 
 // Setup: an SMTP and a QMTP server at one address, and a home whose routes lead there, with an
@@ -39,8 +41,10 @@ type signer struct {
 	*lab.Lab
 	byQMTP map[bool]*Router
 	path   string // of the message under way
-	rsa    *rsa.PrivateKey
-	ed     ed25519.PrivateKey
+
+	written int // changes the time of the message
+	rsa     *rsa.PrivateKey
+	ed      ed25519.PrivateKey
 
 	mu    sync.Mutex
 	trace []string
@@ -87,7 +91,8 @@ func (s *signer) records(t testing.TB) map[string]string {
 // sent.
 func (s *signer) send(t testing.TB, isQMTP bool, message []byte) []byte {
 	t.Helper()
-	must.OK(t, os.WriteFile(s.path, message, 0o600))
+	when := time.Unix(1_785_000_000, int64(s.written))
+	must.OK(t, os.WriteFile(s.path, message, 0o600), os.Chtimes(s.path, when, when))
 	file := must.Get(os.Open(s.path))(t)
 	defer file.Close()
 	s.Inbox.Empty()
@@ -379,4 +384,45 @@ func TestDeliver_signaturesPeers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// With a memory the deliveries of one message file have one signature, whatever the protocol; a
+// key that is changed, a file that is written again and a pipe have another.
+func TestSignature_remembered(t *testing.T) {
+	s := newSigner(t)
+	at := time.Unix(1_785_000_000, 0)
+	memory := sign.NewMemory(func() time.Time { return at })
+	for isQMTP, router := range s.byQMTP {
+		c := router.Config
+		c.Signatures, c.Now = memory, func() time.Time { return at }
+		s.byQMTP[isQMTP] = must.Get(New(c))(t)
+	}
+	message := []byte(fuzzFrom + "\nSubject: remembered\n\nbody\n")
+	var before []byte
+	for _, step := range []struct {
+		name   string
+		later  time.Duration
+		isQMTP bool
+		do     func()
+		same   bool // as the step before
+	}{
+		{"the first", 0, false, func() {}, false},
+		{"the second", time.Minute, false, func() {}, true},
+		{"by QMTP", time.Minute, true, func() {}, true},
+		{"too old", 4 * time.Minute, true, func() {}, false},
+		{"another key", time.Second, true, func() {
+			der := must.Get(x509.MarshalPKCS8PrivateKey(must.Get(rsa.GenerateKey(rand.Reader, 1024))(t)))(t)
+			must.OK(t, os.WriteFile(s.Home.Path("control/rsa"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+		}, false},
+		{"written again", time.Second, true, func() { s.written++ }, false},
+		{"the same file", time.Second, false, func() {}, true},
+	} {
+		at = at.Add(step.later)
+		step.do()
+		got := s.send(t, step.isQMTP, message)
+		if same := bytes.Equal(got, before); same != step.same {
+			t.Errorf("%s: the same %v:\n%s", step.name, same, got)
+		}
+		before = got
+	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nightmare.mail/mxf/control/regular"
 	"nightmare.mail/mxf/qmtpc/spool"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/report"
@@ -32,7 +33,7 @@ type Message struct {
 	file   *os.File
 	start  int64 // offset at which the message begins
 	isPipe bool
-	fields []byte      // signatures that go before what is in file
+	fields []byte      // signatures that go before what is in file; shared, perhaps
 	copies []*os.File  // temporary files; the last one is file
 	gone   atomic.Bool // a byte of a pipe was, or may have been, consumed
 
@@ -106,7 +107,21 @@ func (m *Message) replace(file *os.File) {
 	m.copies = append(m.copies, file)
 }
 
-// Prepend has all attempts send fields before the message. Text must have been called.
+// Version is that of the file that is the message. It is the zero Version where the message is
+// a copy, comes from a pipe, or does not begin where the file does.
+func (m *Message) Version() regular.Version {
+	if m.isPipe || m.start != 0 || len(m.copies) > 0 {
+		return regular.Version{}
+	}
+	info, err := m.file.Stat()
+	if err != nil {
+		return regular.Version{}
+	}
+	return regular.VersionOf(info)
+}
+
+// Prepend has all attempts send fields before the message, which nobody may change. Text must
+// have been called.
 func (m *Message) Prepend(fields []byte) { m.fields = fields }
 
 // Close gives up the copies that were made. The descriptor that the message came from stays open.
