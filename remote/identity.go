@@ -168,7 +168,7 @@ func (r *Router) certify(c *route.Candidate, sender string, identity *transport.
 		return err
 	}
 	var err error
-	if identity.Pair, err = tlsc.LoadCertificate(own.Certificate, own.Key); err != nil {
+	if identity.Pair, err = r.Certificates.Load(own.Certificate, own.Key); err != nil {
 		return &control.Error{File: "control/clientcerts", Line: own.Line, What: err.Error()}
 	}
 	return nil

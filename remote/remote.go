@@ -86,8 +86,9 @@ type Config struct {
 	Now      func() time.Time // the clock; nil: time.Now
 
 	// What deliveries of one process remember for each other; nil: nothing.
-	Silences   *dial.Silences // addresses that timed out
-	Signatures *sign.Memory   // signatures of messages, and the keys that they are made with
+	Silences     *dial.Silences     // addresses that timed out
+	Signatures   *sign.Memory       // signatures of messages, and the keys that they are made with
+	Certificates *tlsc.Certificates // those of control/clientcerts
 
 	// Rand returns the source of one delivery's shuffles; nil: one that the system seeds.
 	Rand func() rand.Source

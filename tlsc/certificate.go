@@ -27,11 +27,37 @@ var NoCertificate = new(Certificate)
 // Errors are *Error of KindSettings, with the file: one that cannot be read or does not
 // hold what it should, a key that does not fit.
 func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
-	chain, err := loadChain(certFile)
+	files, err := readPair(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	return files.parse()
+}
+
+// A pairFiles is what the files of a certificate and its key hold.
+type pairFiles struct {
+	certFile, keyFile string
+	cert, key         []byte
+}
+
+func readPair(certFile, keyFile string) (f pairFiles, err error) {
+	f = pairFiles{certFile: certFile, keyFile: keyFile}
+	if f.cert, err = readSteady(certFile, certificateLimit); err != nil {
+		return f, unusable(certFile, err)
+	}
+	if f.key, err = readSteady(keyFile, certificateLimit); err != nil {
+		return f, unusable(keyFile, err)
+	}
+	return f, nil
+}
+
+func (f *pairFiles) parse() (*Certificate, error) {
+	certFile, keyFile := f.certFile, f.keyFile
+	chain, err := parseChain(certFile, f.cert)
 	if err != nil {
 		return nil, unusable(certFile, err)
 	}
-	key, err := loadKey(keyFile)
+	key, err := parseKeyFile(keyFile, f.key)
 	if err != nil {
 		return nil, unusable(keyFile, err)
 	}
@@ -64,11 +90,7 @@ func fit(chain []*x509.Certificate, key crypto.Signer) *tls.Certificate {
 	return nil
 }
 
-func loadChain(path string) ([]*x509.Certificate, error) {
-	data, err := readSteady(path, certificateLimit)
-	if err != nil {
-		return nil, err
-	}
+func parseChain(path string, data []byte) ([]*x509.Certificate, error) {
 	blocks := pemBlocks(data)
 	if blocks == nil {
 		chain, err := x509.ParseCertificates(data)
@@ -94,11 +116,7 @@ func loadChain(path string) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-func loadKey(path string) (crypto.Signer, error) {
-	data, err := readSteady(path, certificateLimit)
-	if err != nil {
-		return nil, err
-	}
+func parseKeyFile(path string, data []byte) (crypto.Signer, error) {
 	blocks := pemBlocks(data)
 	if blocks == nil {
 		return parseKey(path, data)
