@@ -57,7 +57,7 @@ type Address struct {
 func (r *Router) Plan(ctx context.Context, job *Job) *Plan { return r.plan(ctx, job, r.deadHosts(job)) }
 
 func (r *Router) plan(ctx context.Context, job *Job, dead *dial.DeadHosts) *Plan {
-	ours, err := ours(r.Settings)
+	ours, err := r.ours()
 	if err != nil {
 		return &Plan{Route: new(route.Result), Err: err}
 	}

@@ -37,8 +37,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -89,6 +87,7 @@ type Config struct {
 	Silences     *dial.Silences     // addresses that timed out
 	Signatures   *sign.Memory       // signatures of messages, and the keys that they are made with
 	Certificates *tlsc.Certificates // those of control/clientcerts
+	Own          *OwnAddresses      // of this host
 
 	// Rand returns the source of one delivery's shuffles; nil: one that the system seeds.
 	Rand func() rand.Source
@@ -244,28 +243,4 @@ func (j *Job) check() error {
 		}
 	}
 	return nil
-}
-
-// ours returns what reports whether an address is ours: those of ipme, or of the
-// interfaces and all of loopback.
-func ours(s *control.Settings) (func(netip.Addr) bool, error) {
-	own := make(map[netip.Addr]bool)
-	for _, addr := range s.IPMe {
-		own[addr] = true
-	}
-	if !s.IPMeDefault {
-		return func(addr netip.Addr) bool { return own[addr] }, nil
-	}
-	interfaces, err := net.InterfaceAddrs()
-	if err != nil {
-		// A sandbox may refuse it (RestrictAddressFamilies without AF_NETLINK).
-		return nil, &control.Error{File: "control/ipme",
-			What: fmt.Sprintf("expected this file, with the addresses of this machine, one a line, since they cannot be listed: %v", dial.Reason(err))}
-	}
-	for _, i := range interfaces {
-		if prefix, err := netip.ParsePrefix(i.String()); err == nil {
-			own[prefix.Addr().Unmap().WithZone("")] = true
-		}
-	}
-	return func(addr netip.Addr) bool { return addr.IsLoopback() || own[addr] }, nil
 }
