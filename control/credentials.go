@@ -91,7 +91,13 @@ func (c Credential) Read() (secret.Secret, error) {
 }
 
 // Credentials are the lines of control/credentials.
-type Credentials struct{ relays keyed[keyed[Credential]] }
+type Credentials struct {
+	relays  keyed[keyed[Credential]]
+	version regular.Version
+}
+
+// Version is that of the file: the zero Version where there is none.
+func (c Credentials) Version() regular.Version { return c.version }
 
 // ReadCredentials reads control/credentials of a home, and checks it as a whole. There are none
 // where there is no such file. An error is an *Error.
@@ -100,11 +106,13 @@ func ReadCredentials(home string) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, err
 	}
-	data, err := d.readCredentials()
+	data, version, err := d.readCredentials()
 	if err != nil {
 		return Credentials{}, err
 	}
-	return d.parseCredentials(data)
+	c, err := d.parseCredentials(data)
+	c.version = version
+	return c, err
 }
 
 // For returns the login for a relay and an envelope sender, nil if there is none. relay is what
@@ -122,22 +130,23 @@ func (c Credentials) For(relay, sender string) *Credential {
 	return nil
 }
 
-// readCredentials is read for a file that is a secret.
-func (d dir) readCredentials() ([]byte, error) {
+// readCredentials is read for a file that is a secret. It returns which version it has read too.
+func (d dir) readCredentials() (data []byte, version regular.Version, err error) {
 	const file = "credentials"
 	info, err := d.stat(file)
 	if info == nil || err != nil {
-		return nil, err
+		return nil, version, err
 	}
 	f, info, err := regular.OpenKnown(d.name(file), os.O_RDONLY, 0)
 	if err != nil {
-		return nil, d.unreadable(file, err)
+		return nil, version, d.unreadable(file, err)
 	}
 	defer f.Close()
 	if err := d.checkSecret(file, 0, info.Mode()); err != nil {
-		return nil, err
+		return nil, version, err
 	}
-	return d.readAll(file, f, info.Size())
+	data, err = d.readAll(file, f, info.Size())
+	return data, regular.VersionOf(info), err
 }
 
 func (d dir) parseCredentials(data []byte) (Credentials, error) {
@@ -158,7 +167,7 @@ func (d dir) parseCredentials(data []byte) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, err
 	}
-	return Credentials{all}, nil
+	return Credentials{relays: all}, nil
 }
 
 // parseCredential parses relay:sender:user:how:secret. problem says what is wrong and in

@@ -96,6 +96,6 @@ func (d dir) readSet(set *Set) error {
 		return err
 	}
 	// A delivery that has a relay reads its login itself, and fails if it cannot.
-	_, _ = d.readCredentials()
+	_, _, _ = d.readCredentials()
 	return nil
 }

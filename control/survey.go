@@ -80,7 +80,7 @@ func ReadAll(home string) (*Survey, error) {
 	all := &Survey{Settings: &Settings{Home: d.home}, Sharing: new(Sharing)}
 	// All that these return is noted.
 	_ = d.readInto(all.Settings)
-	if data, err := d.readCredentials(); err == nil {
+	if data, _, err := d.readCredentials(); err == nil {
 		all.Credentials, _ = d.parseCredentials(data)
 	}
 	all.Spawn, _ = d.readSpawn()

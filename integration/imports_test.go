@@ -71,6 +71,7 @@ var arrows = map[string]map[string]string{
 	"control/secret":            {},
 	"control/stamp":             {},
 	"remote": {
+		"remote/login":     "logins that were refused",
 		"control":          "the files that decide",
 		"control/domain":   "what no host, sender or recipient may have",
 		"remote/dane":      "TLSA records of the candidates",
@@ -126,10 +127,13 @@ var arrows = map[string]map[string]string{
 	},
 	"remote/dial/dialtest": {},
 	"remote/login": {
-		"control":        "the line that says how",
-		"control/secret": "the password or token",
-		"smtpc":          "what a session is given",
-		"smtpc/sasl":     "the mechanisms",
+		"control/regular": "the version of control/credentials",
+		"remote/report":   "what was reported of a refusal",
+		"remote/memory":   "refused logins",
+		"control":         "the line that says how",
+		"control/secret":  "the password or token",
+		"smtpc":           "what a session is given",
+		"smtpc/sasl":      "the mechanisms",
 	},
 	"remote/mtasts": {
 		"control/domain":  "names of policy domains and patterns",

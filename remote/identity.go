@@ -31,6 +31,7 @@ func (r *Router) introduce(s *Step, job *Job, logins control.Credentials, waived
 		return identity, err
 	}
 	identity.Login = login
+	s.account = r.accountAt(s.RelayName, &login, logins)
 	demand := demands(&login.Credential)
 	if err := r.require(s, job, demand, waived); err != nil {
 		return identity, err

@@ -14,6 +14,7 @@ import (
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/remote/login"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/route"
@@ -40,6 +41,8 @@ type Step struct {
 
 	InProcess bool  // attempts are carried out in this process, not by a chain of programs
 	Err       error // why the step is passed over: its program cannot be run, or no address is left; nil where it is tried
+
+	account login.Account // by which Config.Refusals knows the login; zero: none
 }
 
 // An Address is one address of a step.

@@ -46,6 +46,7 @@ import (
 	"nightmare.mail/mxf/control/domain"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/remote/login"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/sign"
@@ -88,6 +89,7 @@ type Config struct {
 	Signatures   *sign.Memory       // signatures of messages, and the keys that they are made with
 	Certificates *tlsc.Certificates // those of control/clientcerts
 	Own          *OwnAddresses      // of this host
+	Refusals     *login.Refusals    // logins that relays have refused
 
 	// Rand returns the source of one delivery's shuffles; nil: one that the system seeds.
 	Rand func() rand.Source
