@@ -61,7 +61,7 @@ func (r *Router) signAs(ctx context.Context, job *Job, m *transport.Message) err
 			return err
 		}
 	}
-	fields, err := r.Signatures.Sign(ctx, m.Version(), header, keys, r.Now())
+	fields, err := r.signatures(ctx, m, header, keys)
 	if err != nil {
 		return unread(err)
 	}
@@ -70,6 +70,15 @@ func (r *Router) signAs(ctx context.Context, job *Job, m *transport.Message) err
 		job.tracef("signed %s %s %s (%s)", keys[i].Domain, keys[i].Selector, keys[i].Private.Algorithm(), line.Place())
 	}
 	return nil
+}
+
+// signatures returns the fields that go on top of m, which may have been made for another
+// delivery of it.
+func (r *Router) signatures(ctx context.Context, m *transport.Message, header *sign.Header, keys []sign.Key) ([]byte, error) {
+	if r.Signatures == nil {
+		return header.Sign(keys, r.Now())
+	}
+	return r.Signatures.Sign(ctx, m.Version(), header, keys, r.Now())
 }
 
 // isOurs reports whether mail with a sender in domain began here.
