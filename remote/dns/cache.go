@@ -83,7 +83,7 @@ func (c *Cache) Lookup(ctx context.Context, q Question) *Answer {
 	if known != nil {
 		return known
 	}
-	defer c.leave(f, me, ctx)
+	defer c.leave(ctx, f, me)
 	select {
 	case <-f.landed:
 		return f.answer
@@ -122,7 +122,7 @@ func (c *Cache) join(ctx context.Context, q Question, me *asker, now time.Time) 
 }
 
 // leave has me wait no longer. What nobody waits for ends, and is not joined any more.
-func (c *Cache) leave(f *flight, me *asker, ctx context.Context) {
+func (c *Cache) leave(ctx context.Context, f *flight, me *asker) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.leave(me) > 0 {
