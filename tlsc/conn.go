@@ -17,6 +17,8 @@ type Conn struct {
 	asked bool        // the server asked for a certificate
 	gave  bool        // and was given one
 	heard atomic.Bool // the server has sent data
+
+	resumption *resumption // nil: no sessions are kept
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -57,9 +59,10 @@ func (c *Conn) Truncated() bool { return c.wire.ended.Load() }
 // ends without one, between two records: see Truncated.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.tls.Read(p)
-	if n > 0 && c.asked {
+	if n > 0 && (c.asked || c.facts.Resumed) {
 		c.heard.Store(true)
 	}
+	c.lost(err)
 	return n, c.runningError(err)
 }
 

@@ -34,6 +34,8 @@ type Error struct {
 	// the server's signature.
 	Faults Faults
 	Alert  uint8 // the alert by which the server ended the connection (RFC 8446 section 6); 0: none
+	// Offered: a session was offered in the handshake. See ErrResumption.
+	Offered bool
 
 	second string // the reason of the second judge, where both have found a fault
 }
@@ -52,6 +54,9 @@ func (e *Error) Fatal() string {
 
 func (e *Error) Error() string { return e.What }
 func (e *Error) Unwrap() error { return e.Err }
+
+// Is finds ErrResumption.
+func (e *Error) Is(target error) bool { return target == ErrResumption && e.Offered }
 
 // TLSFailure is the text, for the report on a conversation that the error has ended.
 func (e *Error) TLSFailure() string { return e.What }
@@ -353,7 +358,7 @@ func (h *handshake) protocolError(err error) string {
 // runningError puts into words what Read and Write meet after the handshake. It leaves
 // the end of the connection and deadlines as they are.
 func (c *Conn) runningError(err error) error {
-	if err == nil || err == io.EOF || isTimeout(err) || errors.Is(err, net.ErrClosed) {
+	if err == nil || err == io.EOF || isTimeout(err) || isClosed(err) {
 		return err
 	}
 	if own := new(Error); errors.As(err, &own) {
@@ -388,6 +393,8 @@ func wantsRenegotiation(err error) bool {
 	op := new(net.OpError)
 	return errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == tls.AlertError(alertNoRenegotiation).Error()
 }
+
+func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }
 
 func isTimeout(err error) bool {
 	var timeout interface{ Timeout() bool }

@@ -43,7 +43,7 @@ func (h *handshake) inspect(state tls.ConnectionState) {
 		return
 	}
 	chain := state.PeerCertificates
-	signature := judgeSignature(state, h.wire.plain.scheme, true)
+	signature := judgeSignature(state, h.scheme(state), true)
 	i := Inspection{
 		Version: versionName(state.Version), Cipher: tls.CipherSuiteName(state.CipherSuite), ServerName: h.demand.sni(),
 		Resumed: state.DidResume, More: max(len(chain)-certificatesTraced, 0),

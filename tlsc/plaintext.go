@@ -2,6 +2,7 @@ package tlsc
 
 import (
 	"crypto/tls"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -18,6 +19,8 @@ type plaintext struct {
 
 	extended bool                // the master secret is an extended one (RFC 7627)
 	scheme   tls.SignatureScheme // how the server has signed; 0: not at all, or nobody knows
+	keyed    bool                // a ServerKeyExchange has come
+	lifetime time.Duration       // of the session, as the server says; 0: it says nothing
 }
 
 const (
@@ -26,6 +29,7 @@ const (
 	alertRecord      = 21
 	handshakeRecord  = 22
 	serverHello      = 2
+	newSessionTicket = 4
 	serverKeyMessage = 12
 	// keyStart bounds what is kept of a message: of a ServerKeyExchange the header, the
 	// curve, a public key of up to 255 bytes, and the scheme (RFC 8422 section 5.4).
@@ -88,9 +92,12 @@ func (f *plaintext) endMessage() {
 	switch f.message[0] {
 	case serverHello:
 		f.extended = extendsMaster(f.message[messageHeader:])
+	case newSessionTicket:
+		f.lifetime = lifetimeOf(f.message[messageHeader:])
 	case serverKeyMessage:
-		f.over = true
-		f.scheme = keyExchangeScheme(f.message[messageHeader:])
+		if !f.keyed {
+			f.keyed, f.scheme = true, keyExchangeScheme(f.message[messageHeader:])
+		}
 	}
 	f.message = f.message[:0]
 }
@@ -107,6 +114,15 @@ func keyExchangeScheme(p []byte) tls.SignatureScheme {
 		return tls.SignatureScheme(uint16(p[key])<<8 | uint16(p[key+1]))
 	}
 	return 0
+}
+
+// lifetimeOf is the lifetime in a NewSessionTicket of TLS 1.2. 0: it has none (RFC 5077
+// section 3.3).
+func lifetimeOf(p []byte) time.Duration {
+	if len(p) < 4 {
+		return 0
+	}
+	return time.Duration(uint32(p[0])<<24|uint32(p[1])<<16|uint32(p[2])<<8|uint32(p[3])) * time.Second
 }
 
 // extendsMaster reports whether a ServerHello of TLS 1.2 has the extension

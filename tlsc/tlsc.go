@@ -13,6 +13,8 @@
 //	RFC 7633         TLS feature extension ("must staple")
 //	RFC 4514         subjects as text
 //	RFC 9266         channel binding tls-exporter
+//	RFC 5077         sessions that are resumed, before TLS 1.3
+//	RFC 7627         only where they have an extended master secret
 //
 // A [Client] is what handshakes have in common and lives long. A [Demand] is what one
 // handshake wants, and names the [Judge] whose verdict is enforced.
@@ -21,6 +23,9 @@
 // server. Where nobody enforces one, the verdict of the trust anchors is reached after
 // the handshake, and the anchors are read no earlier. [Facts] has the verdict in both
 // cases.
+//
+// Clients that live long may have [Sessions], so that servers resume them. There is no
+// early data.
 //
 // A connection that enforces nothing must not fail for a certificate that crypto/x509
 // does not parse, for a short RSA key or for SHA-1 in the handshake: the alternative is
@@ -52,6 +57,10 @@ type Client struct {
 	// read are never looked at again. See Load.
 	ReadOnce bool
 
+	// Sessions has those that can be resumed. nil: none are, and the ClientHello does not
+	// ask for any.
+	Sessions *Sessions
+
 	trusted atomic.Pointer[reading] // nil before the trust anchors are first used
 	looking gate                    // passed by the goroutine that reads or looks at their files
 }
@@ -75,6 +84,15 @@ type Demand struct {
 	// NoCertificate: none.
 	Certificate *Certificate
 
+	// Session says which connections may resume each other's sessions: those that have it
+	// in common, and besides it, whatever it says, Judge, ServerName, Names, NoSNI,
+	// Certificate and the Client's Anchors. Empty: no session is offered or kept. None is
+	// with SmallHello either.
+	Session string
+	// Full: no session is offered. It is for the handshake after one that has failed with
+	// ErrResumption, on a new connection.
+	Full bool
+
 	Trace func(line string)
 	// Inspect is called with what the handshake has shown of the server, if it came as far as
 	// the verdict, whatever that is. Nil: nobody wants to know.
@@ -87,7 +105,8 @@ type Demand struct {
 //
 // Errors are *Error: of KindSettings when nothing was sent, otherwise of KindHandshake.
 // Their Fault says what is wrong with the server's certificate, if that is the reason.
-// errors.Is finds in them ErrUnrecognizedName, ErrNoServerHello or the context's error.
+// errors.Is finds in them ErrUnrecognizedName, ErrNoServerHello or the context's error, and
+// ErrResumption, which is to be looked for first.
 func (c *Client) Handshake(ctx context.Context, conn net.Conn, d *Demand) (*Conn, error) {
 	judge := d.judge()
 	// The wait for trust anchors that others read has a limit of its own: the server is not
@@ -99,13 +118,22 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn, d *Demand) (*Conn
 		return nil, err
 	}
 	h := handshake{client: c, demand: d, wire: &wire{Conn: conn}, enforced: judge.enforces(), reach: reach}
+	h.prepare()
 	made, err := h.run(ctx)
 	if err != nil {
-		d.trace("tls failed: %s", err)
+		err = h.resumption.failed(ctx, err)
+		how := ""
+		if errors.Is(err, ErrResumption) {
+			how = " with a session"
+		}
+		d.trace("tls failed%s: %s", how, err)
 		return nil, err
 	}
-	f := made.facts
-	d.trace("tls %s %s name %q verified %s", f.Version, f.Cipher, f.ServerName, f.Verdict)
+	f, how := made.facts, ""
+	if f.Resumed {
+		how = "resumed "
+	}
+	d.trace("tls %s %s name %q %sverified %s", f.Version, f.Cipher, f.ServerName, how, f.Verdict)
 	return made, nil
 }
 
@@ -185,6 +213,8 @@ type handshake struct {
 	enforced bool                   // a bad verdict ends the handshake
 	reach    func(evidence) Verdict // the judge's
 
+	resumption *resumption // nil: no sessions are offered or kept
+
 	verdict Verdict
 	asked   bool // the server asked for a certificate
 	gave    bool // and was given one
@@ -206,17 +236,18 @@ func (h *handshake) run(ctx context.Context) (*Conn, error) {
 	if err := h.conclude(state); err != nil {
 		return nil, err
 	}
-	return &Conn{tls: client, wire: h.wire, asked: h.asked, gave: h.gave, facts: gather(state, h.demand.sni(), h.verdict)}, nil
+	return &Conn{tls: client, wire: h.wire, asked: h.asked, gave: h.gave, facts: gather(state, h.demand.sni(), h.verdict), resumption: h.resumption}, nil
 }
 
 // conclude completes the verdict after the handshake. The server's signature comes
 // last, because crypto/tls calls enforce before the server has signed.
 func (h *handshake) conclude(state tls.ConnectionState) error {
 	if !h.enforced {
-		h.verdict = h.reach(h.evidence(state))
+		h.verdict = h.judge(state)
 	}
 	h.inspect(state)
-	signature := judgeSignature(state, h.wire.plain.scheme, h.enforced)
+	reached, scheme := h.verdict, h.scheme(state)
+	signature := judgeSignature(state, scheme, h.enforced)
 	switch {
 	case !signature.fatal:
 	case h.enforced:
@@ -224,6 +255,7 @@ func (h *handshake) conclude(state tls.ConnectionState) error {
 	default:
 		h.verdict = signature
 	}
+	h.resumption.settle(state, reached, scheme)
 	return nil
 }
 
@@ -239,6 +271,9 @@ func (h *handshake) config() *tls.Config {
 		// A mail server does not wait for the first bytes of a web page: every record
 		// is full.
 		DynamicRecordSizingDisabled: true,
+	}
+	if h.resumption != nil {
+		c.ClientSessionCache = h.resumption
 	}
 	// The suites are listed in both cases, because the default list depends on $GODEBUG.
 	for _, suite := range tls.CipherSuites() {
@@ -290,7 +325,7 @@ func (h *handshake) clientCertificate(request *tls.CertificateRequestInfo) (*tls
 // enforce is a tls.Config.VerifyConnection: it reaches the verdict inside the handshake.
 func (h *handshake) enforce(state tls.ConnectionState) error {
 	_ = h.traceCertificates(state)
-	h.verdict = h.reach(h.evidence(state))
+	h.verdict = h.judge(state)
 	if h.verdict.fatal {
 		h.inspect(state)
 		return &Error{Kind: KindHandshake, What: h.verdict.Reason, Err: h.verdict.Cause, Fault: h.verdict.Fault, Faults: h.verdict.Faults, second: h.verdict.second}

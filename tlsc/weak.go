@@ -97,10 +97,10 @@ func whose(c, leaf *x509.Certificate) string {
 // judgeSignature reaches the verdict on the signature that the server has made in the
 // handshake. In TLS 1.3 it is never made with SHA-1. Before TLS 1.2 it is always made
 // with SHA-1, and nothing is enforced. Every suite of a connection that enforces has a
-// signature. A session that is resumed has none of its own: that of its first handshake
-// counts.
+// signature. A session that is resumed has none of its own: scheme is that of its full
+// handshake.
 func judgeSignature(state tls.ConnectionState, scheme tls.SignatureScheme, enforced bool) Verdict {
-	if state.Version != tls.VersionTLS12 || state.DidResume {
+	if state.Version != tls.VersionTLS12 {
 		return Verdict{}
 	}
 	switch scheme {

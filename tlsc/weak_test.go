@@ -163,23 +163,19 @@ func TestWeak(t *testing.T) {
 func TestJudgeSignature(t *testing.T) {
 	for _, tt := range []struct {
 		version  uint16
-		resumed  bool
 		scheme   tls.SignatureScheme
 		enforced bool
 		want     string
 	}{
-		{tls.VersionTLS12, false, tls.PSSWithSHA256, true, ""},
-		{tls.VersionTLS12, false, tls.PKCS1WithSHA1, true, "server signs the handshake with SHA-1"},
-		{tls.VersionTLS12, false, tls.ECDSAWithSHA1, false, "server signs the handshake with SHA-1"},
-		{tls.VersionTLS12, false, 0, true, "server does not sign the handshake"},
-		{tls.VersionTLS12, false, 0, false, ""}, // a suite without signatures
-		{tls.VersionTLS12, true, 0, true, ""},
-		{tls.VersionTLS12, true, 0, false, ""},
-		{tls.VersionTLS13, false, 0, true, ""},
-		{tls.VersionTLS13, true, 0, true, ""},
-		{tls.VersionTLS10, false, 0, false, ""},
+		{tls.VersionTLS12, tls.PSSWithSHA256, true, ""},
+		{tls.VersionTLS12, tls.PKCS1WithSHA1, true, "server signs the handshake with SHA-1"},
+		{tls.VersionTLS12, tls.ECDSAWithSHA1, false, "server signs the handshake with SHA-1"},
+		{tls.VersionTLS12, 0, true, "server does not sign the handshake"},
+		{tls.VersionTLS12, 0, false, ""}, // a suite without signatures
+		{tls.VersionTLS13, 0, true, ""},
+		{tls.VersionTLS10, 0, false, ""},
 	} {
-		v := judgeSignature(tls.ConnectionState{Version: tt.version, DidResume: tt.resumed}, tt.scheme, tt.enforced)
+		v := judgeSignature(tls.ConnectionState{Version: tt.version}, tt.scheme, tt.enforced)
 		if v.Reason != tt.want {
 			t.Errorf("%+v: %q", tt, v)
 		}

@@ -15,6 +15,7 @@ type wire struct {
 	broken    atomic.Bool // reading or writing has failed, other than by a deadline
 	first     []byte      // of what was read during the handshake, up to saidLimit
 	listening bool        // first and plain are being filled
+	begun     bool        // something was written while they were
 	plain     plaintext
 }
 
@@ -43,6 +44,9 @@ func (w *wire) Read(p []byte) (int, error) {
 }
 
 func (w *wire) Write(p []byte) (int, error) {
+	if w.listening {
+		w.begun = true
+	}
 	n, err := w.Conn.Write(p)
 	if err != nil && !isTimeout(err) {
 		w.broken.Store(true)
