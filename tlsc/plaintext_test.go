@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The messages of a handshake are seen, however they are cut into records and reads.
@@ -58,6 +59,42 @@ func TestPlaintext(t *testing.T) {
 			}
 			if cap(f.message) > 2*keyStart {
 				t.Errorf("%s: %d bytes are kept", tt.name, cap(f.message))
+			}
+		}
+	}
+}
+
+// The lifetime of a session is in a message behind the key exchange, or in its place where a
+// session is resumed.
+func TestPlaintext_lifetime(t *testing.T) {
+	record := func(p string) string { return string([]byte{handshakeRecord, 3, 3, 0, byte(len(p))}) + p }
+	message := func(kind byte, p string) string { return string([]byte{kind, 0, 0, byte(len(p))}) + p }
+	hello := message(serverHello, "\x03\x03"+strings.Repeat("r", 32)+"\x00\xc0\x2b\x00")
+	key := message(serverKeyMessage, "\x03\x00\x1d\x04kkkk\x04\x03\x00\x02ss")
+	const change = "\x14\x03\x03\x00\x01\x01"
+	for _, tt := range []struct {
+		name, sent string
+		want       time.Duration
+		scheme     tls.SignatureScheme
+	}{
+		{"full", record(hello) + record(key) + record(message(newSessionTicket, "\x00\x00\x1c\x20\x00\x02tt")), 2 * time.Hour, tls.ECDSAWithP256AndSHA256},
+		{"one record", record(hello + key + message(newSessionTicket, "\x00\x00\x00\x3c\x00\x02tt")), time.Minute, tls.ECDSAWithP256AndSHA256},
+		{"resumed", record(hello) + record(message(newSessionTicket, "\x00\x00\x00\x01\x00\x00")), time.Second, 0},
+		{"longest", record(hello + message(newSessionTicket, "\xff\xff\xff\xff\x00\x00")), (1<<32 - 1) * time.Second, 0},
+		{"unspecified", record(hello + key + message(newSessionTicket, "\x00\x00\x00\x00\x00\x02tt")), 0, tls.ECDSAWithP256AndSHA256},
+		{"short", record(hello + message(newSessionTicket, "\x00\x00\x01")), 0, 0},
+		{"none", record(hello + key), 0, tls.ECDSAWithP256AndSHA256},
+		{"encrypted", record(hello+key) + change + record(message(newSessionTicket, "\x00\x00\x00\x01\x00\x00")), 0, tls.ECDSAWithP256AndSHA256},
+	} {
+		for _, size := range []int{1, 3, 1 << 20} {
+			var f plaintext
+			for rest := []byte(tt.sent); len(rest) > 0; {
+				n := min(size, len(rest))
+				f.read(rest[:n])
+				rest = rest[n:]
+			}
+			if f.lifetime != tt.want || f.scheme != tt.scheme {
+				t.Errorf("%s, read by %d: %v, %v", tt.name, size, f.lifetime, f.scheme)
 			}
 		}
 	}
