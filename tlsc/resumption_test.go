@@ -404,6 +404,22 @@ func TestResumption_judgedAgain(t *testing.T) {
 	}
 }
 
+// A session that crypto/tls does not offer, because the certificate has expired, is not to
+// blame for a failure.
+func TestResumption_notOffered(t *testing.T) {
+	root := newCA("root")
+	leaf := root.Leaf(func(c *x509.Certificate) { c.NotAfter = testNow.Add(time.Minute) }, host)
+	records := must.Get(NewRecords([]TLSA{record(t, "3 1 1", leaf.Cert)}))(t)
+	v := newVisit(t, leaf.Pair(), "", Demand{Judge: DANE{Records: records}})
+	v.want(false)
+	v.clock.forward(2 * time.Minute)
+	_, err := shake(t, tlstest.Serve(t, tlstest.Answer("no TLS")), v.client, &v.demand)
+	wantError(t, err, KindHandshake, "server does not speak TLS.*")
+	if errors.Is(err, ErrResumption) || v.client.Sessions.Len() != 0 {
+		t.Errorf("%v says that a session was offered, or one of %d is left", err, v.client.Sessions.Len())
+	}
+}
+
 // A session is used for an hour from its full handshake, however often it is renewed.
 func TestSessionAge(t *testing.T) {
 	root := newCA("root")
