@@ -23,7 +23,23 @@ const spoolInMemory = 1 << 20
 type Mail struct {
 	Sender     string   // envelope sender, may be empty
 	Recipients []string // at least one; sent as they are
+	// OnLastByte is called once for each Send that comes so far, before the write begins that
+	// may bring the last byte of the package to the server; that write waits for it. A
+	// goroutine of Send calls it. A panic in it ends the conversation as an error of ours, and
+	// the write is not made. May be nil.
+	OnLastByte func()
 	message    *message
+}
+
+// Add adds a recipient behind the others: its answer is the next in the outcome. It is not to
+// be called while the mail is being sent.
+func (m *Mail) Add(recipient string) { m.Recipients = append(m.Recipients, recipient) }
+
+// Again returns a mail with the sender and the message of m to other recipients, at least one. It
+// has no OnLastByte. Of mails with the same message one at a time may be sent, and none after the
+// Close of any.
+func (m *Mail) Again(recipients []string) *Mail {
+	return &Mail{Sender: m.Sender, Recipients: recipients, message: m.message}
 }
 
 // Prepare finds the length of what is left of text, which QMTP sends before it: from
@@ -43,7 +59,7 @@ func Prepare(ctx context.Context, sender string, recipients []string, text io.Re
 		tracer(trace)("message: %v", err)
 		return nil, err
 	}
-	return &Mail{sender, recipients, m}, nil
+	return &Mail{Sender: sender, Recipients: recipients, message: m}, nil
 }
 
 // Close gives up what was spooled.

@@ -53,6 +53,28 @@ type Outcome struct {
 	Err error
 }
 
+// Of returns the outcome that the package would have had if its recipient i had been the only
+// one: the answer to it, whatever became of the others, and where it was not answered, why.
+// An acceptance of a package that was not wholly sent cannot be true here either. The outcome
+// of a mail that could not be prepared, which has no answers, is that of each recipient.
+func (o *Outcome) Of(i int) *Outcome {
+	one := *o
+	if i < 0 || i >= len(o.Recipients) {
+		one.Recipients = nil
+		return &one
+	}
+	one.Recipients = []Answer{o.Recipients[i]}
+	switch o.Recipients[i].Status {
+	case Deferred, Refused:
+		one.Err = nil
+	case Accepted:
+		if o.LastByte {
+			one.Err = nil
+		}
+	}
+	return &one
+}
+
 // FirstAccepted returns the first answer that accepts, nil if there is none.
 func (o *Outcome) FirstAccepted() *Answer {
 	for i := range o.Recipients {

@@ -19,10 +19,11 @@ type pack struct {
 	message *message
 	tail    []byte // the end of the message, the sender, the recipients
 	written atomic.Int64
+	ending  func() // is called before the write that would complete it; may be nil
 }
 
 func newPack(mail *Mail) *pack {
-	p := &pack{message: mail.message}
+	p := &pack{message: mail.message, ending: mail.OnLastByte}
 	p.head = strconv.AppendInt(p.head, p.message.size+1, 10)
 	p.head = append(p.head, ":\n"...)
 
@@ -58,7 +59,7 @@ func (p *pack) writeTo(w io.Writer) error {
 	if _, err := p.message.text.Seek(p.message.start, io.SeekStart); err != nil {
 		return &MessageError{err}
 	}
-	out := bufio.NewWriterSize(&tally{w, &p.written}, int(min(p.size(), writeSize)))
+	out := bufio.NewWriterSize(&tally{w, p}, int(min(p.size(), writeSize)))
 	if _, err := out.Write(p.head); err != nil {
 		return err
 	}
@@ -126,14 +127,18 @@ func (p *pack) changed(there int64) error {
 	return &MessageError{fmt.Errorf("%w: %d bytes were announced, %d are there", ErrChanged, p.message.size, there)}
 }
 
-// A tally counts what a connection has taken, in a failed write too.
+// A tally counts what a connection has taken of a pack, in a failed write too. It knows the
+// write that brings the pack's last byte: the tail, of which that is a part, comes through here.
 type tally struct {
-	w io.Writer
-	n *atomic.Int64
+	w    io.Writer
+	pack *pack
 }
 
 func (t *tally) Write(p []byte) (int, error) {
+	if t.pack.ending != nil && t.pack.written.Load()+int64(len(p)) >= t.pack.size() {
+		t.pack.ending()
+	}
 	n, err := t.w.Write(p)
-	t.n.Add(int64(n))
+	t.pack.written.Add(int64(n))
 	return n, err
 }

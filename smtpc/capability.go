@@ -17,6 +17,7 @@ const (
 	extSMTPUTF8   = "SMTPUTF8"
 	extStartTLS   = "STARTTLS"
 	extAuth       = "AUTH"
+	extLimits     = "LIMITS"
 )
 
 // parseCapabilities reads the reply to EHLO, whose first line is a greeting.
@@ -80,4 +81,52 @@ func (c capabilities) sizeLimit() int64 {
 		return 0
 	}
 	return n
+}
+
+// ServerLimits are what a server takes by its own account (RFC 9422); 0: it has not said.
+type ServerLimits struct {
+	// MailMax is how many MAIL commands it takes in a session, accepted or not, 1 to 999,999.
+	MailMax int
+	// RcptMax is how many RCPT commands it takes in a transaction, 1 to 999,999.
+	RcptMax int
+}
+
+// maxLimitDigits is the length of the largest limit (RFC 9422 section 4).
+const maxLimitDigits = 6
+
+// limits reads LIMITS (RFC 9422 section 3). Values that are malformed do not count, nor does the
+// name of a limit that is not known here: RCPTDOMAINMAX, for one. All recipients of a transaction
+// have one domain as a rule, so it would bound nothing. Of a limit that comes twice the lesser
+// one holds.
+func (c capabilities) limits() ServerLimits {
+	var l ServerLimits
+	for word := range strings.FieldsSeq(strings.ToUpper(c[extLimits])) {
+		name, value, _ := strings.Cut(word, "=")
+		limit := limitOf(value)
+		switch {
+		case limit == 0:
+		case name == "MAILMAX":
+			l.MailMax = lesser(l.MailMax, limit)
+		case name == "RCPTMAX":
+			l.RcptMax = lesser(l.RcptMax, limit)
+		}
+	}
+	return l
+}
+
+// limitOf reads the value of a limit: digits, the first not 0. It is 0 for anything else.
+func limitOf(value string) int {
+	if value == "" || value[0] == '0' || len(value) > maxLimitDigits || strings.Trim(value, "0123456789") != "" {
+		return 0
+	}
+	n, _ := strconv.Atoi(value)
+	return n
+}
+
+// lesser is the lesser of two limits of which the first may be none, which is 0.
+func lesser(a, b int) int {
+	if a == 0 {
+		return b
+	}
+	return min(a, b)
 }

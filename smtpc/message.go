@@ -32,8 +32,11 @@ type message struct {
 	block  []byte // what reader is read into
 	err    error  // what the last read from reader ended with
 	held   bool   // all of the message is in block
+	given  bool   // and next has returned it
+	rewind bool   // reader stands anywhere, and has to go back to start first
 
 	seeker   io.Seeker // reader, if it was looked through
+	start    int64     // where it began
 	end      int64     // where it ended then
 	scanned  bool      // the following are known
 	size     int64     // bytes with CR LF line ends, dots not stuffed (RFC 1870 section 5)
@@ -56,7 +59,7 @@ func newMessage(r io.Reader) (*message, error) {
 	if err != nil || !isRegular(r) {
 		return m, nil
 	}
-	m.seeker = seeker
+	m.seeker, m.start = seeker, start
 	if m.end, err = seeker.Seek(0, io.SeekEnd); err == nil {
 		_, err = seeker.Seek(start, io.SeekStart)
 	}
@@ -70,6 +73,19 @@ func newMessage(r io.Reader) (*message, error) {
 		return nil, &MessageError{err}
 	}
 	return m, nil
+}
+
+// again returns the message as it was when it had been looked through, nil if it was not.
+func (m *message) again() *message {
+	if !m.scanned {
+		return nil
+	}
+	again := *m
+	again.given, again.err = false, nil
+	if !m.held {
+		again.block, again.rewind = nil, true
+	}
+	return &again
 }
 
 // scan reads the message to its end and keeps it if it fits into a block. Length is the size
@@ -100,12 +116,17 @@ func (m *message) scan(length int64) error {
 // and io.EOF after the last.
 func (m *message) next() ([]byte, error) {
 	if m.held {
-		block := m.block
-		m.block = nil
-		if len(block) == 0 {
+		if m.given || len(m.block) == 0 {
 			return nil, io.EOF
 		}
-		return block, nil
+		m.given = true
+		return m.block, nil
+	}
+	if m.rewind {
+		m.rewind = false
+		if _, m.err = m.seeker.Seek(m.start, io.SeekStart); m.err != nil {
+			return nil, m.err
+		}
 	}
 	if m.block == nil {
 		m.block = make([]byte, blockSize)

@@ -81,6 +81,15 @@ type Limits struct {
 	Answer   time.Duration // to a command, and for the greeting
 	Message  time.Duration // to the message, from its last byte on
 	STARTTLS time.Duration // to STARTTLS
+	MAIL     time.Duration // to MAIL; 0 is Answer. A connection that was kept may be dead
+}
+
+// mail is the limit of the answer to MAIL.
+func (l Limits) mail() time.Duration {
+	if l.MAIL > 0 {
+		return l.MAIL
+	}
+	return l.Answer
 }
 
 // LimitsOf returns the limits within a conversation that may take remote, in the proportion

@@ -80,6 +80,17 @@ type Answer struct {
 	Status Status
 	Reply  Reply // none for Unanswered and Malformed
 	Err    error // why a malformed recipient cannot be sent
+
+	// AfterAccepted reports whether the recipient was refused with 4xx other than 421, or with
+	// 552, after another recipient was accepted: perhaps because of those before it.
+	AfterAccepted bool
+	// Inherited reports whether the reply is the 421 to a recipient before this one. The server
+	// has said nothing of this one that counts.
+	Inherited bool
+
+	// full reports whether it is Deferred only because a recipient behind it was accepted: the
+	// reply, which is for good, then means perhaps that there are too many.
+	full bool
 }
 
 // Permanent reports whether the recipient is refused for good.

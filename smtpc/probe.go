@@ -59,3 +59,15 @@ func (s *Session) InTLS() bool { return s.secure }
 
 // LoggedIn reports whether the server has accepted a login.
 func (s *Session) LoggedIn() bool { return s.loggedIn }
+
+// Limits returns what the server takes, as it announced the last time that it announced
+// extensions. The session does not hold the mails to it.
+func (s *Session) Limits() ServerLimits { return s.caps.limits() }
+
+// Pipelines reports whether the commands of a transaction leave in one write: PIPELINING is
+// offered, and not avoided.
+func (s *Session) Pipelines() bool { return s.caps.offers(extPipelining) }
+
+// Mails returns how many MAIL commands were said, accepted or not: one for each mail, or two
+// where its parameters were refused. That is what [ServerLimits] has a limit for.
+func (s *Session) Mails() int { return s.mails }

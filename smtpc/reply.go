@@ -52,6 +52,11 @@ func (r *reply) tooMany() bool {
 	return r.Code == 552 && !(subject == 2 && detail == 2) && !(subject == 3 && detail == 4)
 }
 
+// mayBeTooMany reports whether r, to a RCPT after one that was accepted, may be about the number of
+// recipients, whatever its enhanced code: 552, or any refusal that is not for good. It is not so
+// with 421, which is about the conversation.
+func (r *reply) mayBeTooMany() bool { return r.Code == 552 || r.class() == 4 && !r.closing() }
+
 // ofSecurity reports whether TLS might have prevented the refusal: 530, or a status code
 // of security (x.7.x).
 func (r *reply) ofSecurity() bool { return r.Code == 530 || r.Enhanced[1] == 7 }

@@ -55,6 +55,7 @@ type Session struct {
 
 	limits Limits            // of the delivery under way
 	told   func(line string) // its trace; may be nil
+	ending func()            // its OnLastByte; may be nil
 	reader *bufio.Reader
 	heard  func(line string) // traces a line of a reply
 	caps   capabilities
@@ -64,6 +65,8 @@ type Session struct {
 	loggedIn  bool     // AUTH was accepted
 
 	secrets []secret.Secret // in what the server says, they are concealed
+
+	mails int // MAIL commands that were said
 
 	notes  []Note   // of Open
 	became Securing // of STARTTLS
@@ -76,11 +79,12 @@ type Session struct {
 	noTLS    bool  // TLS has failed: what is not inside TLS is in clear text because of that
 	refused  bool  // STARTTLS was, and the server has answered nothing since
 	unreset  bool  // RSET has to come before the next MAIL
-	spent    bool  // no further message can be sent
+	spent    bool  // no further message can be sent; an answer may still come
 	broken   bool  // nothing can be sent, and QUIT cannot either
 	owesDot  bool  // the server waits for a message, and is to get an empty one
 
 	writing *writer // the last one started, nil before
+	watch   *watch  // of the idle session, nil while it is used
 
 	mu       sync.Mutex // guards what follows
 	base     net.Conn   // what was handed to Open
@@ -145,14 +149,14 @@ func (s *Session) within(ctx context.Context, work func() error) (err error) {
 }
 
 // Usable reports whether Send can send another message, after Reset if the last one was
-// refused. It cannot when the server has said 421, or something that is not
+// refused. Between Watch and Wake it cannot. It cannot when the server has said 421, or something that is not
 // SMTP, when the connection was lost, or when a message was begun and not brought to
 // its end.
 func (s *Session) Usable() bool { return s.able() && !s.waiting() }
 
 // able is Usable without the check for unread words, for which Send has an error of its own.
 func (s *Session) able() bool {
-	return s.failed == nil && s.talking && !s.broken && !s.spent && !s.owesDot && !s.hasExpired()
+	return s.failed == nil && s.watch == nil && s.talking && !s.broken && !s.spent && !s.owesDot && !s.hasExpired()
 }
 
 // Reset says RSET, which is needed after a message that was refused. The limits and the trace
@@ -183,6 +187,9 @@ func (s *Session) Reset(ctx context.Context) error {
 // a whole.
 func (s *Session) Quit() (ended bool) {
 	defer func() { _ = recover() }() // what is known of the message stays known
+	if s.watch != nil {
+		s.Wake() // it is broken then if the server has left
+	}
 	if s.broken || !s.talking {
 		return false
 	}
@@ -340,6 +347,7 @@ func (s *Session) sendAs(command, shown string) error {
 	s.trace("> " + shown)
 	if _, err := s.conn.Write([]byte(command + "\r\n")); err != nil {
 		// The server may have said why before it left: that is read first.
+		s.spent = true
 		s.cutOff(time.Now().Add(lingerLimit))
 	}
 	return nil
@@ -348,6 +356,9 @@ func (s *Session) sendAs(command, shown string) error {
 // waiting reports whether the server has spoken out of turn. Its words would be taken for the
 // answer to a command that it has not seen yet. Empty lines do not count.
 func (s *Session) waiting() bool {
+	if s.reader == nil {
+		return false // the session is idle
+	}
 	waiting, _ := s.reader.Peek(s.reader.Buffered())
 	return len(bytes.Trim(waiting, "\r\n")) > 0
 }

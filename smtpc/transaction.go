@@ -61,6 +61,7 @@ func (s *Session) take(ctx context.Context, m *Mail, work func(*transaction) err
 		o.Notes, s.notes = s.notes, nil
 		s.lastByte = false // no writer is left that would set it, or trace
 		s.serve(m.Limits, m.Trace)
+		s.ending = m.OnLastByte
 		t := &transaction{Session: s, mail: m, outcome: o}
 		o.Err = s.within(ctx, func() error { return work(t) })
 		o.LastByte = s.mayHaveSent()
@@ -122,8 +123,9 @@ func (s *Session) mayHaveSent() bool {
 	return s.lastByte
 }
 
-// mailCommand is MAIL with the parameters that the server knows.
+// mailCommand is MAIL with the parameters that the server knows, which is said then.
 func (t *transaction) mailCommand() string {
+	t.mails++
 	return "MAIL FROM:<" + t.mail.sender.text + ">" + t.sizeAndBody() + t.utf8()
 }
 
@@ -204,14 +206,14 @@ func (t *transaction) rcptAnswered(n int, r *reply) error {
 		t.taken++
 		all[i] = Answer{Status: Accepted, Reply: r.Reply}
 		for _, full := range t.full {
-			all[full].Status = Deferred
+			all[full].Status, all[full].full = Deferred, true
 		}
 		t.full = nil
 		return nil
 	case !r.refused():
 		return r.unexpected(StageRCPT)
 	}
-	refusal := Answer{Status: Refused, Reply: r.Reply}
+	refusal := Answer{Status: Refused, Reply: r.Reply, AfterAccepted: t.taken > 0 && r.mayBeTooMany()}
 	switch {
 	case !t.forGood(StageRCPT, r):
 		refusal.Status = Deferred
@@ -224,7 +226,8 @@ func (t *transaction) rcptAnswered(n int, r *reply) error {
 	all[i] = refusal
 	if r.closing() {
 		t.closing = r
-		for _, i := range t.mail.index[n:] {
+		refusal.Inherited = true
+		for _, i := range t.mail.index[n+1:] {
 			all[i] = refusal
 		}
 	}
@@ -246,9 +249,9 @@ func (t *transaction) lockstep() error {
 // envelope says MAIL and each RCPT, and waits for each answer. Without an error the message
 // would go to one recipient at least.
 func (t *transaction) envelope() error {
-	r, err := t.ask(StageMAIL, t.mailCommand())
+	r, err := t.askWithin(t.limits.mail(), StageMAIL, t.mailCommand())
 	if err == nil && t.withoutParameters(r) {
-		switch r, err = t.ask(StageMAIL, t.mailCommand()); {
+		switch r, err = t.askWithin(t.limits.mail(), StageMAIL, t.mailCommand()); {
 		case err != nil:
 			return t.groupLost(err)
 		case r.refusesSecondMAIL():
@@ -308,7 +311,7 @@ func (t *transaction) pipelining() error {
 func (t *transaction) group() (*reply, error) {
 	group, limit := t.groupCommands(), t.limits.Answer
 	t.write(nil, func(w *writer) error { return w.commands(group) })
-	mail, err := t.receive(StageMAIL, limit)
+	mail, err := t.receive(StageMAIL, t.limits.mail())
 	if err != nil {
 		return nil, t.firstLost(err)
 	}

@@ -154,6 +154,9 @@ func (w *writer) data(m *message) error {
 		return err
 	}
 	w.s.trace("> .")
+	if w.s.ending != nil {
+		w.s.ending()
+	}
 	w.inside = false
 	if err := w.flush(f.take()); err != nil {
 		return err
