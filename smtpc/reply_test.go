@@ -174,6 +174,32 @@ func TestSizeLimit(t *testing.T) {
 	}
 }
 
+func TestLimits(t *testing.T) {
+	for text, want := range map[string]ServerLimits{
+		"250-a\r\n250 b":                                                    {},
+		"250-a\r\n250 LIMITS":                                               {},
+		"250-a\r\n250 LIMITS MAILMAX=3 RCPTMAX=20":                          {3, 20},
+		"250-a\r\n250 limits rcptmax=999999":                                {0, 999999},
+		"250-a\r\n250 LIMITS  RCPTMAX=7  MAILMAX=1 ":                        {1, 7},
+		"250-a\r\n250 LIMITS RCPTDOMAINMAX=1 MAILMAX=5":                     {5, 0},
+		"250-a\r\n250 LIMITS MAILMAX MAILMAX= RCPTMAX=0 X=1 =4":             {},
+		"250-a\r\n250 LIMITS MAILMAX=-3 RCPTMAX=1000000":                    {},
+		"250-a\r\n250 LIMITS MAILMAX=03 RCPTMAX=1e3":                        {},
+		"250-a\r\n250 LIMITS MAILMAX=99999999999999999999 RCPTMAX=2.5":      {},
+		"250-a\r\n250 LIMITS MAILMAX=9 MAILMAX=4 MAILMAX=0 MAILMAX=6":       {4, 0},
+		"250-a\r\n250-LIMITS MAILMAX=9\r\n250 LIMITS MAILMAX=4 RCPTMAX=100": {9, 0},
+	} {
+		r, err := parse(text + "\r\n")
+		must.OK(t, err)
+		if got := parseCapabilities(r).limits(); got != want {
+			t.Errorf("%q: %+v, want %+v", text, got, want)
+		}
+	}
+	if (capabilities(nil).limits() != ServerLimits{}) {
+		t.Error("limits without LIMITS")
+	}
+}
+
 func TestMechanisms(t *testing.T) {
 	for text, want := range map[string]string{
 		"250-a\r\n250 b":                                  "",

@@ -72,6 +72,7 @@ type Server struct {
 	Lazy       bool               // answers only when the client has stopped sending
 	Blank      bool               // an empty line in front of each reply
 	Auth       *Auth              // nil: AUTH is not offered
+	Remember   bool               // conversations keep their transactions
 
 	// Answer takes the place of Act where more has to be known.
 	Answer func(*Exchange) Action
@@ -99,6 +100,7 @@ type Transaction struct {
 	Recipients []string // those that were accepted
 	Message    []byte   // as it came, dots not stuffed, the end of data taken off
 	Raw        []byte   // between DATA and its end, all included
+	Accepted   bool     // sender, a recipient and then the message were answered with 2xx
 }
 
 // A Conversation is what a server saw on one connection.
@@ -108,8 +110,13 @@ type Conversation struct {
 	Raw      []byte   // the last, as in Transaction
 	Accepted bool     // sender, a recipient and then a message were answered with 2xx
 	Mails    int      // how often that was so
-	Ended    bool     // QUIT came
-	Logins   []*Login // in order
+
+	// Transactions are those that have ended, by a message or by RSET, if the server is to
+	// remember them.
+	Transactions []*Transaction
+
+	Ended  bool     // QUIT came
+	Logins []*Login // in order
 
 	// Turns is how often the client had to wait, the TLS handshake included. A lazy
 	// server knows; another counts the answers that it gave when it had read all
@@ -352,6 +359,9 @@ func (d *dialogue) command(line string) error {
 
 // reset forgets a transaction.
 func (d *dialogue) reset() {
+	if d.server.Remember && d.rules.mail {
+		d.seen.Transactions = append(d.seen.Transactions, d.tx)
+	}
 	d.tx = new(Transaction)
 	d.rules.reset()
 	d.mails++
@@ -484,7 +494,7 @@ func (d *dialogue) data(e Exchange) error {
 	d.seen.Message = d.tx.Message
 	reply, err = d.say(Exchange{Point: Point{Phase: Message}}, "250 accepted")
 	if positive(reply) && d.tx.Begun && len(d.tx.Recipients) > 0 {
-		d.seen.Accepted = true
+		d.seen.Accepted, d.tx.Accepted = true, true
 		d.seen.Mails++
 	}
 	d.reset()
