@@ -14,6 +14,8 @@
 // package on a connection. So there is no session to open: a [Mail] is prepared, and
 // [Send] sends it. The caller's context limits how long that may take; see [ErrFuse].
 //
+// The recipients of a package may belong to several deliveries: see [Outcome.Of].
+//
 // QMTP inside TLS (qmtps, port 6209) is the same protocol. Send then gets the inner
 // connection.
 package qmtpc

@@ -1,6 +1,10 @@
 // Package smtpc is the client's side of SMTP. [Open] begins a conversation, from the greeting
 // to the last EHLO and a login; [Session.Send] sends a [Mail] and says what became of it, an [Outcome], as
 // often as wanted; [Session.Quit] ends the conversation. [Deliver] is all three for one mail.
+// Between two mails a session can wait idle: [Session.Watch] and [Session.Wake].
+//
+// The recipients of a mail may belong to several deliveries. [Outcome.Of] is what one of them
+// would have met alone, and [Mail.Again] sends the message once more, to some of them.
 //
 //	RFC 5321        SMTP
 //	RFC 1870        SIZE
@@ -11,6 +15,7 @@
 //	RFC 5890        A-labels
 //	RFC 6152        8BITMIME
 //	RFC 6531        SMTPUTF8
+//	RFC 9422        LIMITS (read, and left to the caller)
 //
 // A conversation waits for the server as rarely as its extensions allow: with
 // PIPELINING the commands of the transaction leave in one write. Not one byte of

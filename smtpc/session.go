@@ -47,8 +47,8 @@ var (
 //
 // It closes neither the connection that it was opened on nor the one that StartTLS
 // made of it: who made them does, as [Session.Quit] says. When its methods have
-// returned it has no goroutine, except one that waits for a message whose Read does not
-// return.
+// returned it has no goroutine, except that of Watch, and one that waits for a message whose
+// Read does not return.
 type Session struct {
 	options *Options
 	ctx     context.Context // of the method that runs
@@ -66,7 +66,7 @@ type Session struct {
 
 	secrets []secret.Secret // in what the server says, they are concealed
 
-	mails int // MAIL commands that were said
+	mails int // how often MAIL was said
 
 	notes  []Note   // of Open
 	became Securing // of STARTTLS
@@ -160,7 +160,8 @@ func (s *Session) able() bool {
 }
 
 // Reset says RSET, which is needed after a message that was refused. The limits and the trace
-// are those of that mail.
+// are those of that mail, and the end of ctx ends it too. After an error the session is not
+// usable.
 func (s *Session) Reset(ctx context.Context) error {
 	if !s.Usable() {
 		return errNotUsable
