@@ -236,6 +236,9 @@ func FuzzCapabilities(f *testing.F) {
 		if c.sizeLimit() < 0 {
 			t.Error("a limit below 0")
 		}
+		if l := c.limits(); l.MailMax < 0 || l.RcptMax < 0 || max(l.MailMax, l.RcptMax) > 999999 {
+			t.Errorf("limits %+v", l)
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package smtpc_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/smtpc"
 	"nightmare.mail/mxf/smtpc/smtptest"
+	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
 // opened returns a session with a server, in TLS if that offers it.
@@ -129,4 +131,62 @@ func TestWatch_unusable(t *testing.T) {
 			t.Error(name, "usable")
 		}
 	}
+}
+
+// Half a record of TLS comes while the session is idle, and the rest after Wake: nothing of it
+// is lost.
+func TestWatch_halfARecord(t *testing.T) {
+	inner, outer := tlstest.TCP(t)
+	config := serverTLS()
+	ready := make(chan *tls.Conn, 1)
+	server := &holding{Conn: outer}
+	go func() {
+		secure := tls.Server(server, config)
+		_ = secure.Handshake()
+		ready <- secure
+	}()
+	client := tls.Client(inner, &tls.Config{InsecureSkipVerify: true})
+	must.OK(t, client.Handshake())
+	secure := <-ready
+	s := must.Get(smtpc.Open(t.Context(), client, &smtpc.Options{Start: smtpc.FromMAIL, InTLS: true}))(t)
+	s.Watch(func() { t.Error("lost") })
+	server.hold = true
+	must.Get(secure.Write([]byte("250 sender ok\r\n")))(t)
+	half := len(server.held) / 2
+	must.Get(outer.Write(server.held[:half]))(t)
+	time.Sleep(20 * time.Millisecond) // for the goroutine to have read it; it need not
+	if !s.Wake() {
+		t.Fatal("not usable")
+	}
+	done := make(chan *smtpc.Outcome)
+	go func() { done <- s.Send(t.Context(), mailTo("r@example.org")) }()
+	r := bufio.NewReader(secure)
+	for n, answer := range []string{"", "250 recipient ok\r\n", "354 go\r\n"} {
+		must.Get(r.ReadString('\n'))(t)
+		if n == 0 {
+			must.Get(outer.Write(server.held[half:]))(t)
+			server.hold = false
+			continue
+		}
+		must.Get(secure.Write([]byte(answer)))(t)
+	}
+	for line := ""; line != ".\r\n"; line = must.Get(r.ReadString('\n'))(t) {
+	}
+	must.Get(secure.Write([]byte("250 yes\r\n")))(t)
+	must.OK(t, (<-done).Err)
+}
+
+// A holding connection keeps what is written, if it is to.
+type holding struct {
+	net.Conn
+	hold bool
+	held []byte
+}
+
+func (h *holding) Write(p []byte) (int, error) {
+	if !h.hold {
+		return h.Conn.Write(p)
+	}
+	h.held = append(h.held, p...)
+	return len(p), nil
 }
