@@ -167,6 +167,7 @@ var arrows = map[string]map[string]string{
 		"remote/memory":   "signatures and keys that are kept",
 	},
 	"remote/memory": {},
+	"remote/line":   {"control": "the limits of connections, as the file has them"},
 	"remote/stack":  {},
 	"smtpc": {
 		"control/avoid":  "what is not used although it is offered",
