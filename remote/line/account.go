@@ -32,17 +32,17 @@ type account struct {
 	frozen  time.Time // the window is not raised before
 	since   time.Time // when the last connection ended, while there is none
 	own     bool      // its limit is in force: an entry, or an address by the empty entry
-	waiters *list.List
+	waiters *list.List // in the order of arrival
 
 	connections int
 	greeted     int     // of them past EHLO
 	crowded     int     // of them refused, because the server wants no more
 	idle        []*conn // of them kept, longest unused first
-	news        chan struct{}
+	news        chan struct{} // closed when one is greeted or refused, or ends
 
-	exchanger string // the name by which the address was wanted last
-	holder    *account
-	messages  int // accepted at the address
+	exchanger string   // the name by which the address was wanted last
+	holder    *account // of the limit that the address had then
+	messages  int      // accepted at the address
 
 	unused *list.Element // in Line.unused
 }
@@ -78,11 +78,11 @@ func (a *account) passed() int {
 
 // gives reports whether somebody in line could get something here.
 func (a *account) gives() bool {
-	most := a.passed()
 	if a.own {
-		most = a.held()
+		return len(a.idle) > 0 || a.connections < a.held()
 	}
-	return len(a.idle) > 0 || a.connections < most
+	// Whoever waits for the address waits for its entry too.
+	return a.holder.gives() && (len(a.idle) > 0 || a.connections < a.passed())
 }
 
 // room returns how many more connections there may be; it can be negative.
@@ -122,7 +122,7 @@ func (l *Line) place(w Want, decide bool) place {
 		return place{addr, addr}
 	}
 	holder := l.account(name{entry: w.Limit.Entry})
-	if decide || holder.limit == 0 {
+	if decide || holder.limit == 0 || addr.holder == nil {
 		addr.own, addr.exchanger, addr.holder = false, w.Exchanger, holder
 		holder.own = true
 		l.limit(holder, w.Limit.Connections)
@@ -140,7 +140,7 @@ func (l *Line) limit(a *account, connections int) {
 	for range min(a.connections-a.limit, len(a.idle)) {
 		l.doom(a.idle[0])
 	}
-	l.changed = append(l.changed, a)
+	l.touch(a)
 }
 
 // account returns the account of n. It makes one if there is none.
@@ -219,7 +219,7 @@ func (l *Line) count(a *account, c *conn, by int) {
 	}
 	l.rest(a)
 	if by < 0 {
-		l.changed = append(l.changed, a)
+		l.touch(a)
 		a.tell()
 	}
 }
@@ -281,7 +281,7 @@ func (l *Line) raise(p place) {
 		case a.window > 0:
 			a.window = min(a.window+1, p.holder.limit)
 		}
-		l.changed = append(l.changed, a)
+		l.touch(a)
 	})
 }
 

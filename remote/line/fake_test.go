@@ -18,7 +18,7 @@ type fake struct {
 	mu       sync.Mutex
 	watch    func()
 	dead     bool // the server has closed, and the watch has not seen it
-	used     bool // Wake has found it usable, or it was never watched
+	wakes    int  // that have found it usable
 	quits    int
 	panics   bool
 	wrong    []string // calls that must not come
@@ -32,7 +32,6 @@ func (f *fake) Watch(lost func()) {
 		f.wrong = append(f.wrong, "Watch")
 	}
 	f.watch = lost
-	f.used = false
 }
 
 func (f *fake) Wake() bool {
@@ -42,7 +41,9 @@ func (f *fake) Wake() bool {
 		f.wrong = append(f.wrong, "Wake after Quit")
 	}
 	f.watch = nil
-	f.used = !f.dead
+	if !f.dead {
+		f.wakes++
+	}
 	return !f.dead
 }
 

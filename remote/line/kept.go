@@ -113,7 +113,7 @@ func (l *Line) offer(c *conn, idle time.Duration) {
 			}
 		}
 	}
-	c.each(func(a *account) { l.changed = append(l.changed, a) })
+	c.each(func(a *account) { l.touch(a) })
 	l.settle()
 	for l.idle.Len() > l.most {
 		l.doom(l.idle.Front().Value.(*conn))
@@ -216,9 +216,7 @@ func (l *Line) Forget() {
 	defer l.unlock()
 	for _, a := range l.accounts {
 		a.window, a.frozen = 0, time.Time{}
-		if a.waiters.Len() > 0 {
-			l.changed = append(l.changed, a)
-		}
+		l.touch(a)
 	}
 	l.endKept()
 }

@@ -90,7 +90,7 @@ type Line struct {
 	waiting  int        // callers in line
 	arrivals uint64     // callers so far
 	closed   bool       // nothing is kept any more
-	changed  []*account // somebody in line may be served: settle looks
+	touched  []*account // somebody in line may be served here: settle looks
 	doomed   []*conn    // kept connections that unlock ends
 }
 
@@ -119,7 +119,7 @@ func (l *Line) Get(ctx context.Context, c Caller, wants []Want) (*Lease, error) 
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	w := l.arrive(c, wants)
+	w := &waiter{caller: c, wants: wants, granted: make(chan *grant, 1)}
 	for {
 		g, err := l.next(ctx, w)
 		if err != nil {
@@ -135,9 +135,12 @@ func (l *Line) Get(ctx context.Context, c Caller, wants []Want) (*Lease, error) 
 // next decides what w gets, and waits in line if that is nothing yet.
 func (l *Line) next(ctx context.Context, w *waiter) (*grant, error) {
 	l.mu.Lock()
-	l.resolve(w, false)
+	if w.arrived == 0 {
+		l.arrive(w)
+	}
 	if w.dead != nil {
 		// What the dead session leaves free is for w first. The others get the rest at unlock.
+		l.resolve(w, false)
 		l.release(w.dead)
 		w.dead = nil
 	}
@@ -201,15 +204,6 @@ func (l *Line) HasRoom(w Want) bool {
 func (l *Line) number() uint64 {
 	l.arrivals++
 	return l.arrivals
-}
-
-// settle serves those in line for whom something may have come free. l.mu is held.
-func (l *Line) settle() {
-	for len(l.changed) > 0 {
-		a := l.changed[0]
-		l.changed = l.changed[1:]
-		l.serve(a)
-	}
 }
 
 // unlock serves the line, ends the kept connections that have to end, and gives up l.mu.

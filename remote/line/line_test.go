@@ -156,11 +156,21 @@ func TestEntry_change(t *testing.T) {
 			t.Error("an entry has more than it may")
 		}
 		full1.End()
-		if le := l.must(t, never, to(1, "k").by(".example", 1)); le.Session() != s {
+		le := l.must(t, never, to(1, "k").by(".example", 1))
+		if le.Session() != s {
 			t.Error("the kept session was not found under another entry")
 		}
 		if l.HasRoom(to(2, "k").by(".example", 1)) {
 			t.Error("the session does not count for its new entry")
+		}
+		waiting := l.goes(t.Context(), patient, to(2, "k").by(".example", 1))
+		le.Keep(s, keeping)
+		if !waiting.served() || !s.ended() {
+			t.Error("the session has not made room in its entry")
+		}
+		waiting.lease.Keep(&fake{}, keeping)
+		if le := l.must(t, never, to(2, "k")); le.Session() == nil || !l.HasRoom(to(1, "k").by(".example", 1)) {
+			t.Error("the session still counts for the entry")
 		}
 		sound(t, l)
 	})

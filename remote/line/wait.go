@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -54,18 +55,20 @@ type grant struct {
 	victims []*conn // kept connections that must end first; they count no more
 }
 
-// arrive makes a waiter of a caller, and brings its limits into force.
-func (l *Line) arrive(c Caller, wants []Want) *waiter {
-	w := &waiter{caller: c, wants: wants, granted: make(chan *grant, 1)}
-	l.mu.Lock()
-	defer l.unlock()
+// arrive brings the limits of w into force, and gives it its place in the order. l.mu is held.
+func (l *Line) arrive(w *waiter) {
 	l.resolve(w, true)
-	if b := c.Back; b != nil {
+	if l.settle(); len(l.doomed) > 0 {
+		// Kept sessions are above a limit that was lowered. Their places may be for w.
+		l.unlock()
+		l.mu.Lock()
+		l.resolve(w, false)
+	}
+	if b := w.caller.Back; b != nil {
 		w.arrived, w.waited, w.let = b.arrived, b.waited, true
-		return w
+		return
 	}
 	w.arrived = l.number()
-	return w
 }
 
 // resolve finds the accounts of w. decide: the limits that w brings are in force from now on.
@@ -101,13 +104,50 @@ func (l *Line) pick(w *waiter) *grant {
 	return nil
 }
 
-// serve gives those in line for a what they can have, first come, first served.
-func (l *Line) serve(a *account) {
-	for at := a.waiters.Front(); at != nil && a.gives(); {
-		w := at.Value.(*waiter)
-		at = at.Next()
-		l.grant(w, l.pick(w))
+// touch says that something may have come free at a for those in line. l.mu is held.
+func (l *Line) touch(a *account) {
+	if a.waiters.Len() > 0 && !slices.Contains(l.touched, a) {
+		l.touched = append(l.touched, a)
 	}
+}
+
+// settle gives those in line what has come free, first come, first served. Where several accounts
+// were touched, the order is that of all who wait for any of them. l.mu is held.
+func (l *Line) settle() {
+	for len(l.touched) > 0 {
+		var next []*list.Element // to be asked, by account
+		touched := l.touched
+		l.touched = nil
+		for _, a := range touched {
+			next = append(next, a.waiters.Front())
+		}
+		for w := first(touched, next); w != nil && len(l.touched) == 0; w = first(touched, next) {
+			l.grant(w, l.pick(w))
+		}
+		if len(l.touched) > 0 {
+			// What w has got has ended something that others wait for. They are asked again.
+			l.touched = append(l.touched, touched...)
+		}
+	}
+}
+
+// first returns the first of those who are to be asked, and goes on to the one after it.
+// nil: there is nobody, or nothing to give.
+func first(accounts []*account, next []*list.Element) (w *waiter) {
+	for i, at := range next {
+		if at == nil || !accounts[i].gives() {
+			continue
+		}
+		if v := at.Value.(*waiter); w == nil || v.arrived < w.arrived {
+			w = v
+		}
+	}
+	for i, at := range next {
+		if at != nil && at.Value == any(w) {
+			next[i] = at.Next()
+		}
+	}
+	return w
 }
 
 // grant hands g to w, and w leaves the line. nil: it stays.
@@ -173,11 +213,9 @@ func (l *Line) join(w *waiter) (position int) {
 		})
 	}
 	a, _ := w.places[0].bound()
-	for at := a.waiters.Front(); at != nil; at = at.Next() {
-		position++
-		if at.Value == any(w) {
-			break
-		}
+	position = a.waiters.Len()
+	for at := a.waiters.Back(); at.Value != any(w); at = at.Prev() {
+		position-- // who goes back to an old place is not the last
 	}
 	return position
 }
