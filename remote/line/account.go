@@ -27,17 +27,17 @@ type name struct {
 // An account counts the connections of a name.
 type account struct {
 	name
-	limit   int       // connections by the control files in force; 0: an address that an entry bounds
-	window  int       // 0: nothing was learnt
-	frozen  time.Time // the window is not raised before
-	since   time.Time // when the last connection ended, while there is none
-	own     bool      // its limit is in force: an entry, or an address by the empty entry
+	limit   int        // connections by the control files in force; 0: an address that an entry bounds
+	window  int        // 0: nothing was learnt
+	frozen  time.Time  // the window is not raised before
+	since   time.Time  // when the last connection ended, while there is none
+	own     bool       // its limit is in force: an entry, or an address by the empty entry
 	waiters *list.List // in the order of arrival
 
 	connections int
-	greeted     int     // of them past EHLO
-	crowded     int     // of them refused, because the server wants no more
-	idle        []*conn // of them kept, longest unused first
+	greeted     int           // of them past EHLO
+	crowded     int           // of them refused, because the server wants no more
+	idle        []*conn       // of them kept, longest unused first
 	news        chan struct{} // closed when one is greeted or refused, or ends
 
 	exchanger string   // the name by which the address was wanted last

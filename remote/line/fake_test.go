@@ -219,6 +219,11 @@ func (v *visit) served() bool {
 	return v.done && v.err == nil
 }
 
+func (v *visit) failed() error {
+	synctest.Wait()
+	return v.err
+}
+
 // full checks that err is a FullError of n.
 func full(t testing.TB, err error, n int) {
 	t.Helper()

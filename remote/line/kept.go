@@ -128,8 +128,8 @@ func (l *Line) fits(c *conn, p place, w Want) bool {
 	return c.holder == p.holder || p.holder == p.addr || p.holder.connections < p.holder.held()
 }
 
-// fitting returns the kept connection for w that was used last, or nil. Those that were not used
-// for longer can end of their age.
+// fitting returns the kept connection for w that was used last, or nil. So the others reach the
+// end of their time, and no more are kept than are needed.
 func (l *Line) fitting(p place, w Want) *conn {
 	for _, c := range slices.Backward(p.addr.idle) {
 		if l.fits(c, p, w) {

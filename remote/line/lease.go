@@ -105,7 +105,7 @@ func (le *Lease) Crowded(ctx context.Context) bool {
 	}
 }
 
-// crowded returns the answer of Crowded, or what tells that it may be another one now.
+// crowded returns the answer of Crowded. If news is not nil the answer is open until news is closed.
 func (le *Lease) crowded() (crowded bool, news <-chan struct{}) {
 	le.with(func(l *Line, c *conn) {
 		if !c.crowded {

@@ -271,6 +271,20 @@ func TestLine_fifo(t *testing.T) {
 	})
 }
 
+func TestLine_fifoOfEntry(t *testing.T) {
+	bubble(t, func(t *testing.T, l *Line) {
+		here, there := to(1, "k").by(".example", 5), to(2, "k").by(".example", 5)
+		l.fill(t, 4, here)
+		le := l.must(t, never, there)
+		a := l.goes(t.Context(), patient, here)
+		b := l.goes(t.Context(), patient, here, there)
+		le.End() // the address that only b wants, and the place that both want
+		if !a.served() || b.done {
+			t.Errorf("served %v %v", a.done, b.done)
+		}
+	})
+}
+
 func TestLine_kept(t *testing.T) {
 	bubble(t, func(t *testing.T, l *Line) {
 		leases := l.fill(t, 5, to(1, "k"))
@@ -390,7 +404,7 @@ func TestLine_third(t *testing.T) {
 					t.Errorf("let in: %v", !second.done)
 				}
 				if !c.let {
-					full(t, second.err, 5)
+					full(t, second.failed(), 5)
 				}
 				// Elsewhere there is a line of its own.
 				l.fill(t, 5, to(2, "k"))
@@ -424,7 +438,7 @@ func TestLine_unlimited(t *testing.T) {
 		}
 		limited := l.goes(t.Context(), Caller{Always: true, Wait: time.Hour}, to(1, "k"))
 		time.Sleep(2 * time.Hour)
-		full(t, limited.err, 5)
+		full(t, limited.failed(), 5)
 	})
 }
 

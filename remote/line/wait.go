@@ -126,7 +126,9 @@ func (l *Line) settle() {
 		}
 		if len(l.touched) > 0 {
 			// What w has got has ended something that others wait for. They are asked again.
-			l.touched = append(l.touched, touched...)
+			for _, a := range touched {
+				l.touch(a)
+			}
 		}
 	}
 }
