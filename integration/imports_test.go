@@ -166,9 +166,10 @@ var arrows = map[string]map[string]string{
 		"control/domain":  "the domains of From and of the sender",
 		"remote/memory":   "signatures and keys that are kept",
 	},
-	"remote/memory": {},
-	"remote/line":   {"control": "the limits of connections, as the file has them"},
-	"remote/stack":  {},
+	"remote/memory":   {},
+	"remote/line":     {"control": "the limits of connections, as the file has them"},
+	"remote/together": {"smtpc": "it judges outcomes, recipient by recipient"},
+	"remote/stack":    {},
 	"smtpc": {
 		"control/avoid":  "what is not used although it is offered",
 		"control/domain": "the domain of an address, as HOST is read",
