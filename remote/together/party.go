@@ -26,15 +26,16 @@ type Name struct {
 	Settings any
 }
 
-// A Member is one delivery of a party.
-type Member struct {
-	Recipient string // as the caller gave it
-	Number    int    // of the delivery, for the trace: "together with 7"
-	Value     any    // the caller's own
+// A Member is one delivery of a party. What it is beyond its recipient is the caller's.
+type Member interface {
+	// Address returns the recipient, as the caller gave it. It is always the same.
+	Address() string
 }
 
-// Parties are the parties that can be joined. The zero Parties has none. In a nil Parties
-// nobody meets anybody.
+// All is the limit of Close that leaves nobody out.
+const All = 0
+
+// Parties are the parties that can be joined. In a nil Parties nobody meets anybody.
 //
 // It holds only parties that are open, so never more members than there are deliveries under
 // way. Whoever is the first of a party has to close it, whatever happens.
@@ -48,14 +49,18 @@ type Parties struct {
 type Party struct {
 	parties *Parties // nil: nobody can join
 	name    Name
+	first   Member
 	came    chan struct{} // has room for one: somebody has joined
 
 	// parties.mu guards what follows, where parties is not nil.
 	members []Member
-	last    time.Time // when the last of them came
+	last    time.Time       // when the last of them came
 	known   map[string]bool // their recipients
 	closed  bool
 }
+
+// NewParties returns Parties without a party.
+func NewParties() *Parties { return &Parties{open: make(map[Name][]*Party)} }
 
 // Join has m join an open party of that name which does not have its recipient yet. If
 // there is none, m begins one, and is its first: then the caller carries the party out.
@@ -67,7 +72,7 @@ func (p *Parties) Join(n Name, m Member) (party *Party, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, party := range p.open[n] {
-		if !party.known[m.Recipient] {
+		if !party.known[m.Address()] {
 			party.add(m)
 			return party, false
 		}
@@ -77,12 +82,9 @@ func (p *Parties) Join(n Name, m Member) (party *Party, first bool) {
 
 // begin opens a party. p.mu is held.
 func (p *Parties) begin(n Name, members ...Member) *Party {
-	party := &Party{parties: p, name: n, came: make(chan struct{}, 1), known: make(map[string]bool, len(members))}
+	party := &Party{parties: p, name: n, first: members[0], came: make(chan struct{}, 1), known: make(map[string]bool, len(members))}
 	for _, m := range members {
 		party.add(m)
-	}
-	if p.open == nil {
-		p.open = make(map[Name][]*Party)
 	}
 	p.open[n] = append(p.open[n], party)
 	return party
@@ -106,17 +108,20 @@ func (p *Parties) Open() (parties, members int) {
 
 // solitary is a party that nobody joins.
 func solitary(m Member) *Party {
-	return &Party{members: []Member{m}}
+	return &Party{first: m, members: []Member{m}}
 }
 
 func (p *Party) add(m Member) {
 	p.members = append(p.members, m)
-	p.known[m.Recipient], p.last = true, time.Now()
+	p.known[m.Address()], p.last = true, time.Now()
 	select {
 	case p.came <- struct{}{}:
 	default: // it is known already that somebody came
 	}
 }
+
+// First returns the member that the party is carried out for, after Close too.
+func (p *Party) First() Member { return p.first }
 
 // Members returns the members so far, in order of arrival; none after Close.
 func (p *Party) Members() []Member {
@@ -133,7 +138,7 @@ func (p *Party) lock() (unlock func()) {
 }
 
 // Close ends the joining, before MAIL is written, and returns those who go in the
-// transaction: the first and those who came next, at most that many; 0 is no limit. The others
+// transaction: the first and those who came next, at most that many; All is no limit. The others
 // form a party that is open, and that the caller has to carry out by itself, at once: rest,
 // nil if there are no others.
 //

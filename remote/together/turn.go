@@ -57,32 +57,20 @@ func (t *turn) judge() {
 
 // look counts what the server said.
 func (t *turn) look() {
-	if t.outcome.Err != nil && !errors.As(t.outcome.Err, &t.refused) {
-		t.refused = nil
+	if t.outcome.Err != nil {
+		errors.As(t.outcome.Err, &t.refused)
 	}
 	for n := range t.who {
 		a := t.answer(n)
 		if a.Status != smtpc.Malformed {
 			t.sent++
 		}
-		switch {
-		case a.Status == smtpc.Accepted:
+		if a.Status == smtpc.Accepted {
 			t.accepted++
-		case a.Reply.Code == codeClosing && t.closing:
-			// One reply counts for all that follow it.
-		case a.Status == smtpc.Deferred, a.Status == smtpc.Refused:
-			t.end.Refusals++
-			t.closing = t.closing || a.Reply.Code == codeClosing
 		}
+		t.closing = t.closing || a.Reply.Code == codeClosing
 	}
-	if t.refused != nil && t.refused.Stage != smtpc.StageRCPT {
-		t.end.Refusals++
-	}
-	for _, note := range t.outcome.Notes {
-		if note.Stage == smtpc.StageMAIL {
-			t.end.Refusals++
-		}
-	}
+	t.end.Refusals += t.outcome.Refusals()
 	t.end.Unreset = t.refused != nil
 }
 
@@ -94,11 +82,12 @@ func (t *turn) answer(n int) smtpc.Answer {
 	return smtpc.Answer{}
 }
 
-// refusedForGood is a recipient that was refused for good. A 503 behind another that was
-// refused may be because of that one: no recipient bounces because of another.
+// refusedForGood is a recipient that was refused for good. After an accepted one 552 may mean
+// that there are too many, whatever its status code, and 503 behind one that was refused may be
+// because of that: no recipient bounces because of another.
 func (t *turn) refusedForGood(n int, a smtpc.Answer) {
 	r := &t.recipients[t.who[n]]
-	if a.Reply.Code == codeSequence && n > 0 && !r.retried {
+	if (a.AfterAccepted || a.Reply.Code == codeSequence && n > 0) && !r.retried {
 		r.retried = true
 		t.retry = append(t.retry, t.who[n])
 		return
@@ -117,8 +106,11 @@ func (t *turn) deferred(n int, a smtpc.Answer) {
 		t.begin(i, "421 to RCPT")
 	case a.Reply.Code == codeClosing, r.retried:
 		t.settle(n)
-	case t.crowded(n, a):
-		r.retried, r.held = true, alone(t.outcome, n)
+	case t.crowded(a):
+		r.retried = true
+		if o := alone(t.outcome, n); !o.Recipients[0].Permanent() {
+			r.held = o
+		}
 		t.retry = append(t.retry, i)
 	case a.Reply.Code == codeStorage && t.terms.Kept && t.mayBegin(i):
 		t.begin(i, "452 to RCPT")
@@ -127,18 +119,10 @@ func (t *turn) deferred(n int, a smtpc.Answer) {
 	}
 }
 
-// crowded reports whether the nth recipient may have been refused because of the others: with
-// 4xx behind one that was accepted, or with 552 beside one.
-func (t *turn) crowded(n int, a smtpc.Answer) bool {
-	if a.Reply.Code == codeTooMany {
-		return t.accepted > 0 // one that is accepted later shows what 552 meant
-	}
-	for before := range n {
-		if t.answer(before).Status == smtpc.Accepted {
-			return a.Reply.Code/100 == 4
-		}
-	}
-	return false
+// crowded reports whether a may be a refusal because of the others: with 4xx behind one that was
+// accepted, or with 552 beside one.
+func (t *turn) crowded(a smtpc.Answer) bool {
+	return a.AfterAccepted || t.accepted > 0 && a.Reply.Code == codeTooMany
 }
 
 // open is a recipient that gets the answer of the message.
@@ -360,26 +344,15 @@ var errUnanswered = errors.New("the outcome has no answer for the recipient")
 
 // alone is the outcome of the nth recipient of o as if it had been the only one.
 func alone(o *smtpc.Outcome, n int) *smtpc.Outcome {
-	one := *o
-	one.Recipients = []smtpc.Answer{{}}
-	if n < len(o.Recipients) {
-		one.Recipients[0] = o.Recipients[n]
+	one := o.Of(n)
+	if one.Err == nil && (len(one.Recipients) == 0 || one.Recipients[0].Status != smtpc.Accepted) {
+		one.Err = errUnanswered
 	}
-	switch a := one.Recipients[0]; a.Status {
-	case smtpc.Deferred, smtpc.Refused, smtpc.Malformed:
-		one.Err = &smtpc.RefusedError{Stage: smtpc.StageRCPT, Permanent: a.Permanent()}
-		one.Reply, one.LastByte, one.After = smtpc.Reply{}, false, nil
-	case smtpc.Unanswered:
-		if one.Err == nil {
-			one.Err = errUnanswered
-		}
-	}
-	return &one
+	return one
 }
 
-// credible is o without the refusals of a server that stumbled over the group: where it
-// did not understand RCPT (500 to 504) it has not judged the recipient (smtp.md, "A server
-// that stumbles over an extension").
+// credible is o without the answers of a server that stumbled over the group: it has judged
+// nobody (smtp.md, "A server that stumbles over an extension").
 func credible(o *smtpc.Outcome) *smtpc.Outcome {
 	if !errors.Is(o.Err, smtpc.ErrStumbled) {
 		return o
@@ -387,7 +360,7 @@ func credible(o *smtpc.Outcome) *smtpc.Outcome {
 	heard := *o
 	heard.Recipients = slices.Clone(o.Recipients)
 	for n, a := range heard.Recipients {
-		if a.Status == smtpc.Refused && a.Reply.Code >= 500 && a.Reply.Code <= 504 {
+		if a.Status != smtpc.Malformed {
 			heard.Recipients[n] = smtpc.Answer{}
 		}
 	}
