@@ -13,8 +13,9 @@ import (
 // account is what an accountant knows of one recipient: what the servers did, and what it was
 // told.
 type account struct {
-	accepted int  // messages that a server took for it
-	doubtful bool // a server may have taken one, and did not say
+	accepted int             // messages that a server took for it
+	doubtful bool            // a server may have taken one, and did not say
+	heard    map[string]bool // refusals that it can be told, as judge has them
 	answers  []string
 }
 
@@ -46,7 +47,7 @@ func audit(t *testing.T, chance *rand.Rand) string {
 	for i := range names {
 		names[i] = string(rune('a' + i))
 		addresses[i] = names[i] + "@host.example"
-		books[names[i]] = &account{}
+		books[names[i]] = &account{heard: make(map[string]bool)}
 	}
 	var log []string
 	rarely := 2 + chance.IntN(12)
@@ -82,6 +83,7 @@ func audit(t *testing.T, chance *rand.Rand) string {
 					told.wrong = append(told.wrong, name+" is sent twice")
 				}
 			}
+			note(books, offered, &sc)
 			log = append(log, fmt.Sprintf("session %d kept %v: %v: %+v", sessions, kept, offered, sc))
 			return sc
 		}
@@ -107,6 +109,22 @@ func audit(t *testing.T, chance *rand.Rand) string {
 		}
 	}
 	return told.close(complain)
+}
+
+// note has the accounts of those offered get the refusals of a transaction.
+func note(books map[string]*account, offered []string, sc *script) {
+	for _, name := range offered {
+		b := books[name]
+		b.heard["mail"+string(sc.mail)] = true
+		b.heard["rcpt"+string(sc.rcpt[name])] = true
+		b.heard["data"+string(sc.data)] = true
+		b.heard["message"+string(sc.message)] = true
+		if sc.rcpt[name] == "421" { // it counts for those behind
+			for _, behind := range offered {
+				books[behind].heard["rcpt421"] = true
+			}
+		}
+	}
 }
 
 // An accountant is told the answers.
@@ -140,6 +158,8 @@ func (a *accountant) close(complain func(string, ...any) string) string {
 			return complain("%s has the answers %q", name, b.answers)
 		case (b.answers[0] == "K") != (b.accepted == 1), b.accepted > 1:
 			return complain("%s was accepted %d times, and is told %s", name, b.accepted, b.answers[0])
+		case strings.ContainsAny(b.answers[0], "45") && !b.heard[b.answers[0]]:
+			return complain("%s is told %s, which no server has said to it", name, b.answers[0])
 		case (b.answers[0] == "duplicate") != b.doubtful:
 			return complain("%s is told %s, and may be doubled: %v", name, b.answers[0], b.doubtful)
 		}

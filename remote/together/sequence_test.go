@@ -392,6 +392,7 @@ func TestSequence(t *testing.T) {
 		"kept: 554 to the message":  {"a", true, 0, []string{"message=554"}, "a=message554", "a", ""},
 		"kept: 554 to two":          {"ab", true, 0, []string{"message=554\nmessage=554"}, "a=message554 b=message554", "ab a", ""},
 		"kept: then 421 to a group": {"abc", true, 0, []string{"mail=lost", "c=421 data=lost"}, "a=K b=K c=K", "abc / abc / ab c", "a: connection lost, b: connection lost, c: connection lost, a: 421 to RCPT, b: 421 to RCPT, c: 421 to RCPT"},
+		"kept: everything at once":  {"abc", true, 0, []string{"mail=lost", "c=421 data=lost", "ok\nc=421"}, "a=K b=K c=rcpt421", "abc / abc / ab c", "a: connection lost, b: connection lost, c: connection lost, a: 421 to RCPT, b: 421 to RCPT, c: 421 to RCPT"},
 
 		// How many go together.
 		"most":                   {"abcde", false, 2, nil, "a=K b=K c=K d=K e=K", "ab cd e", ""},
@@ -473,6 +474,37 @@ func TestMalformedAndImpossible(t *testing.T) {
 		t.Errorf("answered %q without an answer", told.got)
 	}
 }
+
+// TestAloneWithAMalformedOne: no group gets the 421, so it is the answer.
+func TestAloneWithAMalformedOne(t *testing.T) {
+	s := &fixed{&smtpc.Outcome{
+		Recipients: []smtpc.Answer{{Status: smtpc.Malformed, Err: errors.New("a control byte")}, {Status: smtpc.Deferred, Reply: replyOf("421")}},
+		Begun:      true, Err: &smtpc.RefusedError{Stage: smtpc.StageRCPT},
+	}}
+	told := &answers{got: make([]string, 2)}
+	together.NewSequence([]string{"a@h", "b@h"}, told).Run(t.Context(), s, together.Terms{})
+	if told.got[1] != "rcpt421" || len(told.anew) > 0 {
+		t.Errorf("%q, anew %q", told.got, told.anew)
+	}
+}
+
+// TestTakenOrNot: nothing is sent again that a server has or may have, whatever the caller
+// makes of the answer.
+func TestTakenOrNot(t *testing.T) {
+	for _, text := range []string{"ok", "message=lost", "message=554"} {
+		s := &server{names: []string{"a"}, next: func([]string) script { return parse(text) }}
+		q := together.NewSequence([]string{"a@h"}, deaf{})
+		if end := q.Run(t.Context(), s, together.Terms{}); end.Why != "" || len(q.Left()) > 0 || len(s.offered) != 1 {
+			t.Errorf("%q: why %q, left %v, offered %q", text, end.Why, q.Left(), s.offered)
+		}
+	}
+}
+
+// deaf takes no answer.
+type deaf struct{}
+
+func (deaf) Answer(int, *smtpc.Outcome) bool { return false }
+func (deaf) Anew(int, string)                {}
 
 type fixed struct{ o *smtpc.Outcome }
 

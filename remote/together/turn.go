@@ -136,7 +136,7 @@ func (t *turn) open(n int) {
 		switch {
 		case why != "" && t.mayBegin(i):
 			t.begin(i, why)
-		case t.accepted > 1 && t.refused.Cause == nil:
+		case t.accepted > 1:
 			t.suspects = append(t.suspects, n)
 		default:
 			t.settle(n)
@@ -165,15 +165,14 @@ func (t *turn) judged() bool {
 }
 
 // failure is what a session that had had a transaction before has failed with, and what
-// is no event there; empty for an outcome that counts as everywhere.
+// is no event there if the last byte was not begun or the server has said no; empty for an
+// outcome that counts as everywhere.
 func (t *turn) failure() string {
 	switch {
 	case !t.used:
 		return ""
 	case t.refused != nil:
 		return t.refusal()
-	case t.outcome.LastByte:
-		return ""
 	}
 	var silence *smtpc.SilenceError
 	var protocol *smtpc.ProtocolError
