@@ -170,6 +170,7 @@ var arrows = map[string]map[string]string{
 	"remote/line":           {"control": "the limits of connections, as the file has them"},
 	"remote/together":       {"smtpc": "it judges outcomes, recipient by recipient"},
 	"remote/rspawn/dialect": {},
+	"remote/rspawn/wire":    {},
 	"remote/stack":          {},
 	"smtpc": {
 		"control/avoid":  "what is not used although it is offered",
@@ -207,8 +208,8 @@ var arrows = map[string]map[string]string{
 var reserved = map[string][]string{
 	"crypto/tls":            {"tlsc", "tlsc/tlstest", "smtpc/smtptest", "integration/lab", "integration/bench", "integration/bench/floor"},
 	"github.com/miekg/dns":  {"remote/dns", "remote/dns/dnstest", "integration/lab"},
-	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "control/stamp", "remote/rspawn/dialect", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/tlsrpt", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
-	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/mtasts", "remote/transport"},
+	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "control/stamp", "remote/rspawn/dialect", "remote/rspawn/wire", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/tlsrpt", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/mtasts", "remote/rspawn/wire", "remote/transport"},
 	"os/exec":               {"remote/transport", "cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check", "integration/dist"},
 	"testing":               {"cmd/internal/cmdtest", "integration/must", "integration/peers", "remote/dns/dnstest"},
 	"net/http":              {"remote/mtasts/fetch"},
