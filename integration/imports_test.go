@@ -166,9 +166,15 @@ var arrows = map[string]map[string]string{
 		"control/domain":  "the domains of From and of the sender",
 		"remote/memory":   "signatures and keys that are kept",
 	},
-	"remote/memory":         {},
-	"remote/line":           {"control": "the limits of connections, as the file has them"},
-	"remote/together":       {"smtpc": "it judges outcomes, recipient by recipient"},
+	"remote/memory":   {},
+	"remote/line":     {"control": "the limits of connections, as the file has them"},
+	"remote/together": {"smtpc": "it judges outcomes, recipient by recipient"},
+	"remote/rspawn": {
+		"control":               "delnumbytes, spawnlimit, concurrencyremote, statusfile",
+		"control/regular":       "messages and tables are opened without waiting",
+		"remote/rspawn/dialect": "what is said on 0 and 1",
+		"remote/rspawn/wire":    "what is said to the worker",
+	},
 	"remote/rspawn/dialect": {},
 	"remote/rspawn/wire":    {},
 	"remote/stack":          {},
@@ -208,8 +214,8 @@ var arrows = map[string]map[string]string{
 var reserved = map[string][]string{
 	"crypto/tls":            {"tlsc", "tlsc/tlstest", "smtpc/smtptest", "integration/lab", "integration/bench", "integration/bench/floor"},
 	"github.com/miekg/dns":  {"remote/dns", "remote/dns/dnstest", "integration/lab"},
-	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "control/stamp", "remote/rspawn/dialect", "remote/rspawn/wire", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/tlsrpt", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
-	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/mtasts", "remote/rspawn/wire", "remote/transport"},
+	"syscall":               {"cmd/internal/chain", "cmd/internal/cmdtest", "control/regular", "control/stamp", "remote/rspawn", "remote/rspawn/dialect", "remote/rspawn/wire", "remote/dial", "remote/dial/dialtest", "remote/dns", "remote/tlsrpt", "remote/transport", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/bench/launch"},
+	"golang.org/x/sys/unix": {"cmd/internal/chain", "remote/dial", "remote/mtasts", "remote/rspawn", "remote/rspawn/wire", "remote/transport"},
 	"os/exec":               {"remote/transport", "cmd/internal/cmdtest", "integration/lab", "integration/peers", "integration/bench", "integration/bench/floor", "integration/check", "integration/dist"},
 	"testing":               {"cmd/internal/cmdtest", "integration/must", "integration/peers", "remote/dns/dnstest"},
 	"net/http":              {"remote/mtasts/fetch"},
@@ -328,6 +334,7 @@ var (
 		"golang.org/x/sys/unix": {"Exec"},
 	}
 	starting = map[string]string{
+		"remote/rspawn":            "starts the worker, and deliveries that are processes of their own",
 		"cmd/internal/chain":       "becomes the next program of a chain, and starts the tunnel",
 		"remote/transport":         "starts a chain",
 		"cmd/internal/cmdtest":     "tests",
