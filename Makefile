@@ -23,7 +23,7 @@ TARGETS  ?=
 # $(BIN)/.home remembers it, so that make install knows for which home it was built.
 HOME_DIR ?=
 
-PROGRAMS = mxf-remote mxf-remote-smtpc mxf-remote-qmtpc mxf-tlsc mxf-ucspitlsc mxf-policy mxf-check qmail-remote-io
+PROGRAMS = mxf-remote mxf-rspawn mxf-remote-smtpc mxf-remote-qmtpc mxf-tlsc mxf-ucspitlsc mxf-policy mxf-check qmail-remote-io
 SAFE     = mxf-remote-safe
 CHAIN    = nightmare.mail/mxf/cmd/internal/chain
 

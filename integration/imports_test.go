@@ -37,6 +37,7 @@ var arrows = map[string]map[string]string{
 		"ucspitls":           "the commands on the control socket",
 	},
 	"cmd/*": {
+		"remote/rspawn":         "mxf-rspawn",
 		"cmd/internal/chain":    "descriptors, environment, exit codes",
 		"cmd/internal/protocol": "what the protocol programs share",
 		"cmd/internal/start":    "mxf-remote alone: one processor, from the beginning",

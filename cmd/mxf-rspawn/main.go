@@ -1,0 +1,49 @@
+// Mxf-rspawn takes the place of qmail-rspawn: it carries out the deliveries of a host in
+// one process; see mxf-rspawn(8).
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/remote/rspawn"
+)
+
+const usage = `mxf-rspawn
+mxf-rspawn --help | --version`
+
+func main() {
+	if chain.IsChild(rspawn.WorkerName) {
+		os.Exit(work())
+	}
+	args := os.Args[min(1, len(os.Args)):]
+	if chain.Informed("mxf-rspawn", usage, args) {
+		return
+	}
+	if len(args) > 0 {
+		fmt.Fprintln(os.Stderr, usage)
+		os.Exit(chain.ExitUsage)
+	}
+	_ = chain.Silence()
+	chain.NoCore()
+	chain.CatchSIGPIPE()
+	if chain.Closed(1) {
+		os.Exit(chain.ExitOK) // nobody reads the answers
+	}
+	chain.Seal()
+	delivers, err := chain.Beside("mxf-remote")
+	if err != nil {
+		os.Exit(chain.ExitTemporary)
+	}
+	os.Exit(rspawn.Run(rspawn.Config{
+		Home: chain.Home(), Commands: 0, Answers: 1, Environ: os.Environ(),
+		Delivers: delivers, InPlace: os.Getenv("QMAILREMOTE"), Find: chain.FindProgram,
+		Now: time.Now, Trace: chain.OpenTrace(),
+	}))
+}
+
+// work is the worker's main function. There is none yet: it ends, and each delivery is a
+// process of its own.
+func work() int { return chain.ExitTemporary }
