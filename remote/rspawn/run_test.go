@@ -580,9 +580,9 @@ func TestOutput(t *testing.T) {
 	if len(all) != 201*9003 || !<-over || !<-roomy || o.inUse(3) || o.answers('Z') != 200 {
 		t.Errorf("%d bytes", len(all))
 	}
-	r, w = must.Pipe(t)
-	r.Close()
-	o = newOutput(int(w.Fd()), 1, 4)
+	closed, writing := must.Pipe(t)
+	closed.Close()
+	o = newOutput(int(writing.Fd()), 1, 4)
 	must.Within(t, "nobody", func() { awaitNobody(o.fd) })
 	o.refuse(1, dialect.Answer{Letter: 'K'})
 	if o.run() || o.room() || !errors.Is(writeAll(o.fd, []byte("x")), unix.EPIPE) {
