@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
@@ -34,11 +35,13 @@ func main() {
 	}
 	chain.Seal()
 	delivers, err := chain.Beside("mxf-remote")
-	if err != nil {
+	home, failed := filepath.Abs(chain.Home())
+	if err != nil || failed != nil {
 		os.Exit(chain.ExitTemporary)
 	}
+	_ = os.Setenv("MXF_HOME", home) // programs are run in another folder
 	os.Exit(rspawn.Run(rspawn.Config{
-		Home: chain.Home(), Commands: 0, Answers: 1, Environ: os.Environ(),
+		Home: home, Commands: 0, Answers: 1, Environ: os.Environ(),
 		Delivers: delivers, InPlace: os.Getenv("QMAILREMOTE"), Find: chain.FindProgram,
 		Now: time.Now, Trace: chain.OpenTrace(),
 	}))

@@ -265,11 +265,11 @@ func (p *parent) workerEnded(w *worker, how dialect.Ending) {
 		p.worker = nil
 	}
 	p.counts.absorb(&w.counters)
-	if !p.over() {
+	inside := p.allInside(w)
+	if asked := p.stopping && len(inside) == 0; !asked {
 		p.counts.ends++
 		p.ended(0)
 	}
-	inside := p.allInside(w)
 	for _, d := range inside {
 		p.suspects.add(d.key, p.now())
 	}

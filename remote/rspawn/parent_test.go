@@ -232,6 +232,23 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// A worker that was told to end has not crashed, though a process still delivers.
+func TestToldToEnd(t *testing.T) {
+	f := newFake()
+	f.parent.hire()
+	f.parent.workerEnded(f.hired(), killed)
+	f.parent.suspects.add(messageKey{id: "1"}, f.at)
+	w := f.hired()
+	d := f.begin(1)
+	f.parent.stop()
+	f.parent.workerEnded(w, dialect.Ending{})
+	f.parent.processEnded(d, dialect.Answer{Letter: 'K'})
+	f.want(t, "hire", "hire", "process 1", "order s", "answer 1 K")
+	if f.parent.counts.ends != 1 || !f.parent.over() {
+		t.Errorf("%d ends", f.parent.counts.ends)
+	}
+}
+
 func TestStopBeforeTheWorker(t *testing.T) {
 	f := newFake()
 	f.parent.hire()

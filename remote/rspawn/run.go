@@ -49,6 +49,8 @@ type Config struct {
 
 // Run is a parent's life. It returns the exit status.
 func Run(c Config) int {
+	signals := make(chan os.Signal, 16)
+	heed(signals)
 	begun, err := start(c.Home)
 	if err != nil {
 		return exitTemporary
@@ -58,6 +60,7 @@ func Run(c Config) int {
 		return exitOK // nobody reads
 	}
 	h := newHost(c, begun, width)
+	h.signals = signals
 	defer h.children.killAll()
 	h.parent.hire()
 	h.run("awaitNobody", func() { awaitNobody(c.Answers); once(h.lost) }, nil)
@@ -83,6 +86,7 @@ type host struct {
 	out      *output
 	children *children
 
+	signals <-chan os.Signal
 	events  chan event
 	lost    chan struct{} // gets one value when nobody reads the answers
 	written chan struct{} // closed when all answers are written
@@ -154,8 +158,6 @@ func (h *host) tell(e event) {
 // loop tells the parent all that happens, until there is nothing left to do or nobody
 // hears of it.
 func (h *host) loop() {
-	signals := make(chan os.Signal, 16)
-	heed(signals)
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for !h.parent.over() {
@@ -164,7 +166,7 @@ func (h *host) loop() {
 			h.tell(e)
 		case <-second.C:
 			h.tell(event{nil, h.tick})
-		case s := <-signals:
+		case s := <-h.signals:
 			h.tell(event{nil, func() { h.signal(s) }})
 		case <-h.lost:
 			h.unheard = true

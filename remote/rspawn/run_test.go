@@ -101,6 +101,12 @@ func play(w *wire.Worker, d *wire.Delivery, held map[uint64]bool) {
 	case "last":
 		_ = w.Send(wire.LastByte{IDs: ids})
 		held[d.ID] = true
+	case "slow":
+		go func() {
+			_ = w.Send(wire.LastByte{IDs: ids})
+			time.Sleep(20 * time.Millisecond)
+			_ = w.Send(wire.Answer{ID: d.ID, Letter: 'K'})
+		}()
 	case "undo":
 		_ = w.Send(wire.LastByte{IDs: ids}, wire.NotSent{IDs: ids})
 		held[d.ID] = false
@@ -588,4 +594,28 @@ func TestOutput(t *testing.T) {
 	if o.run() || o.room() || !errors.Is(writeAll(o.fd, []byte("x")), unix.EPIPE) {
 		t.Error("nobody reads")
 	}
+}
+
+// Whatever befalls the workers, each command gets one answer.
+func TestOneAnswerEach(t *testing.T) {
+	const slots, each = 60, 12
+	home := mess(t, nil)
+	must.Script(t, home+"/remote", `printf 'r\0Kprocess\n\0'`)
+	c := call(t, home, 1)
+	c.limit()
+	whats := []string{"read", "slow", "slow", "twice", "slow", "say", "read", "exit", "slow", "kill"}
+	for round := range each {
+		for n := range slots {
+			c.say(n, fmt.Sprintf("0/%d", (n*7+round)%9+1), "s", whats[(n+3*round)%len(whats)]+"@h")
+		}
+		for n := range slots {
+			must.Until(t, "an answer", func() bool {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return len(c.got[n]) > round
+			})
+		}
+	}
+	c.commands.Close()
+	c.wantEnd(slots * each)
 }
