@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"errors"
 	"strconv"
 	"strings"
@@ -34,6 +35,7 @@ const (
 	NoUsableTLSA                   // a line wants DANE, and there is none
 	NoProtocolLeft                 // the exchanger has no protocol with the TLS that is wanted
 	NoConnection                   // no exchanger could be connected to
+	LineFull                       // no exchanger may have another connection from here
 	TLSUnavailable                 // TLS was wanted, and failed
 	TLSNotOffered                  // TLS was wanted, and the server does not offer it
 	ProgramFailed                  // a protocol program did not do its job
@@ -96,6 +98,7 @@ var catalogue = [...]struct {
 	NoUsableTLSA:       {Temporary, "Sorry, {host} has no usable TLSA records on a secure path, as {line} wants. (#4.7.5)"},
 	NoProtocolLeft:     {Temporary, "Sorry, the TLS policy for {host} ({line}) leaves no protocol to speak to it. (#4.7.5)"},
 	NoConnection:       {Temporary, "Sorry, I wasn't able to establish an {protocol} connection. (#4.4.1)"},
+	LineFull:           {Temporary, "Sorry, {host} ({ip}) has as many connections from here as it may ({limit}), and none came free in {seconds} seconds. (#4.4.5)"},
 	TLSUnavailable:     {Temporary, "Connected to {ip} but TLS could not be had: {reason}. (#4.7.5)"},
 	TLSNotOffered:      {Temporary, "Connected to {ip} but TLS could not be had: STARTTLS is not offered. (#4.7.5)"},
 	ProgramFailed:      {Temporary, "Unable to run the protocol program: {reason}. (#4.3.0)"},
@@ -135,9 +138,9 @@ type Facts struct {
 	Line      string // of a control file: control/credentials:3; or what else decided, in a word
 	Mechanism string // of a login
 	Reply     string // the server's words, all lines
-	Seconds   int64  // timeoutremote
+	Seconds   int64  // timeoutremote, or how long the line may take
 	Size      int64  // of the message, bytes
-	Limit     int64  // that SIZE announced, bytes
+	Limit     int64  // that SIZE announced, bytes; or how many connections
 	Permanent bool   // the reply was 5xx (SMTP), D (QMTP)
 	Duplicate bool   // the message's last byte may have been sent
 	Detail    string // a further line, ours
@@ -165,31 +168,55 @@ func (c Case) letter(f *Facts) Letter {
 
 // wording is the text of the row with f in its gaps.
 func (c Case) wording(f *Facts) string {
-	ip, dup, why := Foreign(f.IP), "", ""
-	if ip == "" {
-		ip = "unknown"
+	var b strings.Builder
+	for text := catalogue[c].text; ; {
+		before, rest, found := strings.Cut(text, "{")
+		b.WriteString(before)
+		name, after, closed := strings.Cut(rest, "}")
+		if !found || !closed {
+			b.WriteString(rest)
+			return b.String()
+		}
+		b.WriteString(f.gap(name))
+		text = after
 	}
-	if f.Duplicate {
-		dup = "Possible duplicate! "
+}
+
+// gap is what stands in the gap of this name.
+func (f *Facts) gap(name string) string {
+	switch name {
+	case "ip":
+		return cmp.Or(Foreign(f.IP), "unknown")
+	case "host":
+		return Diagnostic(f.Host)
+	case "port":
+		return strconv.Itoa(int(f.Port))
+	case "domain":
+		return Diagnostic(f.Domain)
+	case "protocol":
+		return f.Protocol
+	case "reason":
+		return Diagnostic(f.Reason)
+	case "line":
+		return Diagnostic(f.Line)
+	case "mechanism":
+		return Diagnostic(f.Mechanism)
+	case "seconds":
+		return strconv.FormatInt(f.Seconds, 10)
+	case "size":
+		return strconv.FormatInt(f.Size, 10)
+	case "limit":
+		return strconv.FormatInt(f.Limit, 10)
+	case "why":
+		if f.Reason != "" {
+			return ": " + Diagnostic(f.Reason)
+		}
+	case "dup":
+		if f.Duplicate {
+			return "Possible duplicate! "
+		}
 	}
-	if f.Reason != "" {
-		why = ": " + Diagnostic(f.Reason)
-	}
-	return strings.NewReplacer(
-		"{ip}", ip,
-		"{host}", Diagnostic(f.Host),
-		"{port}", strconv.Itoa(int(f.Port)),
-		"{domain}", Diagnostic(f.Domain),
-		"{protocol}", f.Protocol,
-		"{reason}", Diagnostic(f.Reason),
-		"{line}", Diagnostic(f.Line),
-		"{mechanism}", Diagnostic(f.Mechanism),
-		"{seconds}", strconv.FormatInt(f.Seconds, 10),
-		"{size}", strconv.FormatInt(f.Size, 10),
-		"{limit}", strconv.FormatInt(f.Limit, 10),
-		"{why}", why,
-		"{dup}", dup,
-	).Replace(catalogue[c].text)
+	return ""
 }
 
 // New returns the report of case c: its wording, what the server said, the detail, the notes,

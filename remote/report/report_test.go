@@ -74,6 +74,8 @@ func TestCatalogue(t *testing.T) {
 			"ZSorry, mx.example.org has no usable TLSA records on a secure path, as control/tlspolicy:3 wants. (#4.7.5)"},
 		{NoProtocolLeft, Facts{Host: "mx.example.org", Line: "half-dane+sts", Permanent: true},
 			"ZSorry, the TLS policy for mx.example.org (half-dane+sts) leaves no protocol to speak to it. (#4.7.5)"},
+		{LineFull, Facts{Host: "mx.example.org", IP: ip, Limit: 10, Seconds: 30, Permanent: true},
+			"ZSorry, mx.example.org (192.0.2.1) has as many connections from here as it may (10), and none came free in 30 seconds. (#4.4.5)"},
 		{TooLarge, Facts{IP: ip, Size: 11, Limit: 10}, "D192.0.2.1: message of 11 bytes is over the limit of 10. (#5.3.4)"},
 		{Internal, Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},
 		{Case(-1), Facts{Reason: "x"}, "ZInternal error: x. (#4.3.5)"},

@@ -76,11 +76,15 @@ func (s *search) candidates(e *exchanger) {
 	if e.relay != nil {
 		relay, name = e.relay.Place(), e.relay.Relay.Name()
 	}
+	standing := ""
+	if e.rank != "" {
+		standing = fmt.Sprintf("%s %d", e.rank, e.standing)
+	}
 	for _, w := range e.ways {
 		s.result.Candidates = append(s.result.Candidates, Candidate{
 			Relay: relay, RelayName: name,
 			Protocol: w.protocol, Host: e.host, Port: w.port, Addrs: e.addrs, Why: w.why,
-			NamedBy: e.namedBy, Resolved: e.resolved, Twin: w.twin, ForeignPort: w.foreign,
+			NamedBy: e.namedBy, Resolved: e.resolved, Standing: standing, Twin: w.twin, ForeignPort: w.foreign,
 		})
 	}
 }

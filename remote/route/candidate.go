@@ -27,6 +27,10 @@ type Candidate struct {
 	// aliases of Host end, and whether that was validated. Nil for an address.
 	Resolved [2]*dns.Answer
 
+	// Standing is what candidates of equal preference share ("MX 10", "SRV smtp 20"); empty for
+	// one that has no equals.
+	Standing string
+
 	// Twin marks the slice-0 candidate of an exchanger that stands before it
 	// with the protocol of its slice (MXPS): it is tried when that one could not
 	// be connected to, not when its conversation failed.
