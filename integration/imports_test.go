@@ -123,6 +123,7 @@ var arrows = map[string]map[string]string{
 	},
 	"remote/dial": {
 		"remote/memory":   "addresses that were silent",
+		"control/stamp":   "tables of dead hosts that have not changed",
 		"control/regular": "the tables of dead hosts",
 		"remote/stack":    "connections are goroutines",
 	},

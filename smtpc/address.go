@@ -41,6 +41,12 @@ func parseAddress(raw string, quoted bool) (address, error) {
 	return address{quoteLocal(local) + "@" + ascii, !domain.IsASCII(local)}, nil
 }
 
+// IsRecipient reports whether a recipient, as qmail has it, can be named in RCPT.
+func IsRecipient(recipient string) bool {
+	_, err := parseAddress(recipient, false)
+	return err == nil
+}
+
 // quoteLocal returns local as it is if it is a Dot-string, else as a Quoted-string
 // (RFC 5321 section 4.1.2).
 func quoteLocal(local string) string {

@@ -24,3 +24,6 @@ func abandon(conn net.Conn, o *Options) (ended bool) {
 	s.talking = o.Start != FromGreeting
 	return s.Quit()
 }
+
+// NeedsReset reports whether the last message was refused, so that Reset has to come before the next.
+func (s *Session) NeedsReset() bool { return s.unreset }

@@ -292,11 +292,15 @@ const (
 type flight struct{ buf []byte }
 
 func newFlight(m *message) *flight {
-	room := int64(flightSize)
+	return &flight{buf: make([]byte, 0, int(flightRoom(m))+len(endOfData))}
+}
+
+// flightRoom is the room for message bytes that the flight of m has at least.
+func flightRoom(m *message) int64 {
 	if m.scanned {
-		room = min(room, max(2*m.size, minFlight))
+		return min(flightSize, max(2*m.size, minFlight))
 	}
-	return &flight{buf: make([]byte, 0, int(room)+len(endOfData))}
+	return flightSize
 }
 
 // room is how much more text fits in.

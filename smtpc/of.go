@@ -5,7 +5,8 @@ import "errors"
 // Of returns the outcome that the mail would have had if its recipient i had been the only
 // one, as far as that can be known. Where a recipient was refused, that is its outcome, whatever
 // became of the others; what came after it counts only where all were refused. A server that
-// stumbled over the group has judged nobody. Otherwise the message's outcome is that of every
+// stumbled over the group has judged nobody, and one that closes and goes on all the same has the
+// message for whom it accepted. Otherwise the message's outcome is that of every
 // recipient that was not refused.
 //
 // Without answers, as in the outcome of a mail with an impossible sender, it has none either.
@@ -18,6 +19,9 @@ func (o *Outcome) Of(i int) *Outcome {
 	answer := o.Recipients[i]
 	if answer.Status == Malformed {
 		return &Outcome{Recipients: []Answer{answer}, Probe: o.Probe, Err: &RefusedError{Stage: StageRCPT, Permanent: true}}
+	}
+	if answer.Behind && o.LastByte { // alone, there would have been no 421 before it
+		answer = Answer{Status: Accepted}
 	}
 	if answer.full { // alone, it cannot be one too many
 		answer.Status, answer.full = Refused, false

@@ -59,8 +59,9 @@ type Options struct {
 	// section 6) is temporary then: the login that it asks for is ours to set up.
 	Relay bool
 
-	Limits Limits
-	Trace  func(line string) // each command and each line of a reply; may be nil
+	Buffers *Buffers // nil: memory is made anew
+	Limits  Limits
+	Trace   func(line string) // each command and each line of a reply; may be nil
 }
 
 // check finds mistakes of the caller.

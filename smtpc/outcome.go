@@ -88,6 +88,10 @@ type Answer struct {
 	// has said nothing of this one that counts.
 	Inherited bool
 
+	// Behind reports whether the server has said 2xx to it all the same, behind the 421 to another
+	// recipient: a message that is sent then goes to it too.
+	Behind bool
+
 	// full reports whether it is Deferred only because a recipient behind it was accepted: the
 	// reply, which is for good, then means perhaps that there are too many.
 	full bool

@@ -83,8 +83,9 @@ type Session struct {
 	broken   bool  // nothing can be sent, and QUIT cannot either
 	owesDot  bool  // the server waits for a message, and is to get an empty one
 
-	writing *writer // the last one started, nil before
-	watch   *watch  // of the idle session, nil while it is used
+	buffers *Buffers // may be nil
+	writing *writer  // the last one started, nil before
+	watch   *watch   // of the idle session, nil while it is used
 
 	mu       sync.Mutex // guards what follows
 	base     net.Conn   // what was handed to Open
@@ -109,7 +110,7 @@ func Open(ctx context.Context, conn net.Conn, o *Options) (*Session, error) {
 }
 
 func newSession(conn net.Conn, o *Options) *Session {
-	s := &Session{options: o, base: conn, conn: conn, secure: o.InTLS, noTLS: o.TLSFailed, reader: bufio.NewReaderSize(conn, readerSize)}
+	s := &Session{options: o, base: conn, conn: conn, secure: o.InTLS, noTLS: o.TLSFailed, reader: o.Buffers.reader(conn), buffers: o.Buffers}
 	s.serve(o.Limits, o.Trace)
 	if o.Login != nil {
 		s.keepSecret(o.Login.Secret.Reveal())

@@ -338,6 +338,7 @@ func (t *transaction) group() (*reply, error) {
 			}
 		case r.class() == 2:
 			t.stray = true
+			t.outcome.Recipients[t.mail.index[n]].Behind = t.sender == nil
 		}
 	}
 	r, err := t.receive(StageDATA, limit)

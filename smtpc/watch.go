@@ -1,7 +1,6 @@
 package smtpc
 
 import (
-	"bufio"
 	"errors"
 	"net"
 	"sync"
@@ -47,6 +46,9 @@ func (s *Session) forget() {
 	o := *s.options
 	o.Trace, o.StartTLS, o.Login, o.Exporter = nil, nil, nil, nil
 	s.options = &o
+	if s.Usable() { // nobody reads from it then
+		s.buffers.takeReader(s.reader)
+	}
 	s.reader = nil
 }
 
@@ -101,7 +103,7 @@ func (s *Session) Wake() bool {
 	w.mu.Unlock()
 	s.setReadDeadline(past())
 	<-w.done
-	s.watch, s.reader = nil, bufio.NewReaderSize(s.conn, readerSize)
+	s.watch, s.reader = nil, s.buffers.reader(s.conn)
 	if w.gone {
 		s.broken = true // nothing is said to a server that has left
 		return false

@@ -138,7 +138,7 @@ func (w *writer) commands(group []byte) error {
 
 // data writes the message and the end of data.
 func (w *writer) data(m *message) error {
-	f, e := newFlight(m), newEncoder()
+	f, e := w.s.buffers.flight(m), newEncoder()
 	w.inside = true
 	err := w.encode(m, f, &e, func() error {
 		if err := w.begin(false); err != nil {
@@ -161,6 +161,7 @@ func (w *writer) data(m *message) error {
 	if err := w.flush(f.take()); err != nil {
 		return err
 	}
+	w.s.buffers.takeFlight(f)
 	w.s.allow(w.s.limits.Message) // from here on the answer is due
 	return nil
 }

@@ -67,6 +67,17 @@ func (c *Client) Load() error {
 	return settings(err)
 }
 
+// A Trust stands for trust anchors as they were read, and is compared as == does.
+type Trust struct{ index *index }
+
+// Trust returns what stands for the trust anchors in force, which are looked at as Load says. Two
+// connections that are verified by them have them in common where it is equal. Where there are none
+// it is the zero Trust.
+func (c *Client) Trust(ctx context.Context) Trust {
+	x, _ := c.trustAnchors(ctx, func(string, ...any) {})
+	return Trust{x}
+}
+
 // trustAnchors returns the anchors that are in force. It waits for another goroutine that
 // reads them no longer than ctx lasts. The error is ErrNoAnchors or an *AnchorsError.
 func (c *Client) trustAnchors(ctx context.Context, trace tracer) (*index, error) {

@@ -66,8 +66,15 @@ var (
 	layout6 = layout{name: "tcpto6", size: 28, count: 16, when: 20, wide: true, create: true}
 )
 
+func layoutOf(addr netip.Addr) layout {
+	if addr.Is4() {
+		return layout4
+	}
+	return layout6
+}
+
 // Skipped returns those of addrs that timed out twice, and lately, and how much longer each
-// is skipped. Each table is read once.
+// is skipped. Each table is read once, and with a memory only if it has changed.
 func (d *DeadHosts) Skipped(ctx context.Context, addrs []netip.Addr) map[netip.Addr]time.Duration {
 	skipped := make(map[netip.Addr]time.Duration)
 	window := uint64(deadShare+d.Number%deadSpread) * deadUnit
@@ -77,22 +84,39 @@ func (d *DeadHosts) Skipped(ctx context.Context, addrs []netip.Addr) map[netip.A
 		if first < 0 {
 			continue
 		}
-		d.with(ctx, addrs[first], false, func(t *deadTable) {
-			for _, addr := range addrs {
-				if !same(addr) {
-					continue
-				}
-				i := t.find(addr)
-				if i >= 0 && t.countOf(i) >= deadMin && t.age(i, d.Now()) < window {
-					skipped[addr] = time.Duration(window-t.age(i, d.Now())) * time.Second
-				}
-				if d.Memory != nil && t.isCleared(i) {
-					d.Memory.cleared(addr)
-				}
+		looked := d.silences().clock()
+		t := d.table(ctx, addrs[first])
+		if t == nil {
+			continue
+		}
+		for _, addr := range addrs {
+			if !same(addr) {
+				continue
 			}
-		})
+			i := t.find(addr)
+			if i >= 0 && t.countOf(i) >= deadMin && t.age(i, d.Now()) < window {
+				skipped[addr] = time.Duration(window-t.age(i, d.Now())) * time.Second
+			}
+			if d.Memory != nil && t.isCleared(i) {
+				d.Memory.cleared(addr, looked)
+			}
+		}
 	}
 	return skipped
+}
+
+// table returns the table for addr as it is, or was when it was last changed; nil: there is none.
+func (d *DeadHosts) table(ctx context.Context, addr netip.Addr) *deadTable {
+	read := func() (*deadTable, bool) {
+		var found *deadTable
+		d.with(ctx, addr, false, func(t *deadTable) { found = &deadTable{layout: t.layout, bytes: t.bytes} })
+		return found, found != nil
+	}
+	if d.Memory == nil {
+		t, _ := read()
+		return t
+	}
+	return d.Memory.tables.Of(filepath.Join(d.Folder, layoutOf(addr).name), d.Memory.now, read)
 }
 
 // TimedOut counts a connection that was not answered in time.
@@ -130,10 +154,7 @@ func (d *DeadHosts) Answered(ctx context.Context, addr netip.Addr) {
 
 // with calls use with the table for addr, locked.
 func (d *DeadHosts) with(ctx context.Context, addr netip.Addr, write bool, use func(*deadTable)) {
-	l := layout6
-	if addr.Is4() {
-		l = layout4
-	}
+	l := layoutOf(addr)
 	if d.stuck.Load() || write && d.ReadOnly {
 		return
 	}

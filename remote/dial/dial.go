@@ -237,6 +237,11 @@ func Reason(err error) error {
 	return err
 }
 
+// NoDescriptor reports whether err says that this process, or this host, has no descriptor left.
+func NoDescriptor(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
 // timedOut reports whether err says that no answer came, by the kernel's limit or
 // by ours. (EAGAIN, by which some kernels say that no port is free, calls itself a
 // time-out too.)

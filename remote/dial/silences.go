@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/remote/memory"
 )
 
@@ -37,7 +38,8 @@ var ErrSilent = errors.New("it did not answer lately and was not tried")
 // the other is the way for the mail. It may be used by several goroutines at a time. A nil
 // *Silences remembers nothing.
 type Silences struct {
-	now func() time.Time
+	now    func() time.Time
+	tables stamp.Memory[*deadTable] // by path; nobody changes them
 
 	mu    sync.Mutex
 	hosts memory.Map[netip.Addr, *silentHost]
@@ -174,16 +176,35 @@ func (s *Silences) unrecorded(addr netip.Addr) {
 	}
 }
 
-// cleared forgets addr if its record was in the table: somebody else has taken it out.
-func (s *Silences) cleared(addr netip.Addr) {
+// clock returns the time; without a memory nobody needs it.
+func (s *Silences) clock() time.Time {
+	if s == nil {
+		return time.Time{}
+	}
+	return s.now()
+}
+
+// cleared forgets addr if its record was in the table: somebody else has taken it out. looked is a time
+// before the table was looked at: what timed out since then may have a record in it by now.
+func (s *Silences) cleared(addr netip.Addr, looked time.Time) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if host, ok := s.hosts.Get(addr, s.now()); ok && host.recorded {
+	if host, ok := s.hosts.Get(addr, s.now()); ok && host.recorded && !host.since(looked) {
 		s.hosts.Delete(addr)
 	}
+}
+
+// since reports whether a port has timed out after a time.
+func (h *silentHost) since(at time.Time) bool {
+	for _, port := range h.ports {
+		if port.since.After(at) {
+			return true
+		}
+	}
+	return false
 }
 
 // Forget forgets all addresses.

@@ -1,6 +1,7 @@
 package dial
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/dial/dialtest"
 )
@@ -149,6 +151,54 @@ func TestSilences_six(t *testing.T) {
 	must.OK(t, os.WriteFile(filepath.Join(d.Folder, "tcpto6"), make([]byte, 1792), 0o644))
 	if d.skips(t, host6); d.Silent(smtp6) != 0 {
 		t.Error("an empty table clears nothing")
+	}
+}
+
+// A table is read again when somebody has changed it, and only then.
+func TestSilences_tables(t *testing.T) {
+	d, _ := newSilent(t, make([]byte, 1024))
+	d.Now = time.Now
+	d.Memory.now = time.Now
+	path := filepath.Join(d.Folder, "tcpto")
+	settled := func() {
+		t.Helper()
+		must.Until(t, "the stamp settles", func() bool { return must.Get(stamp.Of(path))(t).Settled(time.Now()) })
+	}
+	skips := func(want bool) {
+		t.Helper()
+		if d.skips(t, host4) != want {
+			t.Errorf("skipped: not %v", want)
+		}
+	}
+	settled()
+	skips(false)
+	first := d.table(t.Context(), host4)
+	if d.table(t.Context(), host4) != first {
+		t.Error("it was read again")
+	}
+	dead := make([]byte, 1024)
+	copy(dead, host4.AsSlice())
+	dead[4] = deadMin
+	binary.LittleEndian.PutUint32(dead[8:], uint32(time.Now().Unix()))
+	must.OK(t, os.WriteFile(path, dead, 0o644))
+	skips(true)
+	settled()
+	skips(true)
+	d.Answered(t.Context(), host4)
+	skips(false)
+}
+
+// What timed out after the table was looked at is not cleared by it.
+func TestSilences_looked(t *testing.T) {
+	d, clock := newSilent(t, make([]byte, 1024))
+	looked := d.Now()
+	clock.seconds++
+	d.falls(t, smtp4)
+	if d.Memory.cleared(host4, looked); d.Silent(smtp4) == 0 {
+		t.Error("it was cleared")
+	}
+	if d.Memory.cleared(host4, d.Now()); d.Silent(smtp4) != 0 {
+		t.Error("it was not cleared")
 	}
 }
 

@@ -122,7 +122,7 @@ func (l *Line) offer(c *conn, idle time.Duration) {
 
 // fits reports whether the kept c serves w, which counts at p.
 func (l *Line) fits(c *conn, p place, w Want) bool {
-	if !w.Keepable || c.key != w.Key {
+	if !w.Keepable || w.New || c.key != w.Key {
 		return false
 	}
 	return c.holder == p.holder || p.holder == p.addr || p.holder.connections < p.holder.held()

@@ -207,3 +207,20 @@ func TestKept_forget(t *testing.T) {
 		}
 	})
 }
+
+// Who wants a new connection gets no kept session, and the new one is kept.
+func TestKeep_new(t *testing.T) {
+	bubble(t, func(t *testing.T, l *Line) {
+		w := to(1, "k")
+		l.must(t, never, w).Keep(&fake{}, keeping)
+		w.New = true
+		le := l.must(t, never, w)
+		if le.Session() != nil {
+			t.Error("got a kept session")
+		}
+		le.Keep(&fake{}, keeping)
+		if idle := l.Stats().Idle; idle != 2 {
+			t.Errorf("%d are kept", idle)
+		}
+	})
+}

@@ -53,6 +53,7 @@ type Want struct {
 	Addr      netip.AddrPort
 	Exchanger string // its name; "": the address is all that is known
 	Limit     control.ConnectionLimit
+	New       bool // no kept session will do; what is made may be kept
 	Keepable  bool // false: the connection is only counted; no kept session fits, and it is not kept
 }
 
@@ -156,7 +157,7 @@ func (l *Line) next(ctx context.Context, w *waiter) (*grant, error) {
 	l.unlock()
 	if f := w.caller.Position; f != nil && !w.told {
 		w.told = true
-		f(w.wants[0].Addr, position)
+		guarded(func() { f(w.wants[0].Addr, position) }) // w is in line, whatever f does
 	}
 	return l.wait(ctx, w)
 }

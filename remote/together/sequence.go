@@ -136,6 +136,17 @@ func (q *Sequence) Left() []int {
 	return left
 }
 
+// Only leaves recipient i alone in the sequence, if it has no answer yet. Others see to the rest.
+func (q *Sequence) Only(i int) {
+	for n := range q.recipients {
+		q.recipients[n].answered = q.recipients[n].answered || n != i
+	}
+	q.queue = nil
+	if !q.recipients[i].answered {
+		q.queue = []batch{{who: []int{i}}}
+	}
+}
+
 // Held returns a refusal for now that recipient i got and that is its answer if it cannot be
 // offered once more, nil for none.
 func (q *Sequence) Held(i int) *smtpc.Outcome { return q.recipients[i].held }

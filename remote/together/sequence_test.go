@@ -511,3 +511,12 @@ type fixed struct{ o *smtpc.Outcome }
 func (f *fixed) Usable() bool                               { return true }
 func (f *fixed) Reset(context.Context) error                { return nil }
 func (f *fixed) Send(context.Context, []int) *smtpc.Outcome { return f.o }
+
+// Who is left alone in a sequence is sent to, and nobody else.
+func TestSequence_only(t *testing.T) {
+	q := together.NewSequence([]string{"a@x", "b@x", "ü@x"}, nil)
+	q.Only(1)
+	if left := q.Left(); len(left) != 1 || left[0] != 1 {
+		t.Errorf("%v are left", left)
+	}
+}

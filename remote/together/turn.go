@@ -77,7 +77,11 @@ func (t *turn) look() {
 // answer is what RCPT of the nth recipient of the batch got.
 func (t *turn) answer(n int) smtpc.Answer {
 	if n < len(t.outcome.Recipients) {
-		return t.outcome.Recipients[n]
+		a := t.outcome.Recipients[n]
+		if a.Behind && t.outcome.LastByte {
+			a = smtpc.Answer{Status: smtpc.Accepted} // it has got the message
+		}
+		return a
 	}
 	return smtpc.Answer{}
 }
