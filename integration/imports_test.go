@@ -72,7 +72,10 @@ var arrows = map[string]map[string]string{
 	"control/secret":            {},
 	"control/stamp":             {},
 	"remote": {
+		"control/stamp":    "what was found out about programs is shared",
 		"remote/login":     "logins that were refused",
+		"remote/together":  "a walk is made for all who go together",
+		"remote/line":      "a place for each connection, where deliveries share",
 		"control":          "the files that decide",
 		"control/domain":   "what no host, sender or recipient may have",
 		"remote/dane":      "TLSA records of the candidates",
@@ -150,6 +153,8 @@ var arrows = map[string]map[string]string{
 	"remote/policy": {"tlsc": "failures of a handshake that lead to a rung; judges and records"},
 	"remote/tlsrpt": {},
 	"remote/transport": {
+		"control/stamp":   "which message file a signature is for; scripts that have not changed",
+		"remote/together": "the sequence that an attempt carries out",
 		"control":         "what a chain is told, and which programs there are",
 		"control/regular": "scripts in the place of programs",
 		"control/secret":  "a login has its password with it",

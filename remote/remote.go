@@ -68,6 +68,11 @@ type Job struct {
 	Trace  func(line string) // called for each step, from several goroutines; may be nil
 	About  string            // what the first line of the trace begins with: see [About]
 
+	// Company is who else goes in the delivery; nil: Recipients are all. It is for a Router with Shared.
+	Company Company
+	// TraceFile is what programs are told to trace to, in place of what Environ says; empty: nothing else.
+	TraceFile string
+
 	collector string // the socket of the collector of reports on TLS
 	debts     []debt // what Tell sends
 }
@@ -84,6 +89,10 @@ type Config struct {
 	TLS      *tlsc.Client     // shared with other Routers of the same trust anchors; nil: one of its own
 	Now      func() time.Time // the clock; nil: time.Now
 
+	// Shared is what the Routers of a process with many deliveries have in common, and Sharing what the
+	// control files say of it; nil: the process has one delivery.
+	Shared  *Shared
+	Sharing *control.Sharing
 	// What deliveries of one process remember for each other; nil: nothing.
 	Silences     *dial.Silences     // addresses that timed out
 	Signatures   *sign.Memory       // signatures of messages, and the keys that they are made with
@@ -118,8 +127,11 @@ func New(c Config) (*Router, error) {
 		c.TLS = transport.NewTLS(c.Settings, c.Once, c.Now)
 	}
 	r := &Router{Config: c, requirement: policy.Strictness(c.Settings.TLSStrictness), carrier: transport.Carrier{
-		Settings: c.Settings, Programs: c.Programs, Environ: c.Environ, Exits: c.Exits, TLS: c.TLS, OnEnd: c.OnEnd,
+		Settings: c.Settings, Programs: c.Programs, Environ: c.Environ, Exits: c.Exits, TLS: c.TLS, OnEnd: c.OnEnd, Certificates: c.Certificates,
 	}}
+	if c.Shared != nil {
+		r.carrier.Counts, r.carrier.Scripts, r.carrier.Buffers = c.Shared.Counts, &c.Shared.Scripts, &c.Shared.Buffers
+	}
 	if err := r.loadTLS(); err != nil {
 		return nil, err
 	}
@@ -188,7 +200,7 @@ func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (st
 		if p := recover(); p != nil {
 			stream = report.Only(report.New(report.Internal, report.Facts{Reason: fmt.Sprintf("panic: %v", p)}))
 		}
-		if prepared {
+		if prepared && job.Company == nil {
 			job.traceReports(stream)
 		}
 	}()
@@ -226,7 +238,12 @@ func (r *Router) deliver(ctx context.Context, job *Job) (report.Stream, error) {
 			return report.Stream{}, err
 		}
 	}
-	return newWalk(r, job, message, dead).run(ctx, plan.Steps), nil
+	w := newWalk(r, job, message, dead)
+	stream := w.run(ctx, plan.Steps)
+	if w.party != nil {
+		w.party.end()
+	}
+	return stream, nil
 }
 
 // check refuses what no SMTP command can carry.

@@ -51,6 +51,12 @@ func (j *Job) traceReports(stream report.Stream) {
 	j.tracef("report %c %s", stream.Message.Letter, oneLine(stream.Message.Text))
 }
 
+// TraceReport is the last lines of the trace of one delivery among those that go together: its reports.
+func TraceReport(trace func(line string), recipient string, stream report.Stream) {
+	j := &Job{Recipients: []string{recipient}, Trace: trace}
+	j.traceReports(stream)
+}
+
 func (j *Job) tracef(format string, args ...any) {
 	if j.Trace != nil {
 		j.Trace(fmt.Sprintf(format, args...))

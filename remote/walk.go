@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/remote/dial"
+	"nightmare.mail/mxf/remote/line"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/tlsrpt"
@@ -25,6 +26,13 @@ type walk struct {
 	mail   *transport.Mail
 	dialer dial.Dialer
 	probe  *Probe // nil: a delivery
+
+	party   *party        // of those it is carried out for; nil in a process with one delivery
+	granted *grant        // by the line, for the next connection; nil: none
+	equals  []*Step       // those that stand as well as the one that is tried, and come after it
+	crowded int           // how often a server wanted no more connections, and this delivery waited again
+	back    *line.Lease   // that of the last time; nil: there was none
+	waited  time.Duration // in line, so far
 
 	tried   map[spot]bool   // what was connected to, or could not be
 	quick   int             // of those, what refused at once, or could not be reached from here
@@ -53,34 +61,50 @@ type visit struct {
 	failure *report.NoTransaction // of the last attempt, nil before
 	next    *policy.Rung          // what waits for its pass
 	notes   []string              // what was changed so far and why, for the report
+
+	renewal // in a process with many deliveries
 }
 
 func newWalk(r *Router, job *Job, message *transport.Message, dead *dial.DeadHosts) *walk {
-	return &walk{
+	w := &walk{
 		Router: r,
 		job:    job,
 		mail: &transport.Mail{Host: job.Host, Sender: job.Sender, Recipients: job.Recipients,
-			Message: message, Trace: job.Trace},
+			Message: message, Trace: job.Trace, TraceFile: job.TraceFile},
 		dialer: dial.Dialer{Timeout: r.Settings.TimeoutConnect, Dead: dead, Trace: job.tracef},
 		tried:  make(map[spot]bool),
 	}
+	w.party = newParty(w)
+	return w
 }
 
 // run tries step after step until one attempt reports.
 func (w *walk) run(ctx context.Context, steps []Step) report.Stream {
+	defer w.giveBack()
 	conversed := false
-	for i := range steps {
-		s := &steps[i]
+	for left := pointers(steps); len(left) > 0; {
+		var err error
+		if left, err = w.prefer(ctx, left); err != nil {
+			return report.Only(report.For(err))
+		}
+		s := left[0]
+		w.equals = equalsOf(left)
 		if !s.Twin {
 			conversed = false
 		} else if conversed {
 			w.job.tracef("skip %s %s: the conversation in the protocol of its slice had begun", s.Protocol.Service, s.Host)
+			left = left[1:]
 			continue
 		}
 		stream, final := w.try(ctx, s, &conversed)
+		if w.isElsewhere(s) {
+			continue
+		}
+		w.giveBack()
 		if final {
 			return stream
 		}
+		left = left[1:]
 	}
 	for w.pass = policy.Second; w.pass < policy.Passes; w.pass++ {
 		for _, v := range w.waiting[w.pass] {
@@ -113,26 +137,35 @@ func (w *walk) try(ctx context.Context, s *Step, conversed *bool) (stream report
 		}
 		return report.Stream{}, false
 	}
+	if told, refused := w.Refusals.Report(s.account); refused {
+		return report.Only(told), true
+	}
 	for len(addrs) > 0 {
-		if w.began.IsZero() {
-			w.began = w.Now()
-		} else if w.late() {
+		if w.late() {
 			w.job.tracef("no further attempt: timeoutremote has gone by since the first")
 			return report.Only(w.lastReason()), true
 		}
-		conn, failures := w.connect(ctx, s, addrs)
+		l, failures, err := w.connect(ctx, s, addrs, nil)
+		if w.isElsewhere(s) {
+			return report.Stream{}, false
+		}
+		if err != nil {
+			return report.Only(report.For(err)), true
+		}
 		for _, f := range failures {
 			addrs = without(addrs, f.Addr)
 			w.probe.unconnected(ctx, s, f)
 			w.noConnection(s, f, nil)
 		}
-		if conn == nil {
+		if l == nil && w.Shared != nil && len(failures) > 0 {
+			continue // others were passed over, because they have as many connections as they may
+		}
+		if l == nil {
 			break
 		}
-		addr := dial.RemoteAddr(conn)
-		addrs = without(addrs, addr)
-		v := w.firstVisit(s, addr)
-		stream, final := w.visit(ctx, v, conn)
+		addrs = without(addrs, l.addr)
+		v := w.firstVisit(s, l.addr)
+		stream, final := w.visit(ctx, v, l)
 		if v.spoke() {
 			*conversed = true
 		}
@@ -189,9 +222,17 @@ func (s *Step) spot(addr netip.AddrPort) spot {
 	return t
 }
 
+// A link is what an attempt is carried out on.
+type link struct {
+	addr netip.AddrPort
+	conn *net.TCPConn // new; nil: the session of hold is used
+	hold *hold        // nil in a process with one delivery
+}
+
 // connect connects to one of addrs, or, if addrs is one address that was tried before,
-// connects to it again.
-func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*net.TCPConn, []dial.Failure) {
+// connects to it again, for v. In a process with many deliveries it may find a session that was
+// kept, and it may have to wait; the error is that of a delivery that has waited in vain.
+func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort, v *visit) (*link, []dial.Failure, error) {
 	left := w.budget()
 	again := w.tried[s.spot(addrs[0])]
 	if again {
@@ -199,8 +240,36 @@ func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*n
 	}
 	if left.Spent() {
 		w.enough(s)
-		return nil, nil
+		return nil, nil, nil
 	}
+	h, err := w.wait(ctx, s, addrs, v)
+	if err != nil {
+		return nil, nil, err
+	}
+	if h.kept() != nil {
+		return &link{addr: h.addr, hold: h}, nil, nil
+	}
+	if w.began.IsZero() {
+		w.began = w.Now()
+	}
+	w.dialer.Admit = w.admit(ctx, h, s)
+	conn, failures := w.race(ctx, s, h.first(addrs), left, again)
+	if conn == nil && noDescriptor(failures) && h != nil && w.Shared.Line.MakeRoom() {
+		var more []dial.Failure
+		if conn, more = w.race(ctx, s, h.first(addrs), left, true); len(more) > 0 {
+			failures = more
+		}
+	}
+	if conn == nil {
+		h.end()
+		return nil, failures, nil
+	}
+	h.won()
+	return &link{addr: dial.RemoteAddr(conn), conn: conn, hold: h}, failures, nil
+}
+
+// race connects to one of addrs. With again, that is not counted.
+func (w *walk) race(ctx context.Context, s *Step, addrs []netip.AddrPort, left dial.Budget, again bool) (*net.TCPConn, []dial.Failure) {
 	w.dialer.From = s.sources()
 	w.probe.connecting(s, addrs)
 	conn, failures := w.dialer.Race(ctx, addrs, left, s.ForeignPort)
@@ -223,7 +292,7 @@ func (w *walk) connect(ctx context.Context, s *Step, addrs []netip.AddrPort) (*n
 // late reports whether the time in which attempts may be started is over.
 func (w *walk) late() bool {
 	limit := w.Settings.TimeoutRemote
-	return limit > 0 && w.Now().Sub(w.began) >= limit
+	return limit > 0 && !w.began.IsZero() && w.Now().Sub(w.began) >= limit
 }
 
 func (w *walk) noConnection(s *Step, f dial.Failure, notes []string) {
@@ -238,8 +307,19 @@ func (w *walk) noConnection(s *Step, f dial.Failure, notes []string) {
 	}).With(notes...))
 }
 
-// firstVisit returns the visit for the first attempt at addr.
+// firstVisit returns the visit for the first attempt at addr, which has begun.
 func (w *walk) firstVisit(s *Step, addr netip.AddrPort) *visit {
+	v := w.visitOf(s, addr)
+	if v.addr.AvoidLine > 0 {
+		note := fmt.Sprintf("%s is not asked for %s (control/smtpavoid:%d)", addr.Addr(), v.addr.Avoid, v.addr.AvoidLine)
+		w.job.tracef("%s", note)
+		v.notes = append(v.notes, note+".")
+	}
+	return v
+}
+
+// visitOf returns the visit for a first attempt at addr.
+func (w *walk) visitOf(s *Step, addr netip.AddrPort) *visit {
 	v := &visit{step: s, addr: &Address{AddrPort: addr}}
 	for i := range s.Addresses {
 		if s.Addresses[i].AddrPort == addr {
@@ -247,11 +327,6 @@ func (w *walk) firstVisit(s *Step, addr netip.AddrPort) *visit {
 		}
 	}
 	v.manner = transport.Manner(w.firstLevel(s), v.addr.Avoid)
-	if v.addr.AvoidLine > 0 {
-		note := fmt.Sprintf("%s is not asked for %s (control/smtpavoid:%d)", addr.Addr(), v.addr.Avoid, v.addr.AvoidLine)
-		w.job.tracef("%s", note)
-		v.notes = append(v.notes, note+".")
-	}
 	return v
 }
 
@@ -269,25 +344,34 @@ func (w *walk) firstLevel(s *Step) policy.Level {
 // delivery or nothing is left in this pass. conn is nil for an address that is to be
 // connected to again. All that can follow a failure is read here in one piece; the rungs
 // themselves are in package policy.
-func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream report.Stream, final bool) {
+func (w *walk) visit(ctx context.Context, v *visit, l *link) (stream report.Stream, final bool) {
 	for {
-		if conn == nil {
+		if l == nil {
 			if w.late() {
 				return report.Only(w.lastReason()), true
 			}
 			var failures []dial.Failure
-			conn, failures = w.connect(ctx, v.step, []netip.AddrPort{v.addr.AddrPort})
+			var err error
+			if l, failures, err = w.connect(ctx, v.step, []netip.AddrPort{v.addr.AddrPort}, v); err != nil {
+				return report.Only(report.For(err)), true
+			}
 			for _, f := range failures {
 				w.probe.unconnected(ctx, v.step, f)
 				w.noConnection(v.step, f, v.notes)
 			}
 		}
-		connected := conn != nil
+		connected := l != nil
 		if connected {
-			stream, err := w.attempt(ctx, v, conn)
+			stream, err := w.attempt(ctx, v, l)
+			if l = nil; w.renews(v, err) {
+				continue
+			}
 			if stream, final := w.settled(v, stream, err); final {
 				return stream, true
 			}
+		}
+		if v.failure == nil {
+			return report.Stream{}, false // it began anew, and cannot be connected to any more
 		}
 		v.next = v.step.Requirement.Next(v.manner, v.failure, w.pass, connected)
 		if v.next != nil && v.next.ReplacesTLS(v.manner, v.failure) && w.tooYoung() {
@@ -303,7 +387,6 @@ func (w *walk) visit(ctx context.Context, v *visit, conn *net.TCPConn) (stream r
 			return report.Stream{}, false
 		}
 		w.climb(v)
-		conn = nil
 	}
 }
 
@@ -332,18 +415,42 @@ func (w *walk) climb(v *visit) {
 	v.manner = v.step.Requirement.Take(v.next, v.manner, v.failure)
 }
 
-// attempt carries out one attempt on conn, which it closes.
-func (w *walk) attempt(ctx context.Context, v *visit, conn *net.TCPConn) (report.Stream, error) {
-	defer conn.Close()
+// attempt carries out one attempt on l, which it closes or gives back, in a panic too.
+func (w *walk) attempt(ctx context.Context, v *visit, l *link) (report.Stream, error) {
+	over := false
+	defer func() {
+		if !over {
+			w.abandon(l)
+		}
+	}()
+	stream, err := w.attemptOn(ctx, v, l)
+	over = true
+	return stream, err
+}
+
+func (w *walk) attemptOn(ctx context.Context, v *visit, l *link) (report.Stream, error) {
+	if l.conn == nil {
+		return w.reuse(ctx, v, l)
+	}
 	w.job.tracef("attempt %s with %s: %s", v.addr, v.step.Protocol.Service, v.step.Why)
 	if v.addr.SourceLine > 0 {
-		w.job.tracef("from %s helo %s (control/sources:%d)", dial.LocalAddr(conn).Addr(), v.addr.Identity.HeloHost, v.addr.SourceLine)
+		w.job.tracef("from %s helo %s (control/sources:%d)", dial.LocalAddr(l.conn).Addr(), v.addr.Identity.HeloHost, v.addr.SourceLine)
 	}
+	if w.party != nil && v.step.InProcess {
+		return w.converse(ctx, v, l)
+	}
+	defer l.conn.Close()
+	defer l.hold.end()
 	if w.probe != nil {
-		return w.probe.attempt(ctx, conn, v, *w.mail)
+		return w.probe.attempt(ctx, l.conn, v, *w.mail)
 	}
-	ours := dial.LocalAddr(conn).Addr()
-	stream, securing, err := w.carrier.Carry(ctx, conn, v.step.target(v.addr, v.manner), w.mail, v.step.InProcess)
+	ours := dial.LocalAddr(l.conn).Addr()
+	done, err := w.party.alone(ctx, w.mail)
+	if err != nil {
+		return report.Stream{}, err
+	}
+	stream, securing, err := w.carrier.Carry(ctx, l.conn, v.step.target(v.addr, v.manner), w.mail, v.step.InProcess)
+	done(err)
 	w.job.owe(debt{make: func() *tlsrpt.Datagram { return meeting{securing, ours, v.addr.Addr()}.report(v.step) }})
 	return stream, err
 }
@@ -352,12 +459,7 @@ func (w *walk) attempt(ctx context.Context, v *visit, conn *net.TCPConn) (report
 // reason of one that does not is remembered, and the message set back.
 func (w *walk) settled(v *visit, stream report.Stream, err error) (report.Stream, bool) {
 	var none *report.NoTransaction
-	var fuse *report.Fuse
-	switch {
-	case err == nil:
-	case errors.As(err, &fuse):
-		stream = fuse.Stream()
-	case errors.As(err, &none):
+	if errors.As(err, &none) {
 		w.job.tracef("left: %s", oneLine(none.Reason.Text))
 		v.failure = none
 		w.reasons = append(w.reasons, none.Reason.With(v.notes...))
@@ -366,13 +468,24 @@ func (w *walk) settled(v *visit, stream report.Stream, err error) (report.Stream
 			return report.Only(w.lastReason()), true
 		}
 		return report.Stream{}, false
+	}
+	return w.final(v, stream, err), true
+}
+
+// final is the reports of an attempt that ends the delivery, with what was changed for it.
+func (w *walk) final(v *visit, stream report.Stream, err error) report.Stream {
+	var fuse *report.Fuse
+	switch {
+	case err == nil:
+	case errors.As(err, &fuse):
+		stream = fuse.Stream()
 	default:
 		stream = report.Only(report.For(err))
 	}
 	if stream.Message.Letter == report.Temporary {
 		stream.Message = stream.Message.With(v.notes...)
 	}
-	return stream, true
+	return stream
 }
 
 // spoke reports whether the protocol was spoken with the address of v, as far as it was

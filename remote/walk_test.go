@@ -426,20 +426,20 @@ func TestAttempts_twentiethInTheClear(t *testing.T) {
 	port := hangUp(t, addrs)
 	c := d.candidate(netip.AddrPortFrom(addrs[0], port))
 	for _, addr := range addrs {
-		conn, failures := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addr, port)})
-		if conn == nil {
+		l, failures, _ := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addr, port)}, nil)
+		if l == nil {
 			t.Fatalf("%v", failures)
 		}
-		conn.Close()
+		l.conn.Close()
 	}
-	again, _ := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addrs[19], port)})
+	again, _, _ := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addrs[19], port)}, nil)
 	if again == nil {
 		t.Fatal("not connected once more")
 	}
-	again.Close()
+	again.conn.Close()
 	c.Host = "other.example.org"
-	if other, _ := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addrs[0], port)}); other != nil {
-		other.Close()
+	if other, _, _ := d.connect(t.Context(), d.step(c), []netip.AddrPort{netip.AddrPortFrom(addrs[0], port)}, nil); other != nil {
+		other.conn.Close()
 		t.Error("a twenty-first trial")
 	}
 }
@@ -449,15 +449,15 @@ func TestAttempts_goneIsCountedOnce(t *testing.T) {
 	d := newTestWalk(t, func(s *control.Settings) { s.UCSPITLSClient = "/bin/false" })
 	l, addr := dialtest.Listen(t, "127.0.0.1:0")
 	c := d.candidate(addr)
-	conn, failures := d.connect(t.Context(), d.step(c), []netip.AddrPort{addr})
-	if conn == nil {
+	made, failures, _ := d.connect(t.Context(), d.step(c), []netip.AddrPort{addr}, nil)
+	if made == nil {
 		t.Fatalf("%v", failures)
 	}
-	conn.Close()
+	made.conn.Close()
 	l.Close()
 	before := d.budget()
-	if conn, failures = d.connect(t.Context(), d.step(c), []netip.AddrPort{addr}); conn != nil || len(failures) != 1 {
-		t.Fatalf("%v, %v", conn, failures)
+	if made, failures, _ = d.connect(t.Context(), d.step(c), []netip.AddrPort{addr}, nil); made != nil || len(failures) != 1 {
+		t.Fatalf("%v, %v", made, failures)
 	}
 	if d.budget() != before || len(d.tried) != 1 {
 		t.Errorf("%+v are left, and were %+v; tried %v", d.budget(), before, d.tried)

@@ -43,7 +43,7 @@ func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *
 	}
 	// From here on the connection is the chain's.
 	conn.Close()
-	p, stop, err := c.spawn(args, c.environ(t, dial.LocalAddr(conn)), stdin, network, len(m.Recipients))
+	p, stop, err := c.spawn(args, m.traced(c.environ(t, dial.LocalAddr(conn))), stdin, network, len(m.Recipients))
 	network.Close()
 	if err != nil {
 		done()
@@ -71,6 +71,14 @@ func (c *Carrier) inChain(ctx context.Context, conn *net.TCPConn, t *Target, m *
 		return stream, Securing{}, err
 	}
 	return stream, became.completed(rest, err, t.ip()), err
+}
+
+// traced is an environment in which programs trace to the file of m.
+func (m *Mail) traced(environ []string) []string {
+	if m.TraceFile == "" {
+		return environ
+	}
+	return append(environ, "MXF_TRACE="+m.TraceFile)
 }
 
 // descriptor returns descriptor 0 of a chain, as that of Message does. That of a probe is empty.

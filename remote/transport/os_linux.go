@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"syscall"
 )
@@ -34,4 +35,16 @@ func start(args []string, attr *os.ProcAttr, ended <-chan struct{}) (*os.Process
 	}()
 	r := <-started
 	return r.process, r.err
+}
+
+// runToEnd runs a program to its end, which comes with the end of this process at the latest, for the same
+// reason. The error is that of starting it, a *startError, or that of Wait.
+func runToEnd(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return &startError{err}
+	}
+	return cmd.Wait()
 }

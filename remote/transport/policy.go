@@ -44,12 +44,12 @@ func (c *Carrier) FetchPolicy(ctx context.Context, domain, id string, look bool)
 	cmd.Env = append(cmd.Env, "MXF_HOME="+c.Settings.Home)
 	var text, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &text, &said
-	if err := cmd.Start(); err != nil {
-		return nil, policyFailed(path, notStarted(path, err))
-	}
-	err := cmd.Wait()
+	err := runToEnd(cmd)
 	var exit *exec.ExitError
+	var unstarted *startError
 	switch {
+	case errors.As(err, &unstarted):
+		return nil, policyFailed(path, notStarted(path, unstarted.err))
 	case ctx.Err() != nil:
 		return nil, errors.New("mxf-policy was killed, since it took too long")
 	case err != nil && !errors.As(err, &exit):
@@ -69,3 +69,8 @@ func (c *Carrier) FetchPolicy(ctx context.Context, domain, id string, look bool)
 func policyFailed(path string, err error) error {
 	return &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: fmt.Sprintf("%s: %v", programName(path), err)}, Err: err}
 }
+
+// A startError says that a program could not be started.
+type startError struct{ err error }
+
+func (e *startError) Error() string { return e.err.Error() }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,14 +36,16 @@ func (c *Carrier) isScript(program string) bool {
 	if err != nil {
 		return false
 	}
-	f, _, err := regular.Open(path, os.O_RDONLY, 0)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	var head [2]byte
-	n, _ := f.Read(head[:])
-	return string(head[:n]) == "#!"
+	return c.Scripts.Of(path, time.Now, func() (isScript, lasts bool) {
+		f, _, err := regular.Open(path, os.O_RDONLY, 0)
+		if err != nil {
+			return false, false
+		}
+		defer f.Close()
+		var head [2]byte
+		n, err := f.Read(head[:])
+		return string(head[:n]) == "#!", err == nil
+	})
 }
 
 // namesClient reports whether a control file names the TLS client for protocol.

@@ -31,6 +31,8 @@ type session struct {
 	smtp   *smtpc.Session // nil in QMTP, which has no sessions
 	became Securing       // of STARTTLS
 	probe  *Probe         // nil: the session is for deliveries
+	opened bool           // something was said, or there was nothing to say
+	ended  bool           // the conversation was brought to its end
 }
 
 // inProcess carries an attempt out by calling the packages that the bundled programs are
@@ -53,14 +55,20 @@ func (s *session) carry(ctx context.Context, m *Mail) (report.Stream, error) {
 		speak = s.sendQMTP
 	}
 	stream, err := speak(ctx, m)
+	return stream, s.explained(err)
+}
+
+// explained is the error of a conversation, with the failure of package policy in it, if it has one.
+func (s *session) explained(err error) error {
 	var none *report.NoTransaction
 	if !errors.As(err, &none) {
-		return stream, err
+		return err
 	}
+	t := s.target
 	if why := report.TLSFailure(err); why != "" && t.Protocol.Implicit {
-		return stream, brokenTLS(why, none.Err, t.ip())
+		return brokenTLS(why, none.Err, t.ip())
 	}
-	return stream, noTransaction(none.Reason, failure(none), none.Err)
+	return noTransaction(none.Reason, failure(none), none.Err)
 }
 
 // failure is what package policy has for the failure of a conversation, or nil.
@@ -103,6 +111,8 @@ func (s *session) secure(ctx context.Context, trace func(string)) error {
 		Trace:      trace,
 
 		Certificate: s.target.Identity.Pair,
+		Session:     s.target.sessions(),
+		Full:        s.target.NoSession,
 	}
 	if s.probe != nil {
 		demand.Inspect = func(i tlsc.Inspection) { s.probe.TLS = &i }
@@ -113,7 +123,8 @@ func (s *session) secure(ctx context.Context, trace func(string)) error {
 	if demand.Certificate == nil {
 		demand.Certificate = tlsc.NoCertificate
 	}
-	conn, err := s.TLS.Handshake(ctx, s.under, demand)
+	conn, err := s.shake(ctx, demand)
+	s.Counts.shaken(err == nil && conn.Facts().Resumed, err)
 	if err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && ctx.Err() != nil {
@@ -123,6 +134,24 @@ func (s *session) secure(ctx context.Context, trace func(string)) error {
 	}
 	s.tls, s.facts = conn, s.describe(conn.Facts())
 	return nil
+}
+
+// shake makes the handshake. Where a process has many deliveries it does so in a goroutine of its own: a
+// handshake needs four times the stack of all else, and a goroutine that waits keeps the stack that it
+// has once needed.
+func (s *session) shake(ctx context.Context, demand *tlsc.Demand) (conn *tlsc.Conn, err error) {
+	if s.Counts == nil {
+		return s.TLS.Handshake(ctx, s.under, demand)
+	}
+	done := make(chan any)
+	go func() {
+		defer func() { done <- recover() }()
+		conn, err = s.TLS.Handshake(ctx, s.under, demand)
+	}()
+	if cause := <-done; cause != nil {
+		panic(cause) // as if it had come here
+	}
+	return conn, err
 }
 
 // describe is what reports say of TLS. That trust anchors cannot be read is a fault of the
@@ -199,11 +228,16 @@ func (s *session) sendSMTP(ctx context.Context, m *Mail) (report.Stream, error) 
 		outcome = s.send(ctx, mail)
 		ended = s.smtp.Quit()
 	}
+	s.note(outcome)
+	s.close(ended)
+	return report.SMTP(outcome, s.peer())
+}
+
+// note remembers what became of STARTTLS.
+func (s *session) note(outcome *smtpc.Outcome) {
 	if t := s.target; t.Protocol.Explicit && t.Manner.TLS != policy.Clear {
 		s.became = s.securing(outcome)
 	}
-	s.close(ended)
-	return report.SMTP(outcome, s.peer())
 }
 
 // send sends a mail, or probes.
@@ -247,6 +281,7 @@ func (s *session) options(trace func(string)) *smtpc.Options {
 		Relay:     s.target.Relay != "",
 		Verified:  s.target.Manner.TLS == policy.Verified,
 		Exporter:  s.exporter,
+		Buffers:   s.Buffers,
 		Limits:    s.limits(),
 		Trace:     trace,
 	}
@@ -321,7 +356,7 @@ func (c *Carrier) Load(verify bool) error {
 	s := c.Settings
 	if s.ClientCert != "" {
 		var err error
-		if c.own, err = tlsc.LoadCertificate(s.ClientCert, s.ClientKey); err != nil {
+		if c.own, err = c.Certificates.Load(s.ClientCert, s.ClientKey); err != nil {
 			file := "control/clientcert"
 			if fault := new(tlsc.Error); errors.As(err, &fault) && fault.File == s.ClientKey {
 				file = "control/clientkey"

@@ -17,6 +17,7 @@ import (
 
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/control/secret"
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/remote/policy"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/smtpc"
@@ -31,6 +32,12 @@ type Carrier struct {
 	Environ  []string // what a chain inherits
 	Exits    Exits
 	TLS      *tlsc.Client // with the trust anchors; shared with others, perhaps
+	Counts   *Counts      // nil: nobody counts
+	// Certificates remembers client certificates; nil: each is read.
+	Certificates *tlsc.Certificates
+	// Scripts remembers which programs are scripts; nil: each is looked at.
+	Scripts *stamp.Memory[bool]
+	Buffers *smtpc.Buffers // nil: memory is made anew
 
 	// OnEnd has clean called if a signal ends this process before stop is called; may be
 	// nil.
@@ -65,6 +72,7 @@ type Target struct {
 	ServerName, Names string
 	Addr              netip.AddrPort // where it is
 	Manner            policy.Manner
+	NoSession         bool        // no TLS session is resumed
 	Avoid             smtpc.Avoid // what control/smtpavoid says of it
 	Identity          Identity
 }
@@ -93,7 +101,13 @@ type Mail struct {
 	Recipients []string
 	Message    *Message
 	Trace      func(line string) // may be nil
-	Probe      *Probe            // not nil: nothing is delivered, Message is not looked at, and what is found is left there
+	Most       int               // most recipients in one transaction, where there is a company
+	// Where there is a company: called when the server has answered EHLO, when a transaction begins,
+	// and when its message is accepted; and how many messages a session may carry.
+	Greeted, Sent, Accepted func()
+	MostMessages            int
+	TraceFile               string // that programs trace to, where their environment names none; may be empty
+	Probe                   *Probe // not nil: nothing is delivered, Message is not looked at, and what is found is left there
 }
 
 // Carry carries one attempt out, on conn, which leads to t and which the caller closes. A
