@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
@@ -27,6 +28,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, usage)
 		os.Exit(chain.ExitUsage)
 	}
+	// What the parent does is short, and most of it waits for one other goroutine: with more, each hand-over
+	// would wake a thread.
+	runtime.GOMAXPROCS(1)
 	_ = chain.Silence()
 	chain.NoCore()
 	chain.CatchSIGPIPE()
@@ -46,7 +50,3 @@ func main() {
 		Now: time.Now, Trace: chain.OpenTrace(),
 	}))
 }
-
-// work is the worker's main function. There is none yet: it ends, and each delivery is a
-// process of its own.
-func work() int { return chain.ExitTemporary }

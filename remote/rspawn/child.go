@@ -37,6 +37,7 @@ type request struct {
 	argv   []string
 	env    []string
 	files  []*os.File
+	free   bool
 	result chan<- started
 }
 
@@ -58,8 +59,19 @@ func newChildren() *children {
 
 // start runs a program with these files as its descriptors 0, 1, 2...
 func (c *children) start(path string, argv, env []string, files ...*os.File) (pid int, err error) {
+	return c.ask(request{path: path, argv: argv, env: env, files: files})
+}
+
+// startFree is start for a program that sees the end of this process by itself, and has to do something
+// before its own.
+func (c *children) startFree(path string, argv, env []string, files ...*os.File) (pid int, err error) {
+	return c.ask(request{path: path, argv: argv, env: env, files: files, free: true})
+}
+
+func (c *children) ask(r request) (pid int, err error) {
 	result := make(chan started, 1)
-	c.requests <- request{path, argv, env, files, result}
+	r.result = result
+	c.requests <- r
 	s := <-result
 	return s.pid, s.err
 }
@@ -71,6 +83,9 @@ func (c *children) fork(r request) (s started) {
 		}
 	}()
 	attr := syscall.ProcAttr{Env: r.env, Sys: tied()}
+	if r.free {
+		attr.Sys = &syscall.SysProcAttr{Setpgid: true}
+	}
 	for _, f := range r.files {
 		attr.Files = append(attr.Files, f.Fd())
 	}

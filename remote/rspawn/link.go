@@ -3,13 +3,15 @@ package rspawn
 import (
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"nightmare.mail/mxf/remote/rspawn/wire"
 )
 
-// WorkerName is the worker's zeroth argument.
+// WorkerName is the worker's zeroth argument. The first is the limit of deliveries at a time that was
+// announced, and the second how many of them qmail-send makes: slots.
 const WorkerName = "mxf-rspawn-worker"
 
 // WorkerSocket is the descriptor on which a worker has its end of the wire.
@@ -32,7 +34,7 @@ type process struct {
 }
 
 // startProcess starts a worker.
-func startProcess(c *children, env []string) (*process, error) {
+func startProcess(c *children, env []string, limit, slots int) (*process, error) {
 	path, err := self()
 	if err != nil {
 		return nil, err
@@ -46,7 +48,7 @@ func startProcess(c *children, env []string) (*process, error) {
 	p.changed.L = &p.mu
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err == nil {
-		p.pid, err = c.start(path, []string{WorkerName}, env, null, null, null, socket)
+		p.pid, err = c.startFree(path, []string{WorkerName, strconv.Itoa(limit), strconv.Itoa(slots)}, env, null, null, null, socket)
 		null.Close()
 	}
 	if err != nil {
@@ -86,8 +88,11 @@ func (p *process) close() {
 	p.changed.Signal()
 }
 
-// write writes what is queued, until close. After an error the worker is of no more use.
+// write writes what is queued, until close. After an error the worker is of no more use: it is
+// killed. The socket stays open, because the worker may have said something before that nobody
+// has read yet, such as that a message was accepted.
 func (p *process) write() {
+	defer p.forsake()
 	for {
 		c, more := p.next()
 		if !more {
@@ -101,9 +106,18 @@ func (p *process) write() {
 			err = p.end.Order(c)
 		}
 		if err != nil {
-			p.end.Close()
 			return
 		}
+	}
+}
+
+// forsake kills a worker to which nothing is written any more, though close was not called.
+func (p *process) forsake() {
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
+	if !closed {
+		p.kill()
 	}
 }
 

@@ -260,13 +260,13 @@ func (p *parent) dropped(w *worker, id uint64) {
 
 // workerEnded says how a worker has ended. What it had said was told before.
 func (p *parent) workerEnded(w *worker, how dialect.Ending) {
-	p.world.trace("worker ended: " + how.String())
 	if p.worker == w {
 		p.worker = nil
 	}
 	p.counts.absorb(&w.counters)
 	inside := p.allInside(w)
 	if asked := p.stopping && len(inside) == 0; !asked {
+		p.world.trace("worker ended: " + how.String())
 		p.counts.ends++
 		p.ended(0)
 	}

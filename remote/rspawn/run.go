@@ -280,13 +280,13 @@ func (h *host) trace(line string) {
 func (h *host) startWorker() {
 	var p *process
 	err := errors.New("internal error")
-	h.run("start of a worker", func() { p, err = startProcess(h.children, h.Environ) }, func() {
+	h.run("start of a worker", func() { p, err = startProcess(h.children, h.Environ, h.begun.limit, max(1, h.begun.slots())) }, func() {
 		if err != nil {
 			h.post(nil, func() { h.parent.workerFailed(err) })
 			return
 		}
 		w := &worker{link: p}
-		h.run("words to the worker", p.write, func() { p.end.Close() })
+		h.run("words to the worker", p.write, nil)
 		h.post(nil, func() { h.parent.workerStarted(w) })
 		h.run("words of the worker", func() { h.listen(w, p) }, func() { h.reap(w, p) })
 	})

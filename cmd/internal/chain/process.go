@@ -125,6 +125,12 @@ func OnEnd(clean func()) (stop func()) {
 	}
 }
 
+// Deaf has the signals do nothing by which people end a program or have it report: they are for
+// another process of it, and come to all of a group. Programs that are started do not inherit that.
+func Deaf() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+}
+
 // Null opens /dev/null for both directions, close-on-exec.
 func Null() (int, error) {
 	fd, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)

@@ -5,6 +5,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -15,24 +16,42 @@ import (
 // is one write(2), so that processes can share the file. A failed write is ignored.
 // Several goroutines may call the function.
 func OpenTrace() func(line string) {
-	name := os.Getenv("MXF_TRACE")
+	line, _ := TraceTo(os.Getenv("MXF_TRACE"), strconv.Itoa(os.Getpid()))
+	return line
+}
+
+// TraceTo is OpenTrace for the file name, with who in place of the process id. done closes
+// the file: line does nothing after it. Both are nil where nothing is traced.
+func TraceTo(name, who string) (line func(line string), done func()) {
 	if name == "" {
-		return nil
+		return nil, nil
 	}
 	fd := traceFile(name)
 	if fd < 0 {
-		return nil
+		return nil, nil
 	}
 	// The limit on the size of a file must not end the program.
 	signal.Ignore(syscall.SIGXFSZ)
-	pid := strconv.Itoa(os.Getpid())
-	return func(text string) {
-		stamp := time.Now().UTC().Format("2006-01-02T15:04:05.000000Z") + " " + pid + " "
+	var mu sync.RWMutex // writing while it is closed could reach another file
+	line = func(text string) {
+		stamp := time.Now().UTC().Format("2006-01-02T15:04:05.000000Z") + " " + who + " "
 		var out strings.Builder
 		for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
 			out.WriteString(stamp + oneLine(line) + "\n")
 		}
-		_, _ = syscall.Write(fd, []byte(out.String()))
+		mu.RLock()
+		defer mu.RUnlock()
+		if fd >= 0 {
+			_, _ = syscall.Write(fd, []byte(out.String()))
+		}
+	}
+	return line, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if fd >= 0 {
+			_ = syscall.Close(fd)
+			fd = -1
+		}
 	}
 }
 

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/control"
+	"nightmare.mail/mxf/remote"
+	"nightmare.mail/mxf/remote/dns"
+	"nightmare.mail/mxf/remote/rspawn"
+	"nightmare.mail/mxf/remote/rspawn/wire"
+	"nightmare.mail/mxf/remote/rspawn/worker"
+	"nightmare.mail/mxf/remote/transport"
+)
+
+// exits are the exit codes of the programs of a chain.
+var exits = transport.Exits{
+	Next: chain.ExitNextExchanger, NoTLS: chain.ExitNoTLS, Group: chain.ExitStumbled, NoEHLO: chain.ExitNoEHLO,
+	Fuse: chain.ExitFuse, TLS: []int{chain.ExitTLSSettings, chain.ExitTLSHandshake, chain.ExitTLSRunning},
+	NotFetched: chain.ExitNotFetched,
+}
+
+// minSockets are the sockets for questions of DNS that there are at least.
+const minSockets = 64
+
+// work is the worker: it carries out what the parent says, and returns its exit status.
+func work() int {
+	limit, slots, err := arguments(os.Args)
+	if err != nil {
+		return chain.ExitTemporary
+	}
+	_ = chain.Silence()
+	chain.NoCore()
+	chain.CatchSIGPIPE()
+	chain.Deaf() // signals are for the parent
+	conn, err := wire.Inherited(rspawn.WorkerSocket)
+	if err != nil {
+		return chain.ExitTemporary
+	}
+	defer conn.Close()
+	self, err := chain.Beside("mxf-remote")
+	if err != nil {
+		return chain.ExitTemporary
+	}
+	var endings worker.Endings
+	defer endings.End()
+	routers := worker.NewRouters(remote.Config{
+		Programs: filepath.Dir(self), Environ: os.Environ(), Exits: exits, OnEnd: endings.OnEnd, Now: time.Now,
+	}, slots, limit, &dns.Source{
+		DNSCacheIP: os.Getenv("DNSCACHEIP"), ResolvConf: "/etc/resolv.conf", Sockets: max(minSockets, limit), Now: time.Now,
+	})
+	version := chain.Version("mxf-remote") // what it is made of is large
+	worker.Run(conn, worker.Config{
+		Home: chain.Home(), Routers: routers, OpenTrace: openTrace, Now: time.Now,
+		About: func(s *control.Settings) string { return remote.About(version, s) },
+	})
+	return 0
+}
+
+// arguments are those of a worker: see rspawn.WorkerName.
+func arguments(args []string) (limit, slots int, err error) {
+	if len(args) != 3 {
+		return 0, 0, errors.New("expected two arguments")
+	}
+	limit, err = strconv.Atoi(args[1])
+	slots, second := strconv.Atoi(args[2])
+	return limit, slots, errors.Join(err, second)
+}
+
+// openTrace opens the trace of delivery n.
+func openTrace(file string, n uint64) worker.Trace {
+	programs := ""
+	if named := os.Getenv("MXF_TRACE"); named != "" {
+		file = named
+	} else {
+		programs = file
+	}
+	if file == "" {
+		return worker.Trace{}
+	}
+	line, done := chain.TraceTo(file, fmt.Sprintf("%d.%d", os.Getpid(), n))
+	if line == nil {
+		programs = ""
+	}
+	return worker.Trace{File: programs, Line: line, Close: done}
+}

@@ -1,0 +1,134 @@
+package worker
+
+import (
+	"context"
+
+	"nightmare.mail/mxf/remote"
+	"nightmare.mail/mxf/remote/report"
+)
+
+// What remote asks of the deliveries that go in one call: see remote.Company.
+
+// Take implements remote.Company. After Stop there is nobody to send a message for.
+func (c *call) Take(ctx context.Context, most int, quiet bool) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return nil
+	}
+	c.sending = true
+	var recipients []string
+	for _, m := range c.membersLocked(ctx, most, quiet) {
+		recipients = append(recipients, m.Recipient)
+	}
+	return recipients
+}
+
+// Leave implements remote.Company: these are carried out by themselves.
+func (c *call) Leave(recipients []int) {
+	members := c.members()
+	for _, i := range recipients {
+		m := members[i]
+		c.mu.Lock()
+		c.taken[i] = nil
+		c.mu.Unlock()
+		func() {
+			defer m.recovered()
+			c.worker.join(m, c.set)
+		}()
+	}
+}
+
+// LastByte implements remote.Company.
+func (c *call) LastByte(recipients []int) { c.worker.Parent.LastByte(c.mark(recipients, true)) }
+
+// NotSent implements remote.Company.
+func (c *call) NotSent(recipients []int) {
+	c.worker.Parent.NotSent(c.mark(recipients, false))
+	c.stopNow()
+}
+
+// mark notes for some whether their last byte is begun, and returns their ids.
+func (c *call) mark(recipients []int, begun bool) []uint64 {
+	members := c.members()
+	ids := make([]uint64, len(recipients))
+	for i, n := range recipients {
+		m := members[n]
+		m.mu.Lock()
+		m.begun, ids[i] = begun, m.ID
+		m.mu.Unlock()
+	}
+	return ids
+}
+
+// Answered implements remote.Company. The answers go out together: qmail-send then sends what comes next
+// together.
+func (c *call) Answered(answers []remote.Answer) {
+	members := c.members()
+	var given []Answer
+	for _, a := range answers {
+		given = c.conclude(given, members[a.Recipient], a.Stream)
+	}
+	c.worker.Parent.Answer(given...)
+	c.stopNow()
+}
+
+// conclude adds the answer of m to given. After Stop it has one only if the last byte is begun.
+func (c *call) conclude(given []Answer, m *member, stream report.Stream) []Answer {
+	c.mu.Lock()
+	over := c.over
+	c.mu.Unlock()
+	if over && !m.lastByte() {
+		m.drop()
+		return given
+	}
+	return m.answered(given, stream)
+}
+
+// finish answers all who are not answered yet, or drops them.
+func (c *call) finish(stream report.Stream) {
+	if stream.Message == (report.Report{}) { // all are answered; if not, a mistake of ours must bounce nothing
+		stream = report.Only(report.New(report.Internal, report.Facts{Reason: "a delivery without an answer"}))
+	}
+	var given []Answer
+	for _, m := range c.members() {
+		if m != nil {
+			given = c.conclude(given, m, stream)
+		}
+	}
+	c.worker.Parent.Answer(given...)
+}
+
+// release closes what the deliveries of the call have open.
+func (c *call) release() {
+	for _, m := range c.members() {
+		if m != nil {
+			m.release()
+		}
+	}
+}
+
+// stop ends the call if it has not sent MAIL, and, with cut, as soon as the last byte is begun for nobody
+// in it. Then nobody in it is answered.
+func (c *call) stop(cut bool) {
+	c.mu.Lock()
+	c.stopping, c.cut = true, c.cut || cut
+	c.mu.Unlock()
+	c.stopNow()
+}
+
+// stopNow ends the call if it is to stop, and can.
+func (c *call) stopNow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.stopping || c.sending && !c.cut {
+		return
+	}
+	for _, m := range c.taken {
+		if m != nil && m.lastByte() && !m.over() {
+			return
+		}
+	}
+	c.over = true
+	c.cancel(errStopped)
+}
