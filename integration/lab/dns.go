@@ -209,6 +209,9 @@ func reply(zone *Zone, q *dns.Msg, f Failure, network string) *dns.Msg {
 	if !exists || f == CONTRARY {
 		m.Rcode = dns.RcodeNameError
 	}
+	if len(records) == 0 {
+		m.Ns = zone.authority(owner)
+	}
 	if network == "udp" {
 		m.Truncate(size)
 	}

@@ -8,7 +8,7 @@ import (
 	"nightmare.mail/mxf/tlsc/tlstest"
 )
 
-// A Home is the folder of a qmail host: control files and the queue's lock folder.
+// A Home is the folder of a qmail host: control files, and the queue with its messages and locks.
 type Home struct{ Dir string }
 
 // NewHome makes dir a home with helohost "client.example", an empty ipme, so that
@@ -16,7 +16,7 @@ type Home struct{ Dir string }
 // is in dir already stays as it is.
 func NewHome(dir string) (*Home, error) {
 	h := &Home{dir}
-	for _, sub := range []string{"control", "bin", "queue/lock"} {
+	for _, sub := range []string{"control", "bin", "queue/lock", "queue/mess"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
 		}

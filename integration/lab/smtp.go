@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"slices"
@@ -44,6 +45,7 @@ type SMTP struct {
 type SMTPServer struct {
 	*server
 	config SMTP
+	tls    *tls.Config // nil: no TLS; one for all connections, so that sessions are resumed
 	inbox  *Inbox
 }
 
@@ -51,6 +53,9 @@ type SMTPServer struct {
 // goes to inbox.
 func StartSMTP(listener net.Listener, config SMTP, inbox *Inbox) *SMTPServer {
 	s := &SMTPServer{server: newServer(listener), config: config, inbox: inbox}
+	if config.TLS.Certificate != nil {
+		s.tls = config.TLS.config()
+	}
 	s.run(s.serve)
 	return s
 }
@@ -58,10 +63,7 @@ func StartSMTP(listener net.Listener, config SMTP, inbox *Inbox) *SMTPServer {
 // serve has a server of smtptest for one connection.
 func (s *SMTPServer) serve(conn net.Conn, number int64) {
 	v := &visit{SMTPServer: s, number: number, session: s.inbox.begin("smtp", s.config.Name, conn)}
-	protocol := &smtptest.Server{Implicit: s.config.Implicit, Blank: s.config.Blank, Auth: s.config.Auth, Answer: v.answer}
-	if s.config.TLS.Certificate != nil {
-		protocol.TLS = s.config.TLS.config()
-	}
+	protocol := &smtptest.Server{Implicit: s.config.Implicit, Blank: s.config.Blank, Auth: s.config.Auth, Answer: v.answer, TLS: s.tls}
 	protocol.Serve(smtptest.NewConn(conn))
 	v.session.follow(protocol.Conversations()[0])
 	v.session.end()

@@ -69,6 +69,9 @@ type zoneKey struct {
 // the answer was validated if each name that it is about does. !INSECURE is its opposite, which
 // everything is that has neither.
 //
+// An answer without records has the SOA record of the nearest name above that has one, which allows it to
+// be kept (RFC 2308).
+//
 // All names are absolute, with or without the final dot. Empty lines and lines
 // that begin with ; or # are skipped. The error names the line.
 func ParseZone(text string) (*Zone, error) {
@@ -144,6 +147,18 @@ func (z *Zone) isSigned(owner string) bool {
 		_, name, _ = strings.Cut(name, ".")
 	}
 	return false
+}
+
+// authority returns the SOA record of the nearest name at or above owner that has one, nil for none.
+func (z *Zone) authority(owner string) []dns.RR {
+	for name := owner; name != ""; _, name, _ = strings.Cut(name, ".") {
+		for _, rr := range z.records[name] {
+			if rr.Header().Rrtype == dns.TypeSOA {
+				return []dns.RR{rr}
+			}
+		}
+	}
+	return nil
 }
 
 // isValidated reports whether a validating server could have validated an answer with these
