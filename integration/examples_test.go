@@ -4,6 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,5 +64,54 @@ func TestExamples_scripts(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(crontab), "\n")
 	if line := lines[len(lines)-1]; !strings.Contains(install, "    "+line+"\n") {
 		t.Errorf("INSTALL.md does not have %q", line)
+	}
+}
+
+// Each alert rule of doc/examples has what a rule needs, and asks for names and labels that the
+// status file of mxf-rspawn has. Whether Prometheus reads the file, promtool says where there is one.
+func TestExamples_alerts(t *testing.T) {
+	const path = "../doc/examples/alerts.yml"
+	if promtool, err := exec.LookPath("promtool"); err == nil {
+		if out, err := exec.Command(promtool, "check", "rules", path).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	var text strings.Builder
+	for line := range strings.Lines(string(must.Get(os.ReadFile(path))(t))) {
+		if strings.Contains(line, "\t") {
+			t.Errorf("%q: YAML has no tabs", line)
+		}
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
+			text.WriteString(line)
+		}
+	}
+	rules := strings.Split(text.String(), "      - alert: ")[1:]
+	var asked []string
+	for _, rule := range rules {
+		name, rest, _ := strings.Cut(rule, "\n")
+		for _, part := range []string{"        expr: ", "        labels:\n          severity: ", "        annotations:\n          summary: "} {
+			if strings.Count(rest, part) != 1 {
+				t.Errorf("%s does not have one %q", name, part)
+			}
+		}
+		for _, word := range regexp.MustCompile(`\bmxf_rspawn_(\w+)`).FindAllStringSubmatch(rest, -1) {
+			if _, known := statusMetrics[word[1]]; !known {
+				t.Errorf("%s asks for %s", name, word[0])
+			}
+			asked = append(asked, word[1])
+		}
+		for _, match := range regexp.MustCompile(`\bmxf_rspawn_(\w+)\{([^}]*)\}`).FindAllStringSubmatch(rest, -1) {
+			if !slices.Contains(statusMetrics[match[1]], match[2]) {
+				t.Errorf("%s asks for %s", name, match[0])
+			}
+		}
+		if strings.Count(rest, "(") != strings.Count(rest, ")") {
+			t.Errorf("%s: a bracket is missing", name)
+		}
+	}
+	for _, name := range []string{"worker_ends_total", "processes_total", "deferrals_total", "waiting", "limit"} {
+		if !slices.Contains(asked, name) {
+			t.Errorf("no rule asks for %s", name)
+		}
 	}
 }

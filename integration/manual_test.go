@@ -34,6 +34,7 @@ func TestManual_sections(t *testing.T) {
 		"mxf-remote-smtpc.8": client,
 		"mxf-remote-qmtpc.8": client,
 		"qmail-remote-io.8":  client,
+		"mxf-rspawn.8":       {"NAME", "SYNOPSIS", "DESCRIPTION", "SIGNALS", "STATUS FILE", "TRACE", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "DIFFERENCES FROM QMAIL-RSPAWN", "SEE ALSO"},
 		"mxf-policy.8":       client,
 		"mxf-check.8":        {"NAME", "SYNOPSIS", "DESCRIPTION", "JSON", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "SEE ALSO"},
 		"mxf-control.5":      {"NAME", "DESCRIPTION", "FILES", "EXAMPLES", "SEE ALSO"},
@@ -88,8 +89,74 @@ func TestManual_whole(t *testing.T) {
 	}
 }
 
+// statusMetrics are the names of the status file of mxf-rspawn, each with what its labels can be.
+var statusMetrics = map[string][]string{
+	"limit": nil, "slots": nil, "in_flight": nil, "waiting": nil,
+	"answers_total":      {`letter="K"`, `letter="Z"`, `letter="D"`},
+	"deferrals_total":    {`why="line"`, `why="crash"`},
+	"connections":        {`state="busy"`, `state="idle"`},
+	"connections_total":  {`how="new"`, `how="kept"`},
+	"begun_anew_total":   nil,
+	"transactions_total": nil, "recipients_total": nil,
+	"handshakes_total":      {`how="full"`, `how="resumed"`, `how="failed"`},
+	"dns_total":             {`how="asked"`, `how="known"`},
+	"worker_ends_total":     nil,
+	"processes_total":       nil,
+	"exchanger_connections": nil, "exchanger_window": nil, "exchanger_waiting": nil, "exchanger_messages_total": nil,
+}
+
+// The page of mxf-rspawn explains every name of the status file with its labels, and no other;
+// every control file that is its own; every line that only its trace has; and every report of its own.
+func TestManual_rspawn(t *testing.T) {
+	_, page := sections(t, "mxf-rspawn.8")
+	_, status, _ := strings.Cut(page, "\n.Sh STATUS FILE\n")
+	status, trace, _ := strings.Cut(status, "\n.Sh TRACE\n")
+	entries := regexp.MustCompile(`(?m)^\.It Li mxf_rspawn_(\w+)( Ns Brq Li \w+)?$`).FindAllStringSubmatchIndex(status, -1)
+	explained := make(map[string]bool)
+	for i, at := range entries {
+		name, end := status[at[2]:at[3]], len(status)
+		if i+1 < len(entries) {
+			end = entries[i+1][0]
+		}
+		values, known := statusMetrics[name]
+		if !known || explained[name] {
+			t.Errorf("mxf-rspawn.8 has %s once too often", name)
+		}
+		explained[name] = true
+		if hasLabel := at[4] >= 0; hasLabel != (values != nil) {
+			t.Errorf("%s: a label: %v", name, hasLabel)
+		}
+		for _, value := range values {
+			if !strings.Contains(status[at[0]:end], "\n.Li "+value) {
+				t.Errorf("%s does not explain %s", name, value)
+			}
+		}
+	}
+	for name := range statusMetrics {
+		if !explained[name] {
+			t.Errorf("mxf-rspawn.8 does not explain %s", name)
+		}
+	}
+	for _, name := range []string{"delnumbytes", "spawnlimit", "connectionlimits", "connectionidle", "connectionwait", "tlsresumption", "statusfile"} {
+		if !regexp.MustCompile(`(?m)^\.It Pa (\w+ , )?` + name + `\b`).MatchString(page) {
+			t.Errorf("mxf-rspawn.8 does not name control/%s", name)
+		}
+	}
+	for _, line := range []string{"reuse ", "together with ", "anew: ", "line ", "worker ended: "} {
+		if !strings.Contains(trace, "\n.It Li "+line) {
+			t.Errorf("mxf-rspawn.8 does not explain the line %q", line)
+		}
+	}
+	_, reports, _ := strings.Cut(page, "\n.Sh DIAGNOSTICS\n")
+	for _, words := range []string{"has as many connections from here as it may", "#4.4.5", "The worker ended by ", "incomplete report. (#4.3.0)", "Unable to run qmail-remote.", "produced no output.", "unable to fork. (#4.3.0)"} {
+		if !strings.Contains(reports, words) {
+			t.Errorf("mxf-rspawn.8 does not explain the report %q", words)
+		}
+	}
+}
+
 // programNames are all programs. Each has a manual page of section 8 with its name.
-var programNames = []string{"mxf-check", "mxf-policy", "mxf-remote", "mxf-remote-qmtpc", "mxf-remote-smtpc", "mxf-tlsc", "mxf-try", "mxf-ucspitlsc", "qmail-remote-io"}
+var programNames = []string{"mxf-check", "mxf-policy", "mxf-remote", "mxf-remote-qmtpc", "mxf-remote-smtpc", "mxf-rspawn", "mxf-tlsc", "mxf-try", "mxf-ucspitlsc", "qmail-remote-io"}
 
 // A program says of itself what its manual page says, and which version it is.
 func TestManual_synopsis(t *testing.T) {

@@ -123,7 +123,7 @@ func written(_ *rig, ts *testscript.TestScript, args []string) error {
 }
 
 // What a trace says of a way: the exchanger, the port, the word, level or floor, and why.
-var policyLine = regexp.MustCompile(`(?m)^\S+ \d+ policy (\S+) \S+ (\d+): ([^:\n]+): (.*)$`)
+var policyLine = regexp.MustCompile(`(?m)^\S+ \d+(?:\.\d+)? policy (\S+) \S+ (\d+): ([^:\n]+): (.*)$`)
 
 // insists reports whether a line of the trace says that clear text is out of the question.
 func insists(title, why string) bool {

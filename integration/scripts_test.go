@@ -37,7 +37,7 @@ import (
 //	   ▲                     │ 1, 2
 //	   └──── verdict ◄───────┘
 //
-// Test: each script is one behaviour and runs twice. In "process" control/protocols
+// Test: each script is one behaviour and runs twice (and a third time, see runSpawned). In "process" control/protocols
 // names the bundled programs, so that mxf-remote does all by itself; in "chain" it
 // names them by their paths, so that it starts them. Nothing else may differ: when
 // all scripts are through, reports, wire and trace of the two ways are compared; of
@@ -87,17 +87,27 @@ import (
 // Those for signatures are in signing_test.go, those for policies in policy_test.go,
 // tlsrpt_test.go and mtasts_test.go. After each delivery, what its trace says of policies was kept.
 func TestScripts(t *testing.T) {
-	runScripts(t, programs(t), testscript.Params{Dir: "testdata/script"})
+	all := runAllWays(t, programs(t), testscript.Params{Dir: "testdata/script"})
+	if !t.Failed() && all.not > all.spawned/mostOthers {
+		t.Errorf("%d deliveries were those of mxf-rspawn, and %d were not: that is too few", all.spawned, all.not)
+	}
+}
+
+// runAllWays runs the scripts that params names, with the programs in bin, in three ways, and
+// compares.
+func runAllWays(t *testing.T, bin string, params testscript.Params) *seen {
+	process := runScripts(t, bin, params)
+	return runSpawned(t, bin, params, process)
 }
 
 // runScripts runs the scripts that params names, with the programs in bin, both ways, and
-// compares.
-func runScripts(t *testing.T, bin string, params testscript.Params) {
-	ways := map[string]*record{"process": newRecord(), "chain": newRecord()}
-	for way, record := range ways {
-		t.Run(way, func(t *testing.T) { runWay(t, bin, params, way, record) })
-	}
-	t.Run("alike", func(t *testing.T) { alike(t, ways["process"], ways["chain"]) })
+// compares. It returns what came of the deliveries in one process.
+func runScripts(t *testing.T, bin string, params testscript.Params) *record {
+	process, chain := newRecord(), newRecord()
+	t.Run("process", func(t *testing.T) { runWay(t, bin, params, "process", process) })
+	t.Run("chain", func(t *testing.T) { runWay(t, bin, params, "chain", chain) })
+	t.Run("alike", func(t *testing.T) { alike(t, process, chain) })
+	return process
 }
 
 // runWay runs scripts in one of the ways.
@@ -133,6 +143,7 @@ type rig struct {
 
 	collector *lab.Collector // the last one that was started; nil before
 	checked   *checked       // nil: mxf-check is not asked before
+	spawned   *spawned       // nil: mxf-remote is run, not mxf-rspawn
 }
 
 func setUp(t *testing.T, env *testscript.Env, bin, way string, record *record) error {
@@ -540,7 +551,7 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	before := r.watch(ts)
 	foreseen := r.foresee(ts, d)
-	o, err := lab.Rspawn(context.Background(), d)
+	o, err := r.deliver(ts, d, pipe)
 	ts.Check(err)
 	r.compare(ts, foreseen, o)
 	r.outcome = o
@@ -558,6 +569,16 @@ func rspawn(ts *testscript.TestScript, neg bool, args []string) {
 	case o.Left:
 		ts.Fatalf("processes of the delivery were left behind")
 	}
+}
+
+// deliver runs a delivery in the way of the script.
+func (r *rig) deliver(ts *testscript.TestScript, d lab.Delivery, pipe bool) (*lab.Outcome, error) {
+	if r.spawned != nil && !pipe {
+		if o := r.spawn(ts, d); o != nil {
+			return o, nil
+		}
+	}
+	return lab.Rspawn(context.Background(), d)
 }
 
 // open opens a message, or has it come through a pipe.
@@ -598,6 +619,9 @@ func (r *rig) took(_ *testscript.TestScript, args []string) error {
 	most, err2 := time.ParseDuration(args[1])
 	if err = errors.Join(err, err2); err != nil {
 		return err
+	}
+	if r.spawned != nil {
+		least = 0 // an answer does not wait for what follows it
 	}
 	if e := r.outcome.Elapsed; e < least || e > most {
 		return fmt.Errorf("it took %v", e)

@@ -11,6 +11,6 @@ import (
 // scripts are like those of TestScripts.
 func TestSources(t *testing.T) {
 	if apart(t, apartAddresses) {
-		runScripts(t, programs(t), testscript.Params{Dir: "testdata/apart"})
+		runAllWays(t, programs(t), testscript.Params{Dir: "testdata/apart"})
 	}
 }
