@@ -38,6 +38,10 @@ type mode struct {
 	hold         bool // wait for "release" before the answer to the message
 	auth         bool // a login by PLAIN is offered, and taken whatever it is
 	slow         bool // flightDelay before each flight of answers, and turns are counted
+
+	many  *block        // addresses, each that of a mail domain; nil: see listen
+	most  int           // connections at a time; further ones are greeted with 421; 0: no bound
+	takes time.Duration // to answer a message
 }
 
 // modes are the servers. Each one's mail domain begins with the name of the mode.
@@ -55,6 +59,12 @@ var modes = []mode{
 	{name: "turns-login", kind: "smtp", auth: true, slow: true},
 	{name: "drain", kind: "drain", tls: true},
 	{name: "source", kind: "source", tls: true},
+	{name: "near", kind: "smtp", many: &block{"127.0.1", 1}},
+	{name: "herd", kind: "smtp", many: &block{"127.0.2", herdSize}, hold: true},
+	{name: "flock", kind: "smtp", many: &block{"127.0.3", herdSize}},
+	{name: "late", kind: "smtp", many: &block{"127.0.4", 1}, slow: true},
+	{name: "three", kind: "smtp", many: &block{"127.0.5", 1}, most: 3},
+	{name: "sluggish", kind: "smtp", many: &block{"127.0.6", 1}, takes: sluggishness},
 }
 
 const (
@@ -76,19 +86,21 @@ type sinkFacts struct {
 
 // A sink has all servers of the bench, in a process of its own.
 type sink struct {
-	config *tls.Config
-	facts  sinkFacts
-	dns    *lab.DNS
+	config  *tls.Config // without session tickets
+	tickets *tls.Config // with session tickets
+	facts   sinkFacts
+	dns     *lab.DNS
 
 	mu       sync.Mutex
 	reports  int
 	held     int
 	released chan struct{}
 	turns    map[string]int // of the last conversation in each mode
+	counts   map[string]*counts
 }
 
 // runSink serves until standard input ends. Each line of that is a command, which gets a
-// line as its answer: held, release, turns, questions or reports.
+// line as its answer: held, release, turns, questions, reports, counts or forget.
 func runSink(certFile, keyFile string) error {
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
@@ -96,9 +108,11 @@ func runSink(certFile, keyFile string) error {
 	}
 	s := &sink{
 		config:   &tls.Config{Certificates: []tls.Certificate{pair}, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true},
+		tickets:  &tls.Config{Certificates: []tls.Certificate{pair}},
 		facts:    sinkFacts{Addrs: make(map[string]string)},
 		released: make(chan struct{}),
 		turns:    make(map[string]int),
+		counts:   make(map[string]*counts),
 	}
 	if err := s.start(); err != nil {
 		return err
@@ -135,6 +149,13 @@ func (s *sink) obey(command string) any {
 		return len(s.dns.Queries())
 	case "reports":
 		return s.reports
+	case "counts":
+		return s.counts
+	case "forget":
+		for _, n := range s.counts {
+			*n = counts{Open: n.Open, Most: n.Open}
+		}
+		return "forgotten"
 	}
 	return "unknown command"
 }
@@ -154,8 +175,17 @@ func (s *sink) start() error {
 		return err
 	}
 	zone := fmt.Sprintf("%s A %s\ngone.%s A %s\n", mxName, fastAddress, domain, deadAddress)
+	zone += manySOA
 	zone += fmt.Sprintf("fast.%[1]s MX 10 mx.%[1]s\nhalf.%[1]s MX 10 gone.%[1]s\nhalf.%[1]s MX 20 mx.%[1]s\n", domain)
 	for _, m := range modes {
+		if m.many != nil {
+			records, err := s.startMany(m, port.Number)
+			if err != nil {
+				return err
+			}
+			zone += records
+			continue
+		}
 		listener, err := listen(m, port)
 		if err != nil {
 			return err
@@ -245,6 +275,12 @@ func (s *sink) serve(listener net.Listener, m mode) {
 			c := &sinkConn{sink: s, mode: m, counter: &turnCounter{Conn: conn, slow: m.slow}}
 			c.counter.note = c.noteTurns
 			c.use(c.counter)
+			if m.many != nil {
+				if !c.enter() {
+					return
+				}
+				defer c.quit()
+			}
 			if m.tls && c.secure() != nil {
 				return
 			}
@@ -292,6 +328,7 @@ type sinkConn struct {
 	in      *bufio.Reader
 	out     *bufio.Writer
 	inTLS   bool
+	over    bool // it is no longer counted
 }
 
 const sinkBuffer = 256 << 10
@@ -299,7 +336,7 @@ const sinkBuffer = 256 << 10
 func (c *sinkConn) use(conn net.Conn) {
 	c.stream = conn
 	size := sinkBuffer
-	if c.mode.hold {
+	if c.mode.hold || c.mode.many != nil {
 		size = 8 << 10
 	}
 	if !c.mode.slow && conn == net.Conn(c.counter) {
@@ -309,7 +346,11 @@ func (c *sinkConn) use(conn net.Conn) {
 }
 
 func (c *sinkConn) secure() error {
-	t := tls.Server(c.stream, c.config)
+	config := c.config
+	if c.mode.many != nil && !c.mode.slow { // a ticket would be a flight of its own
+		config = c.tickets
+	}
+	t := tls.Server(c.stream, config)
 	if err := t.Handshake(); err != nil {
 		return err
 	}
@@ -403,6 +444,7 @@ func (c *sinkConn) command(line string) error {
 	verb, _, _ := strings.Cut(line, " ")
 	switch verb {
 	case "EHLO":
+		c.greeted()
 		c.out.WriteString(c.capabilities())
 	case "STARTTLS":
 		c.out.WriteString("220 go ahead\r\n")
@@ -412,7 +454,7 @@ func (c *sinkConn) command(line string) error {
 		return c.secure()
 	case "AUTH":
 		c.out.WriteString("235 ok\r\n")
-	case "MAIL", "RCPT":
+	case "MAIL", "RCPT", "RSET":
 		c.out.WriteString("250 ok\r\n")
 	case "DATA":
 		c.out.WriteString("354 go ahead\r\n")
@@ -424,6 +466,7 @@ func (c *sinkConn) command(line string) error {
 		}
 		return c.accept()
 	case "QUIT":
+		c.quit()
 		c.out.WriteString("221 bye\r\n")
 		_ = c.out.Flush()
 		return errQuit
@@ -435,6 +478,7 @@ func (c *sinkConn) command(line string) error {
 
 func (c *sinkConn) accept() error {
 	c.holdBack()
+	c.take()
 	c.out.WriteString("250 ok\r\n")
 	err := c.out.Flush()
 	c.counter.note = nil // the client does not wait for the answer to QUIT
