@@ -145,6 +145,11 @@ func debian(t *testing.T, m *made) {
 	}
 	// Back again.
 	must.OK(t, os.WriteFile(c.path("var/qmail/bin/qmail-remote"), old, 0o755))
+	must.OK(t, os.Symlink("mxf-rspawn", c.path("var/qmail/bin/qmail-rspawn")))
+	if said, err := c.run("dpkg", "-r", "mxf"); err == nil || !strings.Contains(said, "mxf stays: /var/qmail/bin/qmail-rspawn is mxf-rspawn.") {
+		t.Errorf("removed while qmail-rspawn is a link to mxf-rspawn: %v\n%s", err, said)
+	}
+	must.OK(t, os.Remove(c.path("var/qmail/bin/qmail-rspawn")))
 	c.must("dpkg", "-r", "mxf")
 	after = snapshot(t, c.path("var/qmail"))
 	for name, before := range qmail {
