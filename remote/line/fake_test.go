@@ -232,3 +232,18 @@ func full(t testing.TB, err error, n int) {
 		t.Errorf("got %v, want a full line of %d", err, n)
 	}
 }
+
+// hasKept reports whether a kept session fits w.
+func (l *Line) hasKept(w Want) bool {
+	l.mu.Lock()
+	defer l.unlock()
+	return l.fitting(l.place(w, false), w) != nil
+}
+
+// hasRoom reports whether a new connection could be made at once, by ending a kept session if that is needed.
+func (l *Line) hasRoom(w Want) bool {
+	l.mu.Lock()
+	defer l.unlock()
+	p := l.place(w, false)
+	return p.room() > 0 || l.victims(p) != nil
+}

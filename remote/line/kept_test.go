@@ -38,8 +38,8 @@ func TestKeep_for(t *testing.T) {
 				}
 				s := &fake{}
 				le.Keep(s, c.keeping)
-				if l.HasKept(to(1, "k")) != (c.want > 0) || s.ended() == (c.want > 0) {
-					t.Fatalf("kept %v, ended %v", l.HasKept(to(1, "k")), s.ended())
+				if l.hasKept(to(1, "k")) != (c.want > 0) || s.ended() == (c.want > 0) {
+					t.Fatalf("kept %v, ended %v", l.hasKept(to(1, "k")), s.ended())
 				}
 				if c.want > 0 {
 					time.Sleep(c.want - 1)

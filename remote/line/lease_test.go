@@ -141,7 +141,7 @@ func TestCrowded_address(t *testing.T) {
 			t.Fatal("not crowded")
 		}
 		elsewhere[0].End()
-		if l.HasRoom(here) || !l.HasRoom(there) {
+		if l.hasRoom(here) || !l.hasRoom(there) {
 			t.Error("the address that wants no more is asked for more")
 		}
 		v := l.goes(t.Context(), patient, here)

@@ -186,21 +186,6 @@ func (l *Line) Try(w Want) *Lease {
 	return &Lease{line: l, conn: l.connect(p, w), arrived: l.number()}
 }
 
-// HasKept reports whether a kept session fits w.
-func (l *Line) HasKept(w Want) bool {
-	l.mu.Lock()
-	defer l.unlock()
-	return l.fitting(l.place(w, false), w) != nil
-}
-
-// HasRoom reports whether a new connection could be made at once, by ending a kept session if need be.
-func (l *Line) HasRoom(w Want) bool {
-	l.mu.Lock()
-	defer l.unlock()
-	p := l.place(w, false)
-	return p.room() > 0 || l.victims(p) != nil
-}
-
 // number returns the next number of arrival. l.mu is held.
 func (l *Line) number() uint64 {
 	l.arrivals++

@@ -160,7 +160,7 @@ func TestEntry_change(t *testing.T) {
 		if le.Session() != s {
 			t.Error("the kept session was not found under another entry")
 		}
-		if l.HasRoom(to(2, "k").by(".example", 1)) {
+		if l.hasRoom(to(2, "k").by(".example", 1)) {
 			t.Error("the session does not count for its new entry")
 		}
 		waiting := l.goes(t.Context(), patient, to(2, "k").by(".example", 1))
@@ -169,7 +169,7 @@ func TestEntry_change(t *testing.T) {
 			t.Error("the session has not made room in its entry")
 		}
 		waiting.lease.Keep(&fake{}, keeping)
-		if le := l.must(t, never, to(2, "k")); le.Session() == nil || !l.HasRoom(to(1, "k").by(".example", 1)) {
+		if le := l.must(t, never, to(2, "k")); le.Session() == nil || !l.hasRoom(to(1, "k").by(".example", 1)) {
 			t.Error("the session still counts for the entry")
 		}
 		sound(t, l)
@@ -472,14 +472,14 @@ func TestTry(t *testing.T) {
 		if l.Try(to(1, "k")) != nil || s.ended() {
 			t.Error("a kept session has made room for a race")
 		}
-		if !l.HasKept(to(1, "k")) || l.HasKept(to(1, "other")) || l.HasKept(to(2, "k")) || l.HasKept(Want{Addr: addr(1)}) {
-			t.Error("HasKept")
+		if !l.hasKept(to(1, "k")) || l.hasKept(to(1, "other")) || l.hasKept(to(2, "k")) || l.hasKept(Want{Addr: addr(1)}) {
+			t.Error("hasKept")
 		}
-		if !l.HasRoom(to(1, "k")) || !l.HasRoom(to(2, "k")) {
-			t.Error("HasRoom")
+		if !l.hasRoom(to(1, "k")) || !l.hasRoom(to(2, "k")) {
+			t.Error("hasRoom")
 		}
 		l.must(t, never, to(1, "k"))
-		if l.HasRoom(to(1, "k")) || l.HasKept(to(1, "k")) {
+		if l.hasRoom(to(1, "k")) || l.hasKept(to(1, "k")) {
 			t.Error("all are in use")
 		}
 		le.End()
@@ -496,7 +496,7 @@ func TestStats(t *testing.T) {
 		le := l.must(t, never, to(2, "k").by(".example", 3))
 		le.Accepted()
 		le.Keep(&fake{}, keeping)
-		l.HasRoom(to(3, "k"))
+		l.hasRoom(to(3, "k"))
 		l.goes(t.Context(), patient, to(1, "k"))
 		s := l.Stats()
 		if s.Busy != 5 || s.Idle != 1 || s.Waiting != 1 || len(s.Addresses) != 2 {

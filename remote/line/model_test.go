@@ -176,8 +176,8 @@ func (m *model) disturb(r *rand.Rand, stop <-chan struct{}) {
 		w := m.wants(r)[0]
 		switch {
 		case r.IntN(2) == 0:
-			m.line.HasKept(w)
-			m.line.HasRoom(w)
+			m.line.hasKept(w)
+			m.line.hasRoom(w)
 			if le := m.line.Try(w); le != nil {
 				m.connect(w, 1)
 				m.connect(w, -1)

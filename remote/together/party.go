@@ -35,7 +35,7 @@ type Member interface {
 // All is the limit of Close that leaves nobody out.
 const All = 0
 
-// Parties are the parties that can be joined. In a nil Parties nobody meets anybody.
+// Parties are the parties that can be joined.
 //
 // It holds only parties that are open, so never more members than there are deliveries under
 // way. Whoever is the first of a party has to close it, whatever happens.
@@ -47,12 +47,12 @@ type Parties struct {
 // A Party is one or more deliveries to different recipients. One goroutine carries it out:
 // that of its first member. It alone calls the methods.
 type Party struct {
-	parties *Parties // nil: nobody can join
+	parties *Parties
 	name    Name
 	first   Member
 	came    chan struct{} // has room for one: somebody has joined
 
-	// parties.mu guards what follows, where parties is not nil.
+	// parties.mu guards what follows.
 	members []Member
 	last    time.Time       // when the last of them came
 	known   map[string]bool // their recipients
@@ -66,9 +66,6 @@ func NewParties() *Parties { return &Parties{open: make(map[Name][]*Party)} }
 // there is none, m begins one, and is its first: then the caller carries the party out.
 // Otherwise the caller has nothing to do: who carries the party out answers m.
 func (p *Parties) Join(n Name, m Member) (party *Party, first bool) {
-	if p == nil {
-		return solitary(m), true
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, party := range p.open[n] {
@@ -92,9 +89,6 @@ func (p *Parties) begin(n Name, members ...Member) *Party {
 
 // Open returns how many parties can be joined, and how many deliveries are in them.
 func (p *Parties) Open() (parties, members int) {
-	if p == nil {
-		return 0, 0
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, all := range p.open {
@@ -104,11 +98,6 @@ func (p *Parties) Open() (parties, members int) {
 		}
 	}
 	return parties, members
-}
-
-// solitary is a party that nobody joins.
-func solitary(m Member) *Party {
-	return &Party{first: m, members: []Member{m}}
 }
 
 func (p *Party) add(m Member) {
@@ -123,20 +112,6 @@ func (p *Party) add(m Member) {
 // First returns the member that the party is carried out for, after Close too.
 func (p *Party) First() Member { return p.first }
 
-// Members returns the members so far, in order of arrival; none after Close.
-func (p *Party) Members() []Member {
-	defer p.lock()()
-	return slices.Clone(p.members)
-}
-
-func (p *Party) lock() (unlock func()) {
-	if p.parties == nil {
-		return func() {}
-	}
-	p.parties.mu.Lock()
-	return p.parties.mu.Unlock
-}
-
 // Close ends the joining, before MAIL is written, and returns those who go in the
 // transaction: the first and those who came next, at most that many; All is no limit. The others
 // form a party that is open, and that the caller has to carry out by itself, at once: rest,
@@ -150,7 +125,8 @@ func (p *Party) Close(ctx context.Context, most int, quiet bool) (taken []Member
 	if quiet {
 		p.awaitLull(ctx, most)
 	}
-	defer p.lock()()
+	p.parties.mu.Lock()
+	defer p.parties.mu.Unlock()
 	if p.closed {
 		return nil, nil
 	}
@@ -165,9 +141,6 @@ func (p *Party) Close(ctx context.Context, most int, quiet bool) (taken []Member
 
 // awaitLull waits until nobody joins.
 func (p *Party) awaitLull(ctx context.Context, most int) {
-	if p.parties == nil {
-		return
-	}
 	end, calm := time.NewTimer(longestLull), time.NewTimer(lull-p.sinceLast())
 	defer end.Stop()
 	defer calm.Stop()
@@ -187,22 +160,21 @@ func (p *Party) awaitLull(ctx context.Context, most int) {
 
 // sinceLast is how long nobody has joined.
 func (p *Party) sinceLast() time.Duration {
-	defer p.lock()()
+	p.parties.mu.Lock()
+	defer p.parties.mu.Unlock()
 	return time.Since(p.last)
 }
 
 // full reports whether nobody else has room in the transaction, or can come at all.
 func (p *Party) full(most int) bool {
-	defer p.lock()()
+	p.parties.mu.Lock()
+	defer p.parties.mu.Unlock()
 	return p.closed || most > 0 && len(p.members) >= most
 }
 
-// leave takes the party out of those that can be joined. The lock is held.
+// leave takes the party out of those that can be joined. parties.mu is held.
 func (p *Party) leave() {
 	p.closed = true
-	if p.parties == nil {
-		return
-	}
 	all := p.parties.open[p.name]
 	if i := slices.Index(all, p); i >= 0 {
 		all = slices.Delete(all, i, i+1)
@@ -212,21 +184,4 @@ func (p *Party) leave() {
 		return
 	}
 	p.parties.open[p.name] = all
-}
-
-// Only ends the joining and leaves the party to its first member alone. Each of the others
-// forms a party of its own, which nobody joins, and which the caller has to carry out: a chain
-// of programs gets one recipient. After Close there are no others.
-func (p *Party) Only() (others []*Party) {
-	defer p.lock()()
-	if p.closed {
-		return nil
-	}
-	p.leave()
-	p.closed = false // to joining it is, but not to Close
-	for _, m := range p.members[1:] {
-		others = append(others, solitary(m))
-	}
-	p.members = p.members[:1:1]
-	return others
 }

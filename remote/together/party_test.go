@@ -3,7 +3,6 @@ package together_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,44 +99,12 @@ func TestAClosedPartyTakesNobody(t *testing.T) {
 	if party, begins := p.Join(name, member("d")); begins || party != rest {
 		t.Error("d did not join the rest")
 	}
-	if got := word(rest.Members()); got != "cd" {
-		t.Errorf("the rest is %q", got)
+	if taken, _ := rest.Close(t.Context(), together.All, false); word(taken) != "cd" {
+		t.Errorf("the rest is %q", word(taken))
 	}
-	rest.Close(t.Context(), together.All, false)
 	if _, begins := p.Join(name, member("e")); !begins {
 		t.Error("e joined a closed party")
 	}
-}
-
-func TestOnly(t *testing.T) {
-	p := together.NewParties()
-	party := join(p, name, "abc")[0]
-	others := party.Only()
-	empty(t, p)
-	if _, begins := p.Join(name, member("d")); !begins {
-		t.Error("d joined a party for one")
-	}
-	var got []string
-	for _, one := range append([]*together.Party{party}, others...) {
-		taken, rest := one.Close(t.Context(), together.All, true)
-		if rest != nil {
-			t.Error("a party of one has a rest")
-		}
-		got = append(got, word(taken))
-	}
-	if !slices.Equal(got, []string{"a", "b", "c"}) || party.Only() != nil {
-		t.Errorf("%q", got)
-	}
-}
-
-func TestNilParties(t *testing.T) {
-	var p *together.Parties
-	party, first := p.Join(name, member("a"))
-	_, second := p.Join(name, member("b"))
-	if taken, rest := party.Close(t.Context(), together.All, true); !first || !second || word(taken) != "a" || rest != nil {
-		t.Errorf("%v %v %v", first, second, taken)
-	}
-	empty(t, p)
 }
 
 func TestQuiet(t *testing.T) {

@@ -124,11 +124,11 @@ func TestQMTP(t *testing.T) {
 	h := newHost(t, "", map[string]string{"protocols": "qmtp:209:0:N:N:mxf-remote-qmtpc", "qmtproutes": ":" + server.Addr(), "connectionlimits": ":1\n"})
 	before := h.deliver(h.message(text), "before@example.org")
 	<-came
-	must.Until(t, "its package", func() bool { return h.Joined() == 0 })
+	must.Until(t, "its package", func() bool { return h.joined() == 0 })
 	message := h.message(text)
 	for n, r := range []string{"a", "d", "z", "b"} {
 		h.deliver(message, r+"@example.org")
-		must.Until(t, "the order", func() bool { return h.Joined() == n+1 })
+		must.Until(t, "the order", func() bool { return h.joined() == n+1 })
 	}
 	close(joined)
 	h.wait(t, 5)

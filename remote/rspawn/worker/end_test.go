@@ -144,7 +144,7 @@ func TestEnd_betweenTransactions(t *testing.T) {
 	message := h.message(text)
 	for n := range 3 {
 		h.deliver(message, fmt.Sprintf("r%d@example.org", n))
-		must.Until(t, "the order", func() bool { return h.Joined() == n+1 })
+		must.Until(t, "the order", func() bool { return h.joined() == n+1 })
 	}
 	g.unbar()
 	<-at
@@ -173,7 +173,7 @@ func TestEnd_noFurtherTransaction(t *testing.T) {
 	message := h.message(text)
 	for n := range 3 {
 		h.deliver(message, fmt.Sprintf("r%d@example.org", n))
-		must.Until(t, "the order", func() bool { return h.Joined() == n+1 })
+		must.Until(t, "the order", func() bool { return h.joined() == n+1 })
 	}
 	g.unbar()
 	<-at

@@ -45,10 +45,10 @@ func (h *host) group(g *gate, apart int, recipients ...string) []string {
 	for _, r := range recipients {
 		ids = append(ids, h.deliver(message, r+"@example.org"))
 		if apart == 0 {
-			must.Until(h.t, "the order", func() bool { return h.Joined() == len(ids) })
+			must.Until(h.t, "the order", func() bool { return h.joined() == len(ids) })
 		}
 	}
-	must.Until(h.t, "a party", func() bool { return h.Joined() == len(recipients)-apart })
+	must.Until(h.t, "a party", func() bool { return h.joined() == len(recipients)-apart })
 	g.unbar()
 	var answers []string
 	for _, id := range ids {
@@ -280,7 +280,7 @@ func TestTogether_notTogether(t *testing.T) {
 	h.deliver(message, "b@example.com")
 	h.deliver(h.message(text), "c@example.org")
 	h.deliver(message, "d@EXAMPLE.org") // the same host
-	must.Until(t, "all in parties", func() bool { return h.Joined() == 4 })
+	must.Until(t, "all in parties", func() bool { return h.joined() == 4 })
 	g.unbar()
 	h.wait(t, 4)
 	h.Stop()

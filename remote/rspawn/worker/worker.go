@@ -65,19 +65,18 @@ type Trace struct {
 type Config struct {
 	Home    string
 	Parent  Parent
-	Spawn   control.Spawn // its Limit is what was announced
 	Routers *Routers
+	Parties *together.Parties // in which deliveries meet; nil: new ones
 	// OpenTrace opens the trace of delivery n. file is that of control/trace for its host; empty: none.
 	OpenTrace func(file string, n uint64) Trace
 	About     func(s *control.Settings) string // see remote.About
-	Now       func() time.Time
+	Now       func() time.Time                 // the clock, by which the system stamps files too
 }
 
 // A Worker carries deliveries out. Its methods may be called by several goroutines.
 type Worker struct {
 	Config
 	settings *control.Reader
-	parties  *together.Parties
 	ctx      context.Context
 	cut      context.CancelFunc
 
@@ -89,11 +88,13 @@ type Worker struct {
 
 // New returns a Worker.
 func New(c Config) *Worker {
-	ctx, cut := context.WithCancel(context.Background())
-	return &Worker{
-		Config: c, settings: control.NewReader(c.Home), parties: together.NewParties(),
-		ctx: ctx, cut: cut, calls: make(map[*call]struct{}),
+	if c.Parties == nil {
+		c.Parties = together.NewParties()
 	}
+	settings := control.NewReader(c.Home)
+	settings.Now = c.Now
+	ctx, cut := context.WithCancel(context.Background())
+	return &Worker{Config: c, settings: settings, ctx: ctx, cut: cut, calls: make(map[*call]struct{})}
 }
 
 // Deliver carries d out, and does not wait for its end. One goroutine calls it.
@@ -127,7 +128,7 @@ func (w *Worker) begin(m *member) {
 
 // join has m go with others under the control files in set, or begins a call for it.
 func (w *Worker) join(m *member, set *control.Set) {
-	party, first := w.parties.Join(m.party(set), m)
+	party, first := w.Parties.Join(m.party(set), m)
 	if first {
 		w.start(&call{worker: w, party: party, set: set, first: m})
 	}
@@ -171,7 +172,7 @@ var errStopped = errors.New("mxf-rspawn was told to end")
 func (w *Worker) Stop() {
 	w.mu.Lock()
 	w.stopping = true
-	calls := w.under()
+	calls := w.underWay()
 	w.mu.Unlock()
 	for _, c := range calls {
 		c.stop(false)
@@ -183,21 +184,15 @@ func (w *Worker) Stop() {
 func (w *Worker) Cut() {
 	w.mu.Lock()
 	w.stopping = true
-	calls := w.under()
+	calls := w.underWay()
 	w.mu.Unlock()
 	for _, c := range calls {
 		c.stop(true)
 	}
 }
 
-// Joined is how many deliveries are in calls that others may still join.
-func (w *Worker) Joined() int {
-	_, members := w.parties.Open()
-	return members
-}
-
-// under returns the calls under way.
-func (w *Worker) under() []*call {
+// underWay returns the calls under way. w.mu is held.
+func (w *Worker) underWay() []*call {
 	all := make([]*call, 0, len(w.calls))
 	for c := range w.calls {
 		all = append(all, c)

@@ -166,6 +166,12 @@ func (h *host) answerTo(id uint64) (answer string) {
 	return answer
 }
 
+// joined is how many deliveries are in parties that others may still join.
+func (h *host) joined() int {
+	_, members := h.Parties.Open()
+	return members
+}
+
 func (h *host) traced() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -215,7 +221,7 @@ func TestWorker_together(t *testing.T) {
 	for n := range 5 {
 		h.deliver(message, fmt.Sprintf("r%d@example.org", n))
 	}
-	must.Until(t, "five deliveries in one party", func() bool { return h.Joined() == 5 })
+	must.Until(t, "five deliveries in one party", func() bool { return h.joined() == 5 })
 	close(greet)
 	h.wait(t, 5)
 	h.ends(server, 1)
