@@ -24,6 +24,10 @@ const module = "nightmare.mail/mxf/"
 var arrows = map[string]map[string]string{
 	"cmd/internal/chain":   {},
 	"cmd/internal/cmdtest": {"integration/must": "what all tests need"},
+	"cmd/internal/exits": {
+		"cmd/internal/chain": "the exit codes of programs",
+		"remote/transport":   "what a router makes of them",
+	},
 	"cmd/internal/protocol": {
 		"cmd/internal/chain": "the environment, exit codes",
 		"remote/report":      "reports, and why there are none",
@@ -41,6 +45,7 @@ var arrows = map[string]map[string]string{
 		"remote/rspawn/wire":    "mxf-rspawn: the socket of its worker",
 		"remote/rspawn":         "mxf-rspawn",
 		"cmd/internal/chain":    "descriptors, environment, exit codes",
+		"cmd/internal/exits":    "what a router knows of exit codes",
 		"cmd/internal/protocol": "what the protocol programs share",
 		"cmd/internal/start":    "mxf-remote alone: one processor, from the beginning",
 		"cmd/internal/tlschain": "mxf-tlsc and mxf-ucspitlsc are two faces of one program",

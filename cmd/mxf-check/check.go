@@ -9,19 +9,12 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/cmd/internal/exits"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote"
 	"nightmare.mail/mxf/remote/check"
 	"nightmare.mail/mxf/remote/dns"
-	"nightmare.mail/mxf/remote/transport"
 )
-
-// exits are the exit codes of the programs of a chain.
-var exits = transport.Exits{
-	Next: chain.ExitNextExchanger, NoTLS: chain.ExitNoTLS, Group: chain.ExitStumbled, NoEHLO: chain.ExitNoEHLO,
-	Fuse: chain.ExitFuse, TLS: []int{chain.ExitTLSSettings, chain.ExitTLSHandshake, chain.ExitTLSRunning},
-	NotFetched: chain.ExitNotFetched,
-}
 
 // check does what the command line asks for.
 func (c *command) check(ctx context.Context) *check.Result {
@@ -60,7 +53,7 @@ func (c *command) prepare(how *check.Case) (*remote.Router, error) {
 	}
 	return remote.New(remote.Config{
 		Settings: s, Resolver: dns.NewClient(servers), Programs: filepath.Dir(self),
-		Environ: chain.Change(os.Environ(), []string{"MXF_TRACE"}), Exits: exits, Once: true, ReadOnly: true,
+		Environ: chain.Change(os.Environ(), []string{"MXF_TRACE"}), Exits: exits.OfChain(), Once: true, ReadOnly: true,
 	})
 }
 

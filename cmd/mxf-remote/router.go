@@ -5,18 +5,11 @@ import (
 	"path/filepath"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/cmd/internal/exits"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote"
 	"nightmare.mail/mxf/remote/dns"
-	"nightmare.mail/mxf/remote/transport"
 )
-
-// exits are the exit codes of the programs of a chain.
-var exits = transport.Exits{
-	Next: chain.ExitNextExchanger, NoTLS: chain.ExitNoTLS, Group: chain.ExitStumbled, NoEHLO: chain.ExitNoEHLO,
-	Fuse: chain.ExitFuse, TLS: []int{chain.ExitTLSSettings, chain.ExitTLSHandshake, chain.ExitTLSRunning},
-	NotFetched: chain.ExitNotFetched,
-}
 
 // prepare returns a router for job. It sets the trace of job, also where there is an error.
 func prepare(job *remote.Job) (*remote.Router, error) {
@@ -48,6 +41,6 @@ func prepare(job *remote.Job) (*remote.Router, error) {
 	}
 	return remote.New(remote.Config{
 		Settings: settings, Resolver: dns.NewClient(servers), Programs: filepath.Dir(self),
-		Environ: environ, Exits: exits, Once: true, OnEnd: chain.OnEnd,
+		Environ: environ, Exits: exits.OfChain(), Once: true, OnEnd: chain.OnEnd,
 	})
 }

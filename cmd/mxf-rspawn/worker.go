@@ -9,21 +9,14 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/cmd/internal/chain"
+	"nightmare.mail/mxf/cmd/internal/exits"
 	"nightmare.mail/mxf/control"
 	"nightmare.mail/mxf/remote"
 	"nightmare.mail/mxf/remote/dns"
 	"nightmare.mail/mxf/remote/rspawn"
 	"nightmare.mail/mxf/remote/rspawn/wire"
 	"nightmare.mail/mxf/remote/rspawn/worker"
-	"nightmare.mail/mxf/remote/transport"
 )
-
-// exits are the exit codes of the programs of a chain.
-var exits = transport.Exits{
-	Next: chain.ExitNextExchanger, NoTLS: chain.ExitNoTLS, Group: chain.ExitStumbled, NoEHLO: chain.ExitNoEHLO,
-	Fuse: chain.ExitFuse, TLS: []int{chain.ExitTLSSettings, chain.ExitTLSHandshake, chain.ExitTLSRunning},
-	NotFetched: chain.ExitNotFetched,
-}
 
 // minSockets are the sockets for questions of DNS that there are at least.
 const minSockets = 64
@@ -50,7 +43,7 @@ func work() int {
 	var endings worker.Endings
 	defer endings.End()
 	routers := worker.NewRouters(remote.Config{
-		Programs: filepath.Dir(self), Environ: os.Environ(), Exits: exits, OnEnd: endings.OnEnd, Now: time.Now,
+		Programs: filepath.Dir(self), Environ: os.Environ(), Exits: exits.OfChain(), OnEnd: endings.OnEnd, Now: time.Now,
 	}, slots, limit, &dns.Source{
 		DNSCacheIP: os.Getenv("DNSCACHEIP"), ResolvConf: "/etc/resolv.conf", Sockets: max(minSockets, limit), Now: time.Now,
 	})

@@ -125,63 +125,40 @@ func TestEnd_inLine(t *testing.T) {
 	}
 }
 
-// Of a party that goes in several transactions those are cut whose last byte is not begun, and what was
-// accepted is answered.
-func TestEnd_betweenTransactions(t *testing.T) {
-	at, more := make(chan struct{}, 10), make(chan struct{})
-	second := func(e *smtptest.Exchange) smtptest.Action {
-		switch {
-		case e.Phase == smtptest.RCPT && len(e.Transaction.Recipients) == 1:
-			return say("452 one at a time")
-		case e.Phase == smtptest.MAIL && e.Mail == 1:
-			at <- struct{}{}
-			<-more
-		}
-		return smtptest.Action{}
-	}
-	g := newGate(t, []string{"PIPELINING"}, second)
-	h := newHost(t, g.at, nil)
-	message := h.message(text)
-	for n := range 3 {
-		h.deliver(message, fmt.Sprintf("r%d@example.org", n))
-		must.Until(t, "the order", func() bool { return h.joined() == n+1 })
-	}
-	g.unbar()
-	<-at
-	h.Cut()
-	close(more)
-	h.Wait()
-	if len(h.answers) != 1 || h.answers[1].Letter != 'K' || len(h.dropped) != 2 {
-		t.Errorf("%v, dropped %v\n%s", h.answers, h.dropped, h.traced())
-	}
-}
-
-// Who is cut while the last byte of another transaction of the party is awaited does not begin one.
-func TestEnd_noFurtherTransaction(t *testing.T) {
-	at, more := make(chan struct{}, 10), make(chan struct{})
-	g := newGate(t, []string{"PIPELINING"}, func(e *smtptest.Exchange) smtptest.Action {
-		switch {
-		case e.Phase == smtptest.RCPT && len(e.Transaction.Recipients) == 1:
-			return say("452 one at a time")
-		case e.Phase == smtptest.Message && e.Mail == 0:
-			at <- struct{}{}
-			<-more
-		}
-		return smtptest.Action{}
-	})
-	h := newHost(t, g.at, nil)
-	message := h.message(text)
-	for n := range 3 {
-		h.deliver(message, fmt.Sprintf("r%d@example.org", n))
-		must.Until(t, "the order", func() bool { return h.joined() == n+1 })
-	}
-	g.unbar()
-	<-at
-	h.Cut()
-	close(more)
-	h.Wait()
-	if len(h.answers) != 1 || h.answers[1].Letter != 'K' || len(h.dropped) != 2 {
-		t.Errorf("%v, dropped %v\n%s", h.answers, h.dropped, h.traced())
+// A party that goes in several transactions is cut while one of them is under way. What is accepted is
+// answered, and no further transaction is begun.
+func TestEnd_severalTransactions(t *testing.T) {
+	for where, here := range map[string]func(*smtptest.Exchange) bool{
+		"MAIL of the second":   func(e *smtptest.Exchange) bool { return e.Phase == smtptest.MAIL && e.Mail == 1 },
+		"message of the first": func(e *smtptest.Exchange) bool { return e.Phase == smtptest.Message && e.Mail == 0 },
+	} {
+		t.Run(where, func(t *testing.T) {
+			at, more := make(chan struct{}, 10), make(chan struct{})
+			g := newGate(t, []string{"PIPELINING"}, func(e *smtptest.Exchange) smtptest.Action {
+				switch {
+				case e.Phase == smtptest.RCPT && len(e.Transaction.Recipients) == 1:
+					return say("452 one at a time")
+				case here(e):
+					at <- struct{}{}
+					<-more
+				}
+				return smtptest.Action{}
+			})
+			h := newHost(t, g.at, nil)
+			message := h.message(text)
+			for n := range 3 {
+				h.deliver(message, fmt.Sprintf("r%d@example.org", n))
+				must.Until(t, "the order", func() bool { return h.joined() == n+1 })
+			}
+			g.unbar()
+			<-at
+			h.Cut()
+			close(more)
+			h.Wait()
+			if len(h.answers) != 1 || h.answers[1].Letter != 'K' || len(h.dropped) != 2 {
+				t.Errorf("%v, dropped %v\n%s", h.answers, h.dropped, h.traced())
+			}
+		})
 	}
 }
 
