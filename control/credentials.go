@@ -12,6 +12,7 @@ import (
 	"nightmare.mail/mxf/control/domain"
 	"nightmare.mail/mxf/control/regular"
 	"nightmare.mail/mxf/control/secret"
+	"nightmare.mail/mxf/control/stamp"
 )
 
 // Limits of what a login says, in bytes. A line of AUTH has room for them in base64.
@@ -92,12 +93,12 @@ func (c Credential) Read() (secret.Secret, error) {
 
 // Credentials are the lines of control/credentials.
 type Credentials struct {
-	relays  keyed[keyed[Credential]]
-	version regular.Version
+	relays keyed[keyed[Credential]]
+	stamp  stamp.Stamp
 }
 
-// Version is that of the file: the zero Version where there is none.
-func (c Credentials) Version() regular.Version { return c.version }
+// Stamp is that of the file: the zero Stamp where there is none.
+func (c Credentials) Stamp() stamp.Stamp { return c.stamp }
 
 // ReadCredentials reads control/credentials of a home, and checks it as a whole. There are none
 // where there is no such file. An error is an *Error.
@@ -106,12 +107,12 @@ func ReadCredentials(home string) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, err
 	}
-	data, version, err := d.readCredentials()
+	data, seen, err := d.readCredentials()
 	if err != nil {
 		return Credentials{}, err
 	}
 	c, err := d.parseCredentials(data)
-	c.version = version
+	c.stamp = seen
 	return c, err
 }
 
@@ -130,23 +131,24 @@ func (c Credentials) For(relay, sender string) *Credential {
 	return nil
 }
 
-// readCredentials is read for a file that is a secret. It returns which version it has read too.
-func (d dir) readCredentials() (data []byte, version regular.Version, err error) {
+// readCredentials is read for a file that is a secret. It returns the stamp of what it
+// has read too.
+func (d dir) readCredentials() (data []byte, seen stamp.Stamp, err error) {
 	const file = "credentials"
 	info, err := d.stat(file)
 	if info == nil || err != nil {
-		return nil, version, err
+		return nil, seen, err
 	}
 	f, info, err := regular.OpenKnown(d.name(file), os.O_RDONLY, 0)
 	if err != nil {
-		return nil, version, d.unreadable(file, err)
+		return nil, seen, d.unreadable(file, err)
 	}
 	defer f.Close()
 	if err := d.checkSecret(file, 0, info.Mode()); err != nil {
-		return nil, version, err
+		return nil, seen, err
 	}
 	data, err = d.readAll(file, f, info.Size())
-	return data, regular.VersionOf(info), err
+	return data, stamp.OfRegular(info), err
 }
 
 func (d dir) parseCredentials(data []byte) (Credentials, error) {

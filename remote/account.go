@@ -12,5 +12,5 @@ func (r *Router) accountAt(relay string, l *transport.Login, logins control.Cred
 	if l.Line == 0 || r.Refusals == nil {
 		return login.Account{}
 	}
-	return login.AccountOf(relay, &l.Credential, l.Secret, logins.Version())
+	return login.AccountOf(relay, &l.Credential, l.Secret, logins.Stamp())
 }

@@ -78,7 +78,7 @@ func (r *Router) signatures(ctx context.Context, m *transport.Message, header *s
 	if r.Signatures == nil {
 		return header.Sign(keys, r.Now())
 	}
-	return r.Signatures.Sign(ctx, m.Version(), header, keys, r.Now())
+	return r.Signatures.Sign(ctx, m.Stamp(), header, keys, r.Now())
 }
 
 // isOurs reports whether mail with a sender in domain began here.

@@ -42,9 +42,8 @@ type signer struct {
 	byQMTP map[bool]*Router
 	path   string // of the message under way
 
-	written int // changes the time of the message
-	rsa     *rsa.PrivateKey
-	ed      ed25519.PrivateKey
+	rsa *rsa.PrivateKey
+	ed  ed25519.PrivateKey
 
 	mu    sync.Mutex
 	trace []string
@@ -91,8 +90,13 @@ func (s *signer) records(t testing.TB) map[string]string {
 // sent.
 func (s *signer) send(t testing.TB, isQMTP bool, message []byte) []byte {
 	t.Helper()
-	when := time.Unix(1_785_000_000, int64(s.written))
-	must.OK(t, os.WriteFile(s.path, message, 0o600), os.Chtimes(s.path, when, when))
+	must.OK(t, os.WriteFile(s.path, message, 0o600))
+	return s.sendFile(t, isQMTP, message)
+}
+
+// sendFile is send for a file that has message already.
+func (s *signer) sendFile(t testing.TB, isQMTP bool, message []byte) []byte {
+	t.Helper()
 	file := must.Get(os.Open(s.path))(t)
 	defer file.Close()
 	s.Inbox.Empty()
@@ -398,6 +402,11 @@ func TestSignature_remembered(t *testing.T) {
 		s.byQMTP[isQMTP] = must.Get(New(c))(t)
 	}
 	message := []byte(fuzzFrom + "\nSubject: remembered\n\nbody\n")
+	write := func(nanosecond int64) {
+		when := time.Unix(1_785_000_000, nanosecond)
+		must.OK(t, os.WriteFile(s.path, message, 0o600), os.Chtimes(s.path, when, when))
+	}
+	write(0)
 	var before []byte
 	for _, step := range []struct {
 		name   string
@@ -414,12 +423,12 @@ func TestSignature_remembered(t *testing.T) {
 			der := must.Get(x509.MarshalPKCS8PrivateKey(must.Get(rsa.GenerateKey(rand.Reader, 1024))(t)))(t)
 			must.OK(t, os.WriteFile(s.Home.Path("control/rsa"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
 		}, false},
-		{"written again", time.Second, true, func() { s.written++ }, false},
+		{"written again", time.Second, true, func() { write(1) }, false},
 		{"the same file", time.Second, false, func() {}, true},
 	} {
 		at = at.Add(step.later)
 		step.do()
-		got := s.send(t, step.isQMTP, message)
+		got := s.sendFile(t, step.isQMTP, message)
 		if same := bytes.Equal(got, before); same != step.same {
 			t.Errorf("%s: the same %v:\n%s", step.name, same, got)
 		}

@@ -9,6 +9,7 @@
 package stamp
 
 import (
+	"io/fs"
 	"syscall"
 	"time"
 )
@@ -22,7 +23,8 @@ const (
 )
 
 // A Stamp is what a file had when it was looked at. Two that are equal are of the same file,
-// which has not changed between them if the first was [Stamp.Settled].
+// which has not changed between them if the first was [Stamp.Settled]. The zero Stamp is of no
+// file.
 type Stamp struct {
 	device, inode, size uint64
 	mode                uint32
@@ -38,10 +40,24 @@ func Of(path string) (Stamp, error) {
 	if err := syscall.Stat(path, &s); err != nil {
 		return Stamp{}, err
 	}
+	return of(&s), nil
+}
+
+// OfRegular returns the stamp of the file that info is of. It is the zero Stamp for anything but
+// a regular file, and where the system does not say which file it is.
+func OfRegular(info fs.FileInfo) Stamp {
+	s, known := info.Sys().(*syscall.Stat_t)
+	if !known || !info.Mode().IsRegular() {
+		return Stamp{}
+	}
+	return of(s)
+}
+
+func of(s *syscall.Stat_t) Stamp {
 	return Stamp{
 		device: uint64(s.Dev), inode: uint64(s.Ino), size: uint64(s.Size), mode: uint32(s.Mode),
-		modified: modified(&s), changed: changed(&s),
-	}, nil
+		modified: modified(s), changed: changed(s),
+	}
 }
 
 // Settled reports whether a change after now, when the file was looked at or before that, gives

@@ -64,3 +64,21 @@ func TestOf(t *testing.T) {
 		t.Errorf("of nothing: %v, %v", s, err)
 	}
 }
+
+func TestOfRegular(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "file")
+	must.Write(t, file, "text")
+	info := must.Get(os.Stat(file))(t)
+	if s := OfRegular(info); s == (Stamp{}) || s != must.Get(Of(file))(t) {
+		t.Errorf("%v is not that of the path", s)
+	}
+	if OfRegular(must.Get(os.Stat(folder))(t)) != (Stamp{}) || OfRegular(strange{info}) != (Stamp{}) {
+		t.Error("a stamp of no file")
+	}
+}
+
+// strange is of a file system that has no inodes.
+type strange struct{ fs.FileInfo }
+
+func (strange) Sys() any { return nil }

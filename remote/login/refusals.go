@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
-	"nightmare.mail/mxf/control/regular"
 	"nightmare.mail/mxf/control/secret"
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/remote/memory"
 	"nightmare.mail/mxf/remote/report"
 )
@@ -27,12 +27,12 @@ type Account struct {
 	token  bool
 	only   string // mechanism
 	secret secret.Secret
-	file   regular.Version // of control/credentials
+	file   stamp.Stamp // of control/credentials
 }
 
-// AccountOf is the account of a line, with its secret, at a relay. file is the version of
+// AccountOf is the account of a line, with its secret, at a relay. file is the stamp of the
 // control/credentials that has the line.
-func AccountOf(relay string, line *control.Credential, words secret.Secret, file regular.Version) Account {
+func AccountOf(relay string, line *control.Credential, words secret.Secret, file stamp.Stamp) Account {
 	return Account{relay, secret.New(line.User), line.Kind == control.TokenFile, line.Only, words, file}
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nightmare.mail/mxf/control/regular"
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/remote/rspawn/dialect"
 )
 
@@ -66,7 +67,7 @@ func (in *input) open(c *dialect.Command) (d *delivery, err error) {
 	case in.fault != nil:
 		err = in.fault
 	default:
-		return &delivery{number: c.Number, command: c, message: message, key: keyOf(c.MessageID, info)}, nil
+		return &delivery{number: c.Number, command: c, message: message, key: messageKey{c.MessageID, stamp.OfRegular(info)}}, nil
 	}
 	message.Close()
 	return nil, err

@@ -3,12 +3,15 @@ package rspawn
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"nightmare.mail/mxf/control/stamp"
+	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/rspawn/dialect"
 	"nightmare.mail/mxf/remote/rspawn/wire"
 )
@@ -308,7 +311,8 @@ func TestSuspects(t *testing.T) {
 	if s.has(key(0), now) || !s.has(key(1), now) || !s.has(key(maxSuspects), now) || len(s.until) != maxSuspects || len(s.order) != maxSuspects {
 		t.Error("not the oldest is forgotten")
 	}
-	if other := (messageKey{id: "1", ino: 7}); s.has(other, now) || s.has(key(1), now.Add(suspectFor)) {
+	other := messageKey{"1", stamp.OfRegular(must.Get(os.Stat("parent_test.go"))(t))}
+	if s.has(other, now) || s.has(key(1), now.Add(suspectFor)) {
 		t.Error("another message, or too long")
 	}
 }

@@ -1,9 +1,9 @@
 package rspawn
 
 import (
-	"io/fs"
-	"syscall"
 	"time"
+
+	"nightmare.mail/mxf/control/stamp"
 )
 
 const (
@@ -16,17 +16,8 @@ const (
 
 // A messageKey tells a message from another one that gets the same ID later.
 type messageKey struct {
-	id       string
-	dev, ino uint64
-	modified int64 // nanoseconds since 1970
-}
-
-func keyOf(id string, info fs.FileInfo) messageKey {
-	k := messageKey{id: id, modified: info.ModTime().UnixNano()}
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		k.dev, k.ino = uint64(s.Dev), uint64(s.Ino)
-	}
-	return k
+	id   string
+	file stamp.Stamp
 }
 
 // suspects are the messages that may have ended a worker. The zero value has none.

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"nightmare.mail/mxf/control/regular"
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/remote/memory"
 )
 
@@ -47,7 +47,7 @@ type Memory struct {
 // An occasion is what a signature is made for. The header is in it because the system uses
 // inodes again, and qmail gives no two messages the same first field.
 type occasion struct {
-	message regular.Version
+	message stamp.Stamp
 	header  [sha256.Size]byte
 	keys    [maxTogether]Key
 }
@@ -81,11 +81,11 @@ func (m *Memory) ParseKey(text []byte) (*PrivateKey, error) {
 	return key, err
 }
 
-// Sign is h.Sign for a message file of a version, of which h is the header from offset 0 on.
+// Sign is h.Sign for the message file that has a stamp, of which h is the header from offset 0 on.
 // The fields must not be changed. The error can also be the cause of ctx, which bounds the wait
 // for somebody else's signature.
-func (m *Memory) Sign(ctx context.Context, message regular.Version, h *Header, keys []Key, now time.Time) ([]byte, error) {
-	if m == nil || message == (regular.Version{}) || len(keys) > maxTogether {
+func (m *Memory) Sign(ctx context.Context, message stamp.Stamp, h *Header, keys []Key, now time.Time) ([]byte, error) {
+	if m == nil || message == (stamp.Stamp{}) || len(keys) > maxTogether {
 		return h.Sign(keys, now)
 	}
 	o := occasion{message: message}

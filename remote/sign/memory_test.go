@@ -18,20 +18,20 @@ import (
 	"testing/synctest"
 	"time"
 
-	"nightmare.mail/mxf/control/regular"
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/integration/must"
 )
 
-// versions returns different versions of a file.
-func versions(t testing.TB, n int) []regular.Version {
+// stamps returns different stamps of a file.
+func stamps(t testing.TB, n int) []stamp.Stamp {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "message")
-	all := make([]regular.Version, n)
+	all := make([]stamp.Stamp, n)
 	for i := range all {
 		must.Write(t, path, "")
 		at := time.Unix(1_700_000_000, int64(i))
 		must.OK(t, os.Chtimes(path, at, at))
-		all[i] = regular.VersionOf(must.Get(os.Stat(path))(t))
+		all[i] = stamp.OfRegular(must.Get(os.Stat(path))(t))
 	}
 	return all
 }
@@ -49,7 +49,7 @@ func counting(key *PrivateKey) (*PrivateKey, *atomic.Int32) {
 
 func TestMemory_sign(t *testing.T) {
 	t.Parallel()
-	file := versions(t, 2)
+	file := stamps(t, 2)
 	key, signed := counting(edKey(t))
 	other, _ := counting(edKey(t))
 	const message = from + "Subject: one\n\nbody\n"
@@ -58,7 +58,7 @@ func TestMemory_sign(t *testing.T) {
 	for _, step := range []struct {
 		name    string
 		later   time.Duration
-		file    regular.Version
+		file    stamp.Stamp
 		message string
 		keys    []Key
 		made    bool // anew
@@ -73,8 +73,8 @@ func TestMemory_sign(t *testing.T) {
 		{"the other way round", 0, file[0], message, []Key{keyOf(key), keyOf(other)}, true},
 		{"still known", 4*time.Minute - 1, file[0], message, []Key{keyOf(key)}, false},
 		{"too old", 1, file[0], message, []Key{keyOf(key)}, true},
-		{"no file", 0, regular.Version{}, message, []Key{keyOf(key)}, true},
-		{"no file again", 0, regular.Version{}, message, []Key{keyOf(key)}, true},
+		{"no file", 0, stamp.Stamp{}, message, []Key{keyOf(key)}, true},
+		{"no file again", 0, stamp.Stamp{}, message, []Key{keyOf(key)}, true},
 		{"five lines", 0, file[0], message, []Key{keyOf(other), keyOf(other), keyOf(other), keyOf(other), keyOf(key)}, true},
 		{"five lines again", 0, file[0], message, []Key{keyOf(other), keyOf(other), keyOf(other), keyOf(other), keyOf(key)}, true},
 	} {
@@ -92,7 +92,7 @@ func TestMemory_sign(t *testing.T) {
 func TestMemory_nil(t *testing.T) {
 	var m *Memory
 	h := must.Get(Read(strings.NewReader(from + "\nbody")))(t)
-	must.Get(m.Sign(t.Context(), versions(t, 1)[0], h, []Key{keyOf(edKey(t))}, now))(t)
+	must.Get(m.Sign(t.Context(), stamps(t, 1)[0], h, []Key{keyOf(edKey(t))}, now))(t)
 	if _, err := m.ParseKey(nil); err == nil {
 		t.Error("no error")
 	}
@@ -111,7 +111,7 @@ func TestMemory_together(t *testing.T) {
 		want  int32 // computations
 	}{{"it is made", 0, false, 1}, {"it fails", 2, false, 3}, {"it panics", 2, true, 3}} {
 		synctest.Test(t, func(t *testing.T) {
-			file := versions(t, 1)[0]
+			file := stamps(t, 1)[0]
 			var computed atomic.Int32
 			key, sign := edKey(t), edKey(t).sign
 			key.sign = func(hash []byte) ([]byte, error) {
@@ -152,7 +152,7 @@ func TestMemory_together(t *testing.T) {
 func TestMemory_waits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		file := versions(t, 1)[0]
+		file := stamps(t, 1)[0]
 		key := edKey(t)
 		sign := key.sign
 		key.sign = func(hash []byte) ([]byte, error) {
@@ -180,7 +180,7 @@ func TestMemory_unreadable(t *testing.T) {
 	h := must.Get(Read(strings.NewReader(message)))(t)
 	h.text = failingAt{}
 	m := NewMemory(time.Now)
-	if _, err := m.Sign(t.Context(), versions(t, 1)[0], h, []Key{keyOf(edKey(t))}, now); err == nil || errors.Is(err, io.EOF) {
+	if _, err := m.Sign(t.Context(), stamps(t, 1)[0], h, []Key{keyOf(edKey(t))}, now); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("error %v", err)
 	}
 	if len(m.making) != 0 {
@@ -218,7 +218,7 @@ func TestMemory_keys(t *testing.T) {
 func TestMemory_bounds(t *testing.T) {
 	t.Parallel()
 	m := NewMemory(time.Now)
-	files := versions(t, maxSignatures+100)
+	files := stamps(t, maxSignatures+100)
 	key := edKey(t)
 	h := must.Get(Read(strings.NewReader(from + "\nbody")))(t)
 	for _, file := range files {
@@ -247,7 +247,7 @@ func TestMemory_print(t *testing.T) {
 func BenchmarkMemory(b *testing.B) {
 	message := from + everyField() + "\n" + strings.Repeat("A line of the usual length, as people write them.\n", 50)
 	text := []byte(pemOf("PRIVATE KEY", must.Get(x509.MarshalPKCS8PrivateKey(must.Get(rsa.GenerateKey(nil, 2048))(b)))(b)))
-	file := versions(b, 1)[0]
+	file := stamps(b, 1)[0]
 	m := NewMemory(time.Now)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -18,7 +18,9 @@ const (
 // A Name is what the deliveries of a party have in common. Deliveries with equal names go
 // together.
 type Name struct {
-	Message string // which message, and which file: another file of the same name is another message
+	// Message is which message, and which file: another file of the same name is another
+	// message. The value must be comparable.
+	Message any
 	Sender  string // as the caller gave it; may be empty
 	Host    string // what the route begins with (routing.md 1)
 	// Settings are the control files in force. The value must be comparable, and equal only

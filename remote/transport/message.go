@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nightmare.mail/mxf/control/regular"
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/qmtpc/spool"
 	"nightmare.mail/mxf/remote/dial"
 	"nightmare.mail/mxf/remote/report"
@@ -107,17 +107,17 @@ func (m *Message) replace(file *os.File) {
 	m.copies = append(m.copies, file)
 }
 
-// Version is that of the file that is the message. It is the zero Version where the message is
-// a copy, comes from a pipe, or does not begin where the file does.
-func (m *Message) Version() regular.Version {
+// Stamp is that of the file that is the message. It is the zero Stamp where the message is a
+// copy, comes from a pipe, or does not begin where the file does.
+func (m *Message) Stamp() stamp.Stamp {
 	if m.isPipe || m.start != 0 || len(m.copies) > 0 {
-		return regular.Version{}
+		return stamp.Stamp{}
 	}
 	info, err := m.file.Stat()
 	if err != nil {
-		return regular.Version{}
+		return stamp.Stamp{}
 	}
-	return regular.VersionOf(info)
+	return stamp.OfRegular(info)
 }
 
 // Prepend has all attempts send fields before the message, which nobody may change. Text must

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"nightmare.mail/mxf/control"
-	"nightmare.mail/mxf/control/regular"
+	"nightmare.mail/mxf/control/stamp"
 	"nightmare.mail/mxf/remote"
 	"nightmare.mail/mxf/remote/report"
 	"nightmare.mail/mxf/remote/route"
@@ -246,17 +246,23 @@ func (m *member) tracef(format string, args ...any) {
 	}
 }
 
+// A messageFile is a message and its file. The path of a message is used again later.
+type messageFile struct {
+	id   string
+	file stamp.Stamp // zero: it is not known, and the path alone says which message it is
+}
+
 // party is whom m may go with.
 func (m *member) party(set *control.Set) together.Name {
 	host := m.Host
 	if parsed, err := route.ParseHost(m.Host); err == nil {
 		host = parsed.String()
 	}
-	var file regular.Version // where it is not known, the path alone says which message it is
+	message := messageFile{id: m.MessageID}
 	if info, err := m.Message.Stat(); err == nil {
-		file = regular.VersionOf(info)
+		message.file = stamp.OfRegular(info)
 	}
-	return together.Name{Message: fmt.Sprintf("%s %v", m.MessageID, file), Sender: m.Sender, Host: host, Settings: set}
+	return together.Name{Message: message, Sender: m.Sender, Host: host, Settings: set}
 }
 
 // answered adds the answer of m to given, unless it has one.
