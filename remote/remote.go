@@ -68,8 +68,8 @@ type Job struct {
 	Trace  func(line string) // called for each step, from several goroutines; may be nil
 	About  string            // what the first line of the trace begins with: see [About]
 
-	// Company is who else goes in the delivery; nil: Recipients are all. It is for a Router with Shared.
-	Company Company
+	// Party is who goes in the delivery; nil: Recipients are all. It is for a Router with Shared.
+	Party Party
 	// TraceFile is what programs are told to trace to, in place of what Environ says; empty: nothing else.
 	TraceFile string
 
@@ -200,7 +200,7 @@ func Deliver(ctx context.Context, job *Job, prepare func() (*Router, error)) (st
 		if p := recover(); p != nil {
 			stream = report.Only(report.New(report.Internal, report.Facts{Reason: fmt.Sprintf("panic: %v", p)}))
 		}
-		if prepared && job.Company == nil {
+		if prepared && job.Party == nil {
 			job.traceReports(stream)
 		}
 	}()

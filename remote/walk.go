@@ -28,7 +28,7 @@ type walk struct {
 	probe  *Probe // nil: a delivery
 
 	party   *party        // of those it is carried out for; nil in a process with one delivery
-	granted *grant        // by the line, for the next connection; nil: none
+	granted *hold         // by the line, for the next connection; nil: none
 	equals  []*Step       // those that stand as well as the one that is tried, and come after it
 	crowded int           // how often a server wanted no more connections, and this delivery waited again
 	back    *line.Lease   // that of the last time; nil: there was none

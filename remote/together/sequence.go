@@ -222,7 +222,7 @@ func (r *run) next(ctx context.Context) {
 	used := r.used()
 	r.end.Transactions++
 	o := r.sender.Send(ctx, slices.Clone(b.who))
-	t := &turn{run: r, batch: b, outcome: credible(o), used: used, stopped: ctx.Err() != nil}
+	t := &transaction{run: r, batch: b, outcome: credible(o), used: used, stopped: ctx.Err() != nil}
 	t.judge()
 	t.follow()
 }

@@ -30,9 +30,9 @@ const (
 	lockstepRecipients = 5
 )
 
-// A Company is the deliveries that one attempt is carried out for. Its methods are called by one
+// A Party is the deliveries that one attempt is carried out for. Its methods are called by one
 // goroutine, except LastByte. Recipients are numbers, the same from Begin on.
-type Company interface {
+type Party interface {
 	// Begin is called when MAIL could be written, and returns what is to be sent. From then on nobody
 	// joins; at most most recipients are in it if others could join until then. quiet has it wait a
 	// moment for others. Nil: nothing is to be sent any more.
@@ -65,7 +65,7 @@ func (s *Session) Made() time.Time { return s.made }
 
 // A Carried is what an attempt over a session has come to.
 type Carried struct {
-	// End is how the sequence of the company ended, where one was run.
+	// End is how the sequence of the party ended, where one was run.
 	End *together.End
 	// Packaged has the reports of the recipients in a package of QMTP, by their numbers.
 	Packaged map[int]report.Stream
@@ -82,9 +82,9 @@ type Carried struct {
 	Securing Securing // what became of STARTTLS then
 }
 
-// Carry carries an attempt out over s, for the deliveries of company. Unlike [Carrier.Carry] it leaves
+// Carry carries an attempt out over s, for all deliveries of party. Unlike [Carrier.Carry] it leaves
 // the session open.
-func (s *Session) Carry(ctx context.Context, m *Mail, company Company) *Carried {
+func (s *Session) Carry(ctx context.Context, m *Mail, party Party) *Carried {
 	c := &Carried{Opened: !s.opened}
 	s.Counts.connected(!s.opened)
 	if !s.opened && s.target.Protocol.Implicit {
@@ -94,31 +94,31 @@ func (s *Session) Carry(ctx context.Context, m *Mail, company Company) *Carried 
 		}
 	}
 	if s.target.Protocol.Program == control.QMTPProgram {
-		s.carryPackage(ctx, m, company, c)
+		s.carryPackage(ctx, m, party, c)
 	} else {
-		s.carryMail(ctx, m, company, c)
+		s.carryMail(ctx, m, party, c)
 	}
 	c.Securing, c.Err = s.became, s.explained(c.Err)
 	return c
 }
 
 // carryPackage sends one package of QMTP, which is all that its connection is for.
-func (s *Session) carryPackage(ctx context.Context, m *Mail, company Company, c *Carried) {
+func (s *Session) carryPackage(ctx context.Context, m *Mail, party Party, c *Carried) {
 	ctx, stop := s.fuse(ctx, qmtpc.ErrFuse)
 	defer stop()
 	s.opened = true
-	sequence := company.Begin(ctx, m.Most, false)
+	sequence := party.Begin(ctx, m.Most, false)
 	if sequence == nil {
 		c.Err = cmp.Or(context.Cause(ctx), context.Canceled)
 		return
 	}
 	left := sequence.Left()
 	s.Counts.sent(len(left))
-	mail, err := qmtpc.Prepare(ctx, m.Sender, spelled(company, left), m.Message.reader(), m.Trace)
+	mail, err := qmtpc.Prepare(ctx, m.Sender, spelled(party, left), m.Message.reader(), m.Trace)
 	outcome := &qmtpc.Outcome{Err: err}
 	if err == nil {
 		defer mail.Close()
-		mail.OnLastByte = func() { company.LastByte(left) }
+		mail.OnLastByte = func() { party.LastByte(left) }
 		outcome = qmtpc.Send(ctx, s.conn(), mail, m.Trace)
 	}
 	s.ended = err == nil && !outcome.Unfinished()
@@ -137,17 +137,17 @@ func (s *Session) carryPackage(ctx context.Context, m *Mail, company Company, c 
 }
 
 // spelled are the recipients of numbers.
-func spelled(company Company, numbers []int) []string {
+func spelled(party Party, numbers []int) []string {
 	recipients := make([]string, len(numbers))
 	for i, n := range numbers {
-		recipients[i] = company.Recipient(n)
+		recipients[i] = party.Recipient(n)
 	}
 	return recipients
 }
 
 // carryMail sends one mail, in as many transactions as it takes. The fuse is lit by the first byte of
 // the conversation, or by MAIL.
-func (s *Session) carryMail(ctx context.Context, m *Mail, company Company, c *Carried) {
+func (s *Session) carryMail(ctx context.Context, m *Mail, party Party, c *Carried) {
 	ctx, stop := s.fuse(ctx, smtpc.ErrFuse)
 	defer stop()
 	kept := s.opened
@@ -171,12 +171,12 @@ func (s *Session) carryMail(ctx context.Context, m *Mail, company Company, c *Ca
 		m.Greeted()
 	}
 	most := s.most(m.Most)
-	sequence := company.Begin(ctx, most, kept)
+	sequence := party.Begin(ctx, most, kept)
 	if sequence == nil {
 		c.Err = cmp.Or(context.Cause(ctx), context.Canceled)
 		return
 	}
-	x := &exchange{Session: s, Company: company, mail: mail, most: m.MostMessages, kept: kept, sent: m.Sent, accepted: m.Accepted}
+	x := &series{Session: s, Party: party, mail: mail, most: m.MostMessages, kept: kept, sent: m.Sent, accepted: m.Accepted}
 	end := sequence.Run(ctx, x, together.Terms{Kept: kept, Most: most})
 	c.End = &end
 	if ctx.Err() != nil {
@@ -186,24 +186,24 @@ func (s *Session) carryMail(ctx context.Context, m *Mail, company Company, c *Ca
 	}
 }
 
-// An exchange is the transactions of one attempt.
-type exchange struct {
+// A series is the transactions of one attempt. It sends what a sequence asks for.
+type series struct {
 	*Session
-	Company
+	Party
 	mail     *smtpc.Mail // with its message; it is not sent itself
 	most     int         // messages that the session may carry
-	kept     bool        // the first transaction is on a session that was kept
+	kept     bool        // the first transaction is on a session that others have used
 	begun    int         // transactions
 	sent     func()      // called for each
 	accepted func()      // called for each that the server has accepted
 }
 
 // Send implements together.Sender.
-func (x *exchange) Send(ctx context.Context, recipients []int) *smtpc.Outcome {
+func (x *series) Send(ctx context.Context, recipients []int) *smtpc.Outcome {
 	if x.begun > 0 {
 		x.Further()
 	}
-	mail := x.mail.Again(spelled(x.Company, recipients))
+	mail := x.mail.Again(spelled(x.Party, recipients))
 	mail.Limits, mail.Trace = x.mail.Limits, x.mail.Trace
 	if x.kept && x.begun == 0 {
 		mail.Limits.MAIL = keptMAILLimit
@@ -246,14 +246,14 @@ func notSent(o *smtpc.Outcome, recipients []int) (unsent []int) {
 }
 
 // Reset implements together.Sender.
-func (x *exchange) Reset(ctx context.Context) error {
+func (x *series) Reset(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, resetLimit)
 	defer cancel()
 	return x.smtp.Reset(ctx)
 }
 
 // Usable implements together.Sender.
-func (x *exchange) Usable() bool { return x.smtp.Usable() && x.smtp.Mails() < x.MostMessages(x.most) }
+func (x *series) Usable() bool { return x.smtp.Usable() && x.smtp.Mails() < x.MostMessages(x.most) }
 
 // Report returns the reports of an outcome on s, or the error of one after which something else may be
 // tried: a *report.NoTransaction.

@@ -101,8 +101,8 @@ type Mail struct {
 	Recipients []string
 	Message    *Message
 	Trace      func(line string) // may be nil
-	Most       int               // most recipients in one transaction, where there is a company
-	// Where there is a company: called when the server has answered EHLO, when a transaction begins,
+	Most       int               // most recipients in one transaction, where there is a party
+	// Where there is a party: called when the server has answered EHLO, when a transaction begins,
 	// and when its message is accepted; and how many messages a session may carry.
 	Greeted, Sent, Accepted func()
 	MostMessages            int

@@ -348,7 +348,7 @@ func (c *call) run(ctx context.Context) {
 	leader := c.leader()
 	job := &remote.Job{
 		Host: leader.Host, Sender: leader.Sender, Recipients: []string{leader.Recipient}, Message: leader.Message,
-		Number: rand.IntN(maxNumber), Trace: leader.trace.Line, About: leader.about, TraceFile: leader.trace.File, Company: c,
+		Number: rand.IntN(maxNumber), Trace: leader.trace.Line, About: leader.about, TraceFile: leader.trace.File, Party: c,
 	}
 	defer func() {
 		if p := recover(); p != nil {

@@ -17,9 +17,9 @@ const (
 	codeSequence = 503
 )
 
-// A turn is one transaction, when its outcome is known: who has an answer, and what the
+// A transaction is one whose outcome is known: who has an answer, and what the
 // others do next.
-type turn struct {
+type transaction struct {
 	*run
 	batch
 	outcome *smtpc.Outcome
@@ -39,7 +39,7 @@ type turn struct {
 }
 
 // judge gives each recipient of the batch its answer, or a place in what follows.
-func (t *turn) judge() {
+func (t *transaction) judge() {
 	t.look()
 	for n := range t.who {
 		switch a := t.answer(n); a.Status {
@@ -56,7 +56,7 @@ func (t *turn) judge() {
 }
 
 // look counts what the server said.
-func (t *turn) look() {
+func (t *transaction) look() {
 	if t.outcome.Err != nil {
 		errors.As(t.outcome.Err, &t.refused)
 	}
@@ -75,7 +75,7 @@ func (t *turn) look() {
 }
 
 // answer is what RCPT of the nth recipient of the batch got.
-func (t *turn) answer(n int) smtpc.Answer {
+func (t *transaction) answer(n int) smtpc.Answer {
 	if n < len(t.outcome.Recipients) {
 		a := t.outcome.Recipients[n]
 		if a.Behind && t.outcome.LastByte {
@@ -89,7 +89,7 @@ func (t *turn) answer(n int) smtpc.Answer {
 // refusedForGood is a recipient that was refused for good. After an accepted one 552 may mean
 // that there are too many, whatever its status code, and 503 behind one that was refused may be
 // because of that: no recipient bounces because of another.
-func (t *turn) refusedForGood(n int, a smtpc.Answer) {
+func (t *transaction) refusedForGood(n int, a smtpc.Answer) {
 	r := &t.recipients[t.who[n]]
 	if (a.AfterAccepted || a.Reply.Code == codeSequence && n > 0) && !r.retried {
 		r.retried = true
@@ -100,7 +100,7 @@ func (t *turn) refusedForGood(n int, a smtpc.Answer) {
 }
 
 // deferred is a recipient that was refused for now.
-func (t *turn) deferred(n int, a smtpc.Answer) {
+func (t *transaction) deferred(n int, a smtpc.Answer) {
 	i := t.who[n]
 	r := &t.recipients[i]
 	switch {
@@ -125,12 +125,12 @@ func (t *turn) deferred(n int, a smtpc.Answer) {
 
 // crowded reports whether a may be a refusal because of the others: with 4xx behind one that was
 // accepted, or with 552 beside one.
-func (t *turn) crowded(a smtpc.Answer) bool {
+func (t *transaction) crowded(a smtpc.Answer) bool {
 	return a.AfterAccepted || t.accepted > 0 && a.Reply.Code == codeTooMany
 }
 
 // open is a recipient that gets the answer of the message.
-func (t *turn) open(n int) {
+func (t *transaction) open(n int) {
 	i := t.who[n]
 	why := t.failure()
 	switch {
@@ -158,7 +158,7 @@ func (t *turn) open(n int) {
 
 // judged reports whether the server has refused DATA or the message, and still listens to
 // what is said of the recipients.
-func (t *turn) judged() bool {
+func (t *transaction) judged() bool {
 	switch {
 	case t.refused == nil:
 		return false
@@ -171,7 +171,7 @@ func (t *turn) judged() bool {
 // failure is what a session that had had a transaction before has failed with, and what
 // is no event there if the last byte was not begun or the server has said no; empty for an
 // outcome that counts as everywhere.
-func (t *turn) failure() string {
+func (t *transaction) failure() string {
 	switch {
 	case !t.used:
 		return ""
@@ -194,7 +194,7 @@ func (t *turn) failure() string {
 }
 
 // refusal is failure for a server that said no.
-func (t *turn) refusal() string {
+func (t *transaction) refusal() string {
 	code := t.refused.Reply.Code
 	switch stage := t.refused.Stage; {
 	case stage == smtpc.StageMAIL:
@@ -211,7 +211,7 @@ func (t *turn) refusal() string {
 
 // mayBegin reports whether recipient i has not begun anew yet because a session had failed
 // it, and does so now.
-func (t *turn) mayBegin(i int) bool {
+func (t *transaction) mayBegin(i int) bool {
 	r := &t.recipients[i]
 	may := !r.fresh && !t.stopped
 	r.fresh = r.fresh || may
@@ -220,7 +220,7 @@ func (t *turn) mayBegin(i int) bool {
 
 // mayRegroup is mayBegin for a 421 to the RCPT of a group. The next transactions have no
 // more recipients than the server took.
-func (t *turn) mayRegroup(i int) bool {
+func (t *transaction) mayRegroup(i int) bool {
 	t.most = t.accepted
 	if t.used && t.mayBegin(i) {
 		return true
@@ -231,14 +231,14 @@ func (t *turn) mayRegroup(i int) bool {
 	return may
 }
 
-func (t *turn) begin(i int, why string) {
+func (t *transaction) begin(i int, why string) {
 	t.anew = append(t.anew, i)
 	t.end.Why = why
 	t.deliveries.Anew(i, why)
 }
 
 // settle gives the nth recipient its answer.
-func (t *turn) settle(n int) {
+func (t *transaction) settle(n int) {
 	i := t.who[n]
 	o := alone(t.outcome, n)
 	if held := t.recipients[i].held; t.recipients[i].retried && held != nil && unheard(o) {
@@ -256,7 +256,7 @@ func unheard(o *smtpc.Outcome) bool {
 }
 
 // give gives recipient i its answer, and reports whether it was taken.
-func (t *turn) give(i int, o *smtpc.Outcome) (taken bool) {
+func (t *transaction) give(i int, o *smtpc.Outcome) (taken bool) {
 	if t.deliveries.Answer(i, o) || o.Err == nil || o.LastByte {
 		t.recipients[i].answered, t.recipients[i].held = true, nil
 		return true
@@ -266,7 +266,7 @@ func (t *turn) give(i int, o *smtpc.Outcome) (taken bool) {
 }
 
 // follow puts into the queue what the transaction leaves to do.
-func (t *turn) follow() {
+func (t *transaction) follow() {
 	var next []batch
 	switch {
 	case t.trial == nil:
@@ -283,7 +283,7 @@ func (t *turn) follow() {
 }
 
 // again are those that go on with another session.
-func (t *turn) again() []batch {
+func (t *transaction) again() []batch {
 	var next []batch
 	for who := t.anew; len(who) > 0; {
 		n := len(who)
@@ -301,7 +301,7 @@ func (t *turn) again() []batch {
 }
 
 // tried are those that were refused the message together: the first goes alone.
-func (t *turn) tried(suspects []int) []batch {
+func (t *transaction) tried(suspects []int) []batch {
 	if len(suspects) == 0 {
 		return nil
 	}
@@ -321,7 +321,7 @@ func (t *turn) tried(suspects []int) []batch {
 // shown is what becomes of the others when the first of those that were refused together
 // has its answer. Refused again, and not more mildly: the common refusal holds. Otherwise
 // it may have been because of one of them, and each is offered alone.
-func (t *turn) shown() []batch {
+func (t *transaction) shown() []batch {
 	var next []batch
 	for n, i := range t.trial.others {
 		if common := t.trial.common[n]; t.confirms(common) && t.give(i, common) {
@@ -333,7 +333,7 @@ func (t *turn) shown() []batch {
 }
 
 // confirms reports whether the outcome of the first, alone, is the refusal that all got.
-func (t *turn) confirms(common *smtpc.Outcome) bool {
+func (t *transaction) confirms(common *smtpc.Outcome) bool {
 	var before *smtpc.RefusedError
 	if t.refused == nil || !errors.As(common.Err, &before) {
 		return false

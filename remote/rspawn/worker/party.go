@@ -7,9 +7,9 @@ import (
 	"nightmare.mail/mxf/remote/report"
 )
 
-// What remote asks of the deliveries that go in one call: see remote.Company.
+// What remote asks of the deliveries of one call: see remote.Party.
 
-// Take implements remote.Company. After Stop there is nobody to send a message for.
+// Take implements remote.Party. After Stop there is nobody to send a message for.
 func (c *call) Take(ctx context.Context, most int, quiet bool) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -24,7 +24,7 @@ func (c *call) Take(ctx context.Context, most int, quiet bool) []string {
 	return recipients
 }
 
-// Leave implements remote.Company: these are carried out by themselves.
+// Leave implements remote.Party: these are carried out by themselves.
 func (c *call) Leave(recipients []int) {
 	members := c.members()
 	for _, i := range recipients {
@@ -39,10 +39,10 @@ func (c *call) Leave(recipients []int) {
 	}
 }
 
-// LastByte implements remote.Company.
+// LastByte implements remote.Party.
 func (c *call) LastByte(recipients []int) { c.worker.Parent.LastByte(c.mark(recipients, true)) }
 
-// NotSent implements remote.Company.
+// NotSent implements remote.Party.
 func (c *call) NotSent(recipients []int) {
 	c.worker.Parent.NotSent(c.mark(recipients, false))
 	c.stopNow()
@@ -61,7 +61,7 @@ func (c *call) mark(recipients []int, begun bool) []uint64 {
 	return ids
 }
 
-// Answered implements remote.Company. The answers go out together: qmail-send then sends what comes next
+// Answered implements remote.Party. The answers go out together: qmail-send then sends what comes next
 // together.
 func (c *call) Answered(answers []remote.Answer) {
 	members := c.members()
