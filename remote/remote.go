@@ -25,10 +25,25 @@
 //  7. When the reports are written, a collector is told what became of TLS, for those
 //     who ask for that (package tlsrpt).
 //
+// In a process with many deliveries ([Shared]) these are added:
+//
+//  1. A walk is made for a [Party]: all deliveries that go together. Others join it until MAIL
+//     is written. Each gets the reports that it would have had alone (package together).
+//  2. Where the walk would connect it asks the line (package line), for all exchangers of
+//     equal preference at once: for a session that was kept, or for the room for a
+//     connection. It may have to wait.
+//  3. An attempt begins anew at the same address, and counts for nothing, if a kept session
+//     failed it before the last byte, if the server wants no more connections, or if a
+//     handshake failed with a TLS session.
+//  4. After an attempt the session is kept for others.
+//  5. Silent addresses, signatures, certificates and refused logins are remembered: the fields
+//     of [Config] that are nil in a process with one delivery.
+//
 // What it goes by:
 //
 //	qmail-remote(8)       arguments, reports
 //	qmail-rspawn(8)       what is done with them
+//	mxf-rspawn(8)         what many deliveries share
 //	RFC 5321 section 5.1  which exchanger is tried, and when the next one is
 //	RFC 8460 section 4.3  what can fail about TLS
 package remote

@@ -128,7 +128,7 @@ func (w *Worker) begin(m *member) {
 
 // join has m go with others under the control files in set, or begins a call for it.
 func (w *Worker) join(m *member, set *control.Set) {
-	party, first := w.Parties.Join(m.party(set), m)
+	party, first := w.Parties.Join(m.partyName(set), m)
 	if first {
 		w.start(&call{worker: w, party: party, set: set, first: m})
 	}
@@ -252,8 +252,8 @@ type messageFile struct {
 	file stamp.Stamp // zero: it is not known, and the path alone says which message it is
 }
 
-// party is whom m may go with.
-func (m *member) party(set *control.Set) together.Name {
+// partyName is that of the parties that m may go in.
+func (m *member) partyName(set *control.Set) together.Name {
 	host := m.Host
 	if parsed, err := route.ParseHost(m.Host); err == nil {
 		host = parsed.String()
