@@ -27,6 +27,7 @@ func work() int {
 	if err != nil {
 		return chain.ExitTemporary
 	}
+	chain.Rename(rspawn.WorkerName)
 	_ = chain.Silence()
 	chain.NoCore()
 	chain.CatchSIGPIPE()
@@ -47,12 +48,12 @@ func work() int {
 	}, slots, limit, &dns.Source{
 		DNSCacheIP: os.Getenv("DNSCACHEIP"), ResolvConf: "/etc/resolv.conf", Sockets: max(minSockets, limit), Now: time.Now,
 	})
-	version := chain.Version("mxf-remote") // what it is made of is large
+	version := chain.Version("mxf-rspawn") // once: what it is made of is large
 	worker.Run(conn, worker.Config{
 		Home: chain.Home(), Routers: routers, OpenTrace: openTrace, Now: time.Now,
 		About: func(s *control.Settings) string { return remote.About(version, s) },
 	})
-	return 0
+	return chain.ExitOK
 }
 
 // arguments are those of a worker: see rspawn.WorkerName.

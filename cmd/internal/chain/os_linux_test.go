@@ -47,3 +47,13 @@ func TestStartedAs(t *testing.T) {
 		t.Errorf("%q: %v, want %s", startedAs(), err, self)
 	}
 }
+
+// The kernel keeps 15 bytes of a name.
+func TestRename(t *testing.T) {
+	before := must.Get(os.ReadFile("/proc/self/comm"))(t)
+	Rename("mxf-rspawn-worker")
+	if got := must.Get(os.ReadFile("/proc/self/comm"))(t); string(got) != "mxf-rspawn-work\n" {
+		t.Errorf("%q", got)
+	}
+	Rename(string(before[:len(before)-1]))
+}
