@@ -250,7 +250,7 @@ func TestRspawn_wantsNoMore(t *testing.T) {
 	}
 }
 
-// Without another connection to the address it is no such thing: the next exchanger is tried.
+// Without another connection to the address such a refusal says nothing of the number: the next exchanger is tried.
 func TestRspawn_aloneIsNotTooMany(t *testing.T) {
 	s := newStation(t)
 	s.fickle("one.example", true, func(v visit) string { return at(v, "greeting", "421 4.3.2 not now") })

@@ -19,8 +19,8 @@ type watch struct {
 
 // Watch has the session wait, idle, for the next mail. A goroutine, which ends at Wake, reads
 // from the server: where that hangs up, or says anything, the session is of no further use, and
-// lost is called, once, by the goroutine, perhaps before Watch has returned. Lost is not called
-// when Wake has begun. It may call Wake and Quit itself. A panic in it is dropped.
+// lost is called, once, by the goroutine, perhaps before Watch has returned. Once Wake
+// has begun lost is not called. lost may call Wake and Quit. A panic in it is dropped.
 //
 // Nothing is sent. What belongs to TLS, as a session ticket does, is nothing that the server
 // says. A session that is watched keeps as little memory as it can, and nothing of the delivery

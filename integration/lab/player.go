@@ -33,7 +33,7 @@ type Part struct {
 //	answer     number letter text\0
 //
 // What a qmail-rspawn must never do is an error of Close: two answers to one command or
-// none, a letter that there is not, half an answer, a word on descriptor 2, an exit status,
+// none, an unknown letter, half an answer, a word on descriptor 2, an exit status,
 // and processes that outlive it.
 type Player struct {
 	part     Part

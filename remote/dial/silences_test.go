@@ -96,7 +96,7 @@ func TestSilences_oneAtATime(t *testing.T) {
 	}
 }
 
-// What clears the table clears the memory too, but for what we do to it ourselves.
+// What clears the table clears the memory too, except what we do to it ourselves.
 func TestSilences_cleared(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -101,7 +101,7 @@ func (l *Line) offer(c *conn, idle time.Duration) {
 	l.busy--
 	c.kept = l.idle.PushBack(c)
 	watch := c.watch
-	c.timer = time.AfterFunc(idle, func() { l.expire(c, watch) })
+	c.timer = time.AfterFunc(idle, func() { guarded(func() { l.expire(c, watch) }) })
 	c.each(func(a *account) { a.idle = append(a.idle, c) })
 	for at := c.addr.waiters.Front(); at != nil; at = at.Next() {
 		w := at.Value.(*waiter)

@@ -47,7 +47,7 @@ func TestKeep_for(t *testing.T) {
 					if s.ended() {
 						t.Error("ended too soon")
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					synctest.Wait()
 				}
 				if !s.ended() || l.Stats().Idle != 0 || l.Stats().Busy != 0 {

@@ -20,9 +20,9 @@ const WorkerSocket = 3
 // lastWords is how long a worker may live after it has closed its socket.
 const lastWords = time.Second
 
-// A process is the worker's. It is a link: what is said to it is queued, and written by a
+// A workerProcess is a worker as a process. It is a link: what is said to it is queued, and written by a
 // goroutine. At most all deliveries are in the queue, and an order once.
-type process struct {
+type workerProcess struct {
 	end      *wire.Parent
 	pid      int
 	children *children
@@ -33,8 +33,8 @@ type process struct {
 	closed  bool
 }
 
-// startProcess starts a worker.
-func startProcess(c *children, env []string, limit, slots int) (*process, error) {
+// startWorkerProcess starts a worker.
+func startWorkerProcess(c *children, env []string, limit, slots int) (*workerProcess, error) {
 	path, err := self()
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func startProcess(c *children, env []string, limit, slots int) (*process, error)
 		return nil, err
 	}
 	defer socket.Close()
-	p := &process{end: wire.NewParent(conn), children: c}
+	p := &workerProcess{end: wire.NewParent(conn), children: c}
 	p.changed.L = &p.mu
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err == nil {
@@ -58,16 +58,16 @@ func startProcess(c *children, env []string, limit, slots int) (*process, error)
 	return p, nil
 }
 
-func (p *process) deliver(d *delivery) {
+func (p *workerProcess) deliver(d *delivery) {
 	p.say(&wire.Delivery{
 		ID: d.id, Host: d.command.Host(), Sender: d.command.Sender, Recipient: d.command.Recipient,
 		MessageID: d.command.MessageID, Message: d.message,
 	})
 }
 
-func (p *process) order(o wire.Order) { p.say(o) }
+func (p *workerProcess) order(o wire.Order) { p.say(o) }
 
-func (p *process) say(c wire.Command) {
+func (p *workerProcess) say(c wire.Command) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if o, is := c.(wire.Order); is && slices.Contains(p.queue, wire.Command(o)) {
@@ -77,10 +77,10 @@ func (p *process) say(c wire.Command) {
 	p.changed.Signal()
 }
 
-func (p *process) kill() { p.children.kill(p.pid) }
+func (p *workerProcess) kill() { p.children.kill(p.pid) }
 
 // close has the worker see the end of its socket.
-func (p *process) close() {
+func (p *workerProcess) close() {
 	p.end.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,7 +91,7 @@ func (p *process) close() {
 // write writes what is queued, until close. After an error the worker is of no more use: it is
 // killed. The socket stays open, because the worker may have said something before that nobody
 // has read yet, such as that a message was accepted.
-func (p *process) write() {
+func (p *workerProcess) write() {
 	defer p.forsake()
 	for {
 		c, more := p.next()
@@ -112,7 +112,7 @@ func (p *process) write() {
 }
 
 // forsake kills a worker to which nothing is written any more, though close was not called.
-func (p *process) forsake() {
+func (p *workerProcess) forsake() {
 	p.mu.Lock()
 	closed := p.closed
 	p.mu.Unlock()
@@ -121,7 +121,7 @@ func (p *process) forsake() {
 	}
 }
 
-func (p *process) next() (c wire.Command, more bool) {
+func (p *workerProcess) next() (c wire.Command, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.queue) == 0 && !p.closed {

@@ -20,7 +20,7 @@ func TestSaidBeforeAFailedWrite(t *testing.T) {
 	worker := must.Get(wire.NewWorker(other.(*net.UnixConn)))(t)
 	must.OK(t, worker.Send(wire.LastByte{IDs: []uint64{4}}, wire.Answer{ID: 3, Letter: 'K', Text: "accepted\n"}), worker.Close())
 
-	p := &process{end: wire.NewParent(conn), children: newChildren()}
+	p := &workerProcess{end: wire.NewParent(conn), children: newChildren()}
 	p.changed.L = &p.mu
 	defer p.end.Close()
 	path := filepath.Join(t.TempDir(), "1")

@@ -246,8 +246,8 @@ func (p *parent) mark(w *worker, ids []uint64, lastByte bool) {
 	}
 }
 
-// dropped says that a worker will not answer a delivery: it was told to stop. Another reason
-// there is not; then a process carries the delivery out.
+// dropped says that a worker will not answer a delivery, because it was told to stop. A worker
+// that was not is wrong, and a process carries the delivery out.
 func (p *parent) dropped(w *worker, id uint64) {
 	switch d := p.inside(w, id); {
 	case d == nil:

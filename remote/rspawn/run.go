@@ -257,7 +257,7 @@ func (h *host) finish() {
 // hangUp has the worker see that this is the end.
 func (h *host) hangUp() {
 	if w := h.parent.worker; w != nil {
-		w.link.(*process).close()
+		w.link.(*workerProcess).close()
 	}
 }
 
@@ -278,9 +278,9 @@ func (h *host) trace(line string) {
 }
 
 func (h *host) startWorker() {
-	var p *process
+	var p *workerProcess
 	err := errors.New("internal error")
-	h.run("start of a worker", func() { p, err = startProcess(h.children, h.Environ, h.begun.limit, max(1, h.begun.slots())) }, func() {
+	h.run("start of a worker", func() { p, err = startWorkerProcess(h.children, h.Environ, h.begun.limit, max(1, h.begun.slots())) }, func() {
 		if err != nil {
 			h.post(nil, func() { h.parent.workerFailed(err) })
 			return
@@ -293,7 +293,7 @@ func (h *host) startWorker() {
 }
 
 // listen tells all that a worker says. What it cannot say is its end.
-func (h *host) listen(w *worker, p *process) {
+func (h *host) listen(w *worker, p *workerProcess) {
 	defer p.end.Close()
 	for {
 		messages, err := p.end.Read()
@@ -312,7 +312,7 @@ func (h *host) listen(w *worker, p *process) {
 }
 
 // reap tells how a worker ended. Nothing of it is left then.
-func (h *host) reap(w *worker, p *process) {
+func (h *host) reap(w *worker, p *workerProcess) {
 	how := h.children.awaitFor(p.pid, lastWords)
 	p.close()
 	h.post(nil, func() { h.parent.workerEnded(w, how) })

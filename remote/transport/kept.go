@@ -76,7 +76,7 @@ type Carried struct {
 	// Late: the time is over for those whom the sequence has left, and Stream is their report.
 	Late bool
 
-	LoginRefused bool // and for good: Stream says so
+	LoginRefused bool // for good; Stream says so
 
 	Opened   bool     // the session was opened in this attempt
 	Securing Securing // what became of STARTTLS then

@@ -29,7 +29,7 @@ type Answer struct {
 func Deferred(err error) Answer { return Answer{Temporary, err.Error() + "\n"} }
 
 // Append appends the answer to delivery number. A text ends before its first zero byte,
-// and at MaxText. A letter that there is not becomes Z.
+// and at MaxText. Any other letter becomes Z.
 func (a Answer) Append(b []byte, w Width, number int) []byte {
 	b = w.append(b, number)
 	if !isMessage(a.Letter) {

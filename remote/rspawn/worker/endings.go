@@ -16,7 +16,7 @@ func (e *Endings) OnEnd(clean func()) (stop func()) {
 	e.mu.Lock()
 	if e.over {
 		e.mu.Unlock()
-		go clean() // the caller may hold what clean waits for
+		go survive(clean) // the caller may hold what clean waits for
 		return func() {}
 	}
 	defer e.mu.Unlock()
@@ -41,9 +41,12 @@ func (e *Endings) End() {
 	e.clean = nil
 	e.mu.Unlock()
 	for _, clean := range all {
-		func() {
-			defer func() { _ = recover() }()
-			clean()
-		}()
+		survive(clean)
 	}
+}
+
+// survive calls f. A panic in it ends nothing else.
+func survive(f func()) {
+	defer func() { _ = recover() }()
+	f()
 }

@@ -40,8 +40,7 @@ func Run(conn *wire.Worker, c Config) {
 	done := make(chan struct{})
 	go func() {
 		defer cancel()
-		defer func() { _ = recover() }()
-		w.obey(link, done)
+		survive(func() { w.obey(link, done) })
 	}()
 	select {
 	case <-done:
@@ -57,9 +56,9 @@ func (w *Worker) obey(l *link, done chan struct{}) {
 	finish := func() {
 		once.Do(func() {
 			go func() {
-				w.Wait()
-				l.tell(w.Counters())
-				close(done)
+				defer close(done)
+				survive(w.Wait)
+				survive(func() { l.tell(w.Counters()) })
 			}()
 		})
 	}
@@ -74,9 +73,9 @@ func (w *Worker) obey(l *link, done chan struct{}) {
 		case wire.Order:
 			switch c {
 			case wire.Forget:
-				go w.Forget()
+				go survive(w.Forget)
 			case wire.Report:
-				go l.tell(w.Counters())
+				go survive(func() { l.tell(w.Counters()) })
 			case wire.Stop:
 				w.Stop()
 				finish()

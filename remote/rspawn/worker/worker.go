@@ -11,7 +11,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,34 +172,22 @@ var errStopped = errors.New("mxf-rspawn was told to end")
 // Stop has nothing begun any more. Deliveries that have sent MAIL go on for 30 s, then those whose last
 // byte is not begun are cut.
 func (w *Worker) Stop() {
-	w.mu.Lock()
-	w.stopping = true
-	calls := w.underWay()
-	w.mu.Unlock()
-	for _, c := range calls {
-		c.stop(false)
-	}
-	time.AfterFunc(stopGrace, w.Cut)
+	w.stop(false)
+	time.AfterFunc(stopGrace, func() { survive(w.Cut) })
 }
 
-// Cut ends what Stop lets go on, but for deliveries whose last byte is begun.
-func (w *Worker) Cut() {
+// Cut ends what Stop lets go on, except deliveries whose last byte is begun.
+func (w *Worker) Cut() { w.stop(true) }
+
+// stop has nothing begun any more, and stops all calls under way; see call.stop.
+func (w *Worker) stop(cut bool) {
 	w.mu.Lock()
 	w.stopping = true
-	calls := w.underWay()
+	calls := slices.Collect(maps.Keys(w.calls))
 	w.mu.Unlock()
 	for _, c := range calls {
-		c.stop(true)
+		c.stop(cut)
 	}
-}
-
-// underWay returns the calls under way. w.mu is held.
-func (w *Worker) underWay() []*call {
-	all := make([]*call, 0, len(w.calls))
-	for c := range w.calls {
-		all = append(all, c)
-	}
-	return all
 }
 
 // Wait waits until no delivery is under way, and then ends what was kept.
@@ -308,7 +298,7 @@ func (m *member) over() bool {
 	return m.closed
 }
 
-// close reports whether m is to be answered, which it is once.
+// close reports whether m has no answer yet, and counts it as answered from then on.
 func (m *member) close() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
