@@ -193,6 +193,7 @@ var arrows = map[string]map[string]string{
 	"remote/rspawn/dialect": {},
 	"remote/rspawn/wire":    {},
 	"remote/rspawn/worker": {
+		"remote/stack":          "a delivery is a goroutine",
 		"control":               "the files in force for a delivery",
 		"control/stamp":         "which message file a delivery is of",
 		"remote":                "a delivery is one call of it",

@@ -24,7 +24,8 @@ type Mail struct {
 	Sender     string   // envelope sender, may be empty
 	Recipients []string // at least one; sent as they are
 	// OnLastByte is called once for each Send that comes so far, before the write begins that
-	// may bring the last byte of the package to the server; that write waits for it. A
+	// may bring the last byte of the package to the server; that write waits for it, and is
+	// not begun if the context has ended when it returns. A
 	// goroutine of Send calls it. A panic in it ends the conversation as an error of ours, and
 	// the write is not made. May be nil.
 	OnLastByte func()

@@ -3,6 +3,7 @@ package qmtpc
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -130,6 +131,24 @@ func TestOnLastByte_panic(t *testing.T) {
 	want(t, Send(t.Context(), dial(t, s), mail, nil), "?, panic: now")
 	if got := s.Packages(); len(got) != 0 {
 		t.Errorf("%d packages", len(got))
+	}
+}
+
+// The end of a package is not written once the context has ended, though nobody but OnLastByte has
+// had time to notice.
+func TestOnLastByte_over(t *testing.T) {
+	for range 20 { // the connection hears of it at any time
+		mail := must.Get(Prepare(t.Context(), "", rcpts(1), strings.NewReader("x\n"), nil))(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		mail.OnLastByte = cancel
+		s := start(t, qmtptest.Accept)
+		if o := Send(ctx, dial(t, s), mail, nil); o.Err == nil || o.LastByte {
+			t.Errorf("%+v", o)
+		}
+		if got := s.Packages(); len(got) != 0 {
+			t.Fatalf("%d packages", len(got))
+		}
+		mail.Close()
 	}
 }
 

@@ -19,7 +19,8 @@ type pack struct {
 	message *message
 	tail    []byte // the end of the message, the sender, the recipients
 	written atomic.Int64
-	ending  func() // is called before the write that would complete it; may be nil
+	ending  func()          // is called before the write that would complete it; may be nil
+	over    <-chan struct{} // after it was closed that write is not begun; may be nil
 }
 
 func newPack(mail *Mail) *pack {
@@ -135,8 +136,15 @@ type tally struct {
 }
 
 func (t *tally) Write(p []byte) (int, error) {
-	if t.pack.ending != nil && t.pack.written.Load()+int64(len(p)) >= t.pack.size() {
-		t.pack.ending()
+	if t.pack.written.Load()+int64(len(p)) >= t.pack.size() {
+		if t.pack.ending != nil {
+			t.pack.ending()
+		}
+		select {
+		case <-t.pack.over: // the connection may not have heard of it yet
+			return 0, os.ErrDeadlineExceeded
+		default:
+		}
 	}
 	n, err := t.w.Write(p)
 	t.pack.written.Add(int64(n))

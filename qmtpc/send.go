@@ -36,6 +36,7 @@ func Send(ctx context.Context, conn net.Conn, mail *Mail, trace func(line string
 		trace:   tracer(trace),
 		end:     end,
 	}
+	c.pack.over = ctx.Done()
 	// Every end from our side goes through the context, and from there to the
 	// connection: no two deadlines can undo one another.
 	disarm := context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo()) })

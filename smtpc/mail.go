@@ -13,7 +13,7 @@ type Mail struct {
 	Trace  func(line string) // each command and each line of a reply; may be nil
 	// OnLastByte is called once, before the write begins that may bring the end of the message
 	// to the server; that write waits for it. It is not called for a message that comes to no
-	// such write. A goroutine of the session calls it. A panic in it ends the transaction as
+	// such write, but the write is not begun if the context has ended when it returns. A goroutine of the session calls it. A panic in it ends the transaction as
 	// an error of ours, and nothing is written. May be nil.
 	OnLastByte func()
 

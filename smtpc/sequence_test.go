@@ -78,6 +78,28 @@ func TestOnLastByte_panic(t *testing.T) {
 	}
 }
 
+// The end of a message is not written once the context has ended, though nobody but OnLastByte has
+// had time to notice.
+func TestOnLastByte_over(t *testing.T) {
+	for _, mode := range modes {
+		for range 20 { // the connection hears of it at any time
+			server := &smtptest.Server{Extensions: strings.Fields(mode)}
+			t.Run(mode, func(t *testing.T) {
+				s := opened(t, server)
+				ctx, cancel := context.WithCancel(t.Context())
+				m := mailTo("r@example.org")
+				m.OnLastByte = cancel
+				if o := s.Send(ctx, m); o.Err == nil {
+					t.Errorf("%+v", o)
+				}
+			})
+			if seen := server.Last(t); seen.Mails != 0 {
+				t.Fatalf("mode %q: the message has arrived", mode)
+			}
+		}
+	}
+}
+
 // The answer to MAIL has a limit of its own. The others do not.
 func TestLimits_MAIL(t *testing.T) {
 	for _, mode := range modes {

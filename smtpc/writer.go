@@ -17,6 +17,7 @@ var errHalted = errors.New("halted")
 type writer struct {
 	s    *Session
 	done chan struct{}
+	over <-chan struct{} // closed at the end of the context
 	// message is what it reads from, nil for commands.
 	message io.Reader
 
@@ -33,7 +34,7 @@ type writer struct {
 // an earlier one.
 func (s *Session) write(message io.Reader, work func(*writer) error) *writer {
 	before := s.writing
-	w := &writer{s: s, message: message, done: make(chan struct{})}
+	w := &writer{s: s, over: s.ctx.Done(), message: message, done: make(chan struct{})}
 	s.writing = w
 	go func() {
 		defer close(w.done)
@@ -121,6 +122,25 @@ func (w *writer) begin(last bool) error {
 	return nil
 }
 
+// inTime is called between begin and the flight that has the message's last byte. After the
+// end of the context that is not sent, though the connection may not have heard of it yet:
+// whoever ended it may count on that.
+func (w *writer) inTime() error {
+	select {
+	case <-w.over:
+	default:
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.halted { // else somebody has seen it
+		w.s.mu.Lock()
+		w.s.lastByte = false
+		w.s.mu.Unlock()
+	}
+	return errHalted
+}
+
 func (w *writer) flush(p []byte) error {
 	if _, err := w.s.conn.Write(p); err != nil {
 		return &lostError{err}
@@ -156,6 +176,9 @@ func (w *writer) data(m *message) error {
 	w.s.trace("> .")
 	if w.s.ending != nil {
 		w.s.ending()
+	}
+	if err := w.inTime(); err != nil {
+		return err
 	}
 	w.inside = false
 	if err := w.flush(f.take()); err != nil {

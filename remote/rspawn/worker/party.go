@@ -5,6 +5,7 @@ import (
 
 	"nightmare.mail/mxf/remote"
 	"nightmare.mail/mxf/remote/report"
+	"nightmare.mail/mxf/remote/together"
 )
 
 // What remote asks of the deliveries of one call: see remote.Party.
@@ -39,18 +40,31 @@ func (c *call) Leave(recipients []int) {
 	}
 }
 
-// LastByte implements remote.Party.
-func (c *call) LastByte(recipients []int) { c.worker.Parent.LastByte(c.mark(recipients, true)) }
+// LastByte implements remote.Party. After stop has ended the call the byte will not be written: the
+// context has ended, and nobody in it is answered.
+func (c *call) LastByte(recipients []int) {
+	if ids := c.mark(recipients, true); ids != nil {
+		c.worker.Parent.LastByte(ids)
+	}
+}
 
 // NotSent implements remote.Party.
 func (c *call) NotSent(recipients []int) {
-	c.worker.Parent.NotSent(c.mark(recipients, false))
+	if ids := c.mark(recipients, false); ids != nil {
+		c.worker.Parent.NotSent(ids)
+	}
 	c.stopNow()
 }
 
-// mark notes for some whether their last byte is begun, and returns their ids.
+// mark notes for some whether their last byte is begun, and returns their ids; nil, and nothing is
+// noted, if the call was ended before.
 func (c *call) mark(recipients []int, begun bool) []uint64 {
-	members := c.members()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return nil
+	}
+	members := c.membersLocked(context.Background(), together.All, false)
 	ids := make([]uint64, len(recipients))
 	for i, n := range recipients {
 		m := members[n]

@@ -35,7 +35,8 @@ func Run(conn *wire.Worker, c Config) {
 	}
 	over, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	link.gone = cancel
+	// The deliveries end before tell returns: a last byte that cannot be told is not written.
+	link.gone = func() { w.Kill(); cancel() }
 	go w.heartbeat(over, link)
 	done := make(chan struct{})
 	go func() {

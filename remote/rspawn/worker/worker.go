@@ -24,6 +24,7 @@ import (
 	"nightmare.mail/mxf/remote/route"
 	"nightmare.mail/mxf/remote/rspawn/dialect"
 	"nightmare.mail/mxf/remote/rspawn/wire"
+	"nightmare.mail/mxf/remote/stack"
 	"nightmare.mail/mxf/remote/together"
 )
 
@@ -142,6 +143,7 @@ func (w *Worker) start(c *call) {
 	go func() {
 		defer w.running.Done()
 		defer c.leader().recovered()
+		stack.Grow()
 		w.call(c)
 	}()
 }
