@@ -32,11 +32,12 @@ func (c *Carrier) InProcess(protocol *control.Protocol) bool {
 // isScript reports whether a script stands in the place of one of our programs. Somebody
 // put it there to have it run.
 func (c *Carrier) isScript(program string) bool {
-	path, err := c.programPath(program)
-	if err != nil {
-		return false
-	}
-	return c.Scripts.Of(path, time.Now, func() (isScript, lasts bool) {
+	first := c.places(program)[0]
+	return c.Scripts.Of(first, time.Now, func() (isScript, lasts bool) {
+		path, err := c.programPath(program)
+		if err != nil {
+			return false, false
+		}
 		f, _, err := regular.Open(path, os.O_RDONLY, 0)
 		if err != nil {
 			return false, false
@@ -44,7 +45,7 @@ func (c *Carrier) isScript(program string) bool {
 		defer f.Close()
 		var head [2]byte
 		n, err := f.Read(head[:])
-		return string(head[:n]) == "#!", err == nil
+		return string(head[:n]) == "#!", err == nil && path == first
 	})
 }
 
@@ -122,12 +123,8 @@ func (c *Carrier) CheckProgram(protocol *control.Protocol) error {
 // programPath finds a protocol program (see control.Protocol): a bare name beside our own
 // executable, then in <home>/bin.
 func (c *Carrier) programPath(program string) (string, error) {
-	places := []string{filepath.Join(c.Programs, program), filepath.Join(c.Settings.Home, "bin", program)}
-	if filepath.IsAbs(program) {
-		places = []string{program}
-	}
 	var first error
-	for _, place := range places {
+	for _, place := range c.places(program) {
 		err := runnable(place)
 		if err == nil {
 			return place, nil
@@ -137,6 +134,14 @@ func (c *Carrier) programPath(program string) (string, error) {
 		}
 	}
 	return "", &report.Error{Case: report.ProgramFailed, Facts: report.Facts{Reason: first.Error()}, Err: first}
+}
+
+// places are where a program may be, in order.
+func (c *Carrier) places(program string) []string {
+	if filepath.IsAbs(program) {
+		return []string{program}
+	}
+	return []string{filepath.Join(c.Programs, program), filepath.Join(c.Settings.Home, "bin", program)}
 }
 
 // runnable returns nil for a file that this process may execute.
