@@ -115,12 +115,11 @@ func (c *Client) fresh(have *reading) bool {
 	return age >= 0 && age < lookInterval
 }
 
-// look reads the files, unless they are as they were. The first reading comes without
-// a look at the files, which a process that makes one delivery has no use for; so the
-// first look reads them once more.
+// look reads the files, unless they are as they were. Where they are read once nobody needs
+// to know how they were.
 func (c *Client) look(have *reading, trace tracer) *reading {
 	next := reading{looked: c.now()}
-	if have != nil {
+	if !c.ReadOnce {
 		next.files = c.Anchors.glance()
 	}
 	if have != nil && have.index != nil && same(next.files, have.files) {
