@@ -11,6 +11,7 @@
 //	link.go        the worker's process, and what is said to it
 //	child.go       processes: started by one thread, and waited for
 //	status.go      the status file
+//	threads.go     threads, while there are some
 //	run.go         all of it together, to the end
 //
 // Each delivery is answered once, because [parent] answers those in its list of live ones

@@ -55,6 +55,7 @@ func Run(c Config) int {
 	if err != nil {
 		return exitTemporary
 	}
+	readyThreads()
 	width := dialect.Width(begun.spawn.NumberBytes)
 	if writeAll(c.Answers, width.Limit(begun.limit)) != nil {
 		return exitOK // nobody reads
@@ -175,12 +176,9 @@ func (h *host) loop() {
 	}
 }
 
-// heed has signals sent to c: SIGHUP not if it is ignored, because of nohup(1).
+// heed has signals sent to c, SIGHUP also where it was ignored, because of nohup(1): it ends nothing here.
 func heed(c chan os.Signal) {
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
-	if !signal.Ignored(syscall.SIGHUP) {
-		signal.Notify(c, syscall.SIGHUP)
-	}
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGHUP)
 }
 
 func (h *host) signal(s os.Signal) {

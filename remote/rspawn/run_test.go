@@ -546,6 +546,16 @@ func TestSoftLimit(t *testing.T) {
 	c.want(1, 1, "K777")
 }
 
+// The threads are there before they are needed: processes may be scarce then.
+func TestThreads(t *testing.T) {
+	linuxOnly(t)
+	c := call(t, mess(t, nil), 1)
+	c.limit()
+	if list := must.Get(os.ReadDir(fmt.Sprintf("/proc/%d/task", c.cmd.Process.Pid)))(t); len(list) < threads {
+		t.Errorf("%d threads, want %d or more", len(list), threads)
+	}
+}
+
 func TestBounded(t *testing.T) {
 	for _, c := range []struct {
 		limit int

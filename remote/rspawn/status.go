@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"nightmare.mail/mxf/control/regular"
 	"nightmare.mail/mxf/remote/rspawn/dialect"
 	"nightmare.mail/mxf/remote/rspawn/wire"
 )
@@ -158,10 +159,16 @@ func escape(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(s, "?"))
 }
 
-// replace writes text beside path and renames it: nobody reads half a file.
+// replace writes text beside path and renames it: nobody reads half a file. What is there and is
+// neither a regular file nor a link stays: it may be /dev/null. So does what a link beside it leads to,
+// which somebody else may have put into a folder that all can write to.
 func replace(path, text string) error {
+	if err := regular.CanMake(path); err != nil {
+		return err
+	}
 	beside := fmt.Sprintf("%s.%d", path, os.Getpid())
-	f, err := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	_ = os.Remove(beside) // of a process that was killed, and had the same number
+	f, err := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

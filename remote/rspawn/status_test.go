@@ -1,11 +1,15 @@
 package rspawn
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"nightmare.mail/mxf/integration/must"
 	"nightmare.mail/mxf/remote/rspawn/wire"
@@ -67,5 +71,31 @@ func TestReplace(t *testing.T) {
 	}
 	if replace(filepath.Join(folder, "none", "status"), "") == nil {
 		t.Error("no error")
+	}
+}
+
+// A status file replaces no device, and writes through no link that somebody has put beside it.
+func TestReplace_else(t *testing.T) {
+	folder := t.TempDir()
+	fifo, path, other := filepath.Join(folder, "fifo"), filepath.Join(folder, "status"), filepath.Join(folder, "other")
+	must.OK(t, unix.Mkfifo(fifo, 0o600), os.WriteFile(other, []byte("other"), 0o600))
+	if replace(fifo, "text") == nil {
+		t.Error("a FIFO was replaced")
+	}
+	if info := must.Get(os.Lstat(fifo))(t); info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("the FIFO is %v", info.Mode())
+	}
+	beside := fmt.Sprintf("%s.%d", path, os.Getpid())
+	for _, make := range []func() error{
+		func() error { return os.Symlink(other, beside) },
+		func() error { return unix.Mkfifo(beside, 0o600) },
+	} {
+		must.OK(t, make(), replace(path, "text"))
+		if got := must.Get(os.ReadFile(other))(t); string(got) != "other" {
+			t.Errorf("the other file has %q", got)
+		}
+		if got := must.Get(os.ReadFile(path))(t); string(got) != "text" {
+			t.Errorf("the status file has %q", got)
+		}
 	}
 }
