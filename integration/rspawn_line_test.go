@@ -229,8 +229,10 @@ func TestRspawn_wantsNoMore(t *testing.T) {
 					}
 					mu.Lock()
 					defer mu.Unlock()
-					if v.phase != phase || v.open <= 3 {
-						inside[v.connection] = true
+					if v.phase == "greeting" && v.open <= 3 {
+						inside[v.connection] = true // whoever comes next is one too many
+					}
+					if v.phase != phase || inside[v.connection] {
 						return ""
 					}
 					refused++

@@ -38,6 +38,21 @@ func TestRspawn_oneWorker(t *testing.T) {
 	s.ends(p, 0)
 }
 
+// ps(1) and kill(1) know the worker by its name.
+func TestRspawn_workerName(t *testing.T) {
+	s := newStation(t)
+	p := s.play(s.part())
+	worker := must.Get(p.AwaitWorker(s.ctx, 0))(t)
+	path := filepath.Join("/proc", itoa(worker), "comm")
+	if _, err := os.Stat(path); err != nil {
+		t.Skip("the system does not say it")
+	}
+	must.Until(t, "the name", func() bool {
+		name, _ := os.ReadFile(path)
+		return string(name) == "mxf-rspawn-work\n" // Linux keeps 15 bytes
+	})
+}
+
 // A delivery that had not begun to write its last byte begins anew in a process of its own; one that
 // had is answered.
 func TestRspawn_workerKilled(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,12 +164,23 @@ func (r *rig) played(ts *testscript.TestScript, d lab.Delivery) (answers []lab.A
 	}
 	begin := time.Now()
 	var calls []*lab.Call
+	if len(d.Arguments) > 3 { // all commands are there before the first is looked at, so that they go together
+		if err := stopped(ctx, p); err != nil {
+			return nil, 0, err
+		}
+	}
 	for _, recipient := range d.Arguments[2:] {
 		c, err := p.Begin(ctx, messid, d.Arguments[1], recipient)
 		if err != nil {
 			return nil, 0, err
 		}
 		calls = append(calls, c)
+	}
+	if len(d.Arguments) > 3 {
+		time.Sleep(handedOn)
+		if _, err := p.SignalWorker(syscall.SIGCONT); err != nil {
+			return nil, 0, err
+		}
 	}
 	for _, c := range calls {
 		a, err := c.Answer(ctx)
@@ -179,6 +191,18 @@ func (r *rig) played(ts *testscript.TestScript, d lab.Delivery) (answers []lab.A
 		answers = append(answers, a)
 	}
 	return answers, time.Since(begin), nil
+}
+
+// handedOn is how long the parent has to hand commands on to a worker that does not read them.
+const handedOn = 50 * time.Millisecond
+
+// stopped stops the worker.
+func stopped(ctx context.Context, p *lab.Player) error {
+	if _, err := p.AwaitWorker(ctx, 0); err != nil {
+		return err
+	}
+	_, err := p.SignalWorker(syscall.SIGSTOP)
+	return err
 }
 
 // tables returns what puts the tables of dead hosts back.
