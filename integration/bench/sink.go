@@ -60,7 +60,7 @@ var modes = []mode{
 	{name: "drain", kind: "drain", tls: true},
 	{name: "source", kind: "source", tls: true},
 	{name: "near", kind: "smtp", many: &block{"127.0.1", 1}},
-	{name: "herd", kind: "smtp", many: &block{"127.0.2", herdSize}, hold: true},
+	{name: "herd", kind: "smtp", many: &block{"127.0.2", herdHosts}, hold: true},
 	{name: "flock", kind: "smtp", many: &block{"127.0.3", herdSize}},
 	{name: "late", kind: "smtp", many: &block{"127.0.4", 1}, slow: true},
 	{name: "three", kind: "smtp", many: &block{"127.0.5", 1}, most: 3},

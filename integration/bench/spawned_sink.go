@@ -14,8 +14,10 @@ const (
 	// manyDomain contains all their names. What is not there may be remembered.
 	manyDomain = "spawned." + domain
 	manySOA    = manyDomain + " SOA ns." + manyDomain + " hostmaster." + manyDomain + " 1 3600 600 86400 60\n"
-	// herdSize is how many mail domains there are whose deliveries are all under way at a time.
-	herdSize = 250
+	// herdSize is how many deliveries are under way at a time, and how many connections are kept. The
+	// deliveries go to herdHosts mail domains: as many to each as may have connections at first.
+	herdSize  = 250
+	herdHosts = herdSize / 5
 	// sluggishness is how long the slow host takes for each message.
 	sluggishness = 30 * time.Second
 )
