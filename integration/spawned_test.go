@@ -88,11 +88,11 @@ func (r *rig) spawn(ts *testscript.TestScript, d lab.Delivery) *lab.Outcome {
 	}
 	s.seen.count(&s.seen.spawned)
 	name := filepath.Base(ts.Name())
-	n := len(r.record.made[name])
-	if n >= len(s.process.made[name]) {
+	n, first := len(r.record.of(name)), s.process.of(name)
+	if n >= len(first) {
 		ts.Fatalf("the first way has no delivery %d of %s: both have to be run", n+1, name)
 	}
-	o := s.process.made[name][n]
+	o := first[n]
 	o.Raw, o.Text = []byte(r.concrete(string(o.Raw))), r.concrete(o.Text)
 	recipients := d.Arguments[2:]
 	s.aside = len(recipients) > 1

@@ -83,6 +83,13 @@ func (r *record) add(ts *testscript.TestScript, o lab.Outcome, text string) {
 	r.made[name] = append(r.made[name], o)
 }
 
+// of returns what deliveries of a script have come to, as far as it has run.
+func (r *record) of(name string) []lab.Outcome {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.made[name]
+}
+
 // What differs from run to run in a trace, and what takes its place: time and
 // process; digests; how long things took and how far they got; in whose words the system
 // said no; and, after a failed handshake, the reason, which the line before it
